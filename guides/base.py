@@ -1,0 +1,161 @@
+"""What all amortised guides share: standardised signals, an encoder, and the sites ``x`` and the global weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import lax, random
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro import handlers
+from numpyro.contrib.module import eqx_module
+from numpyro.infer.autoguide import AutoGuide, AutoNormal
+
+from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.inference.markov import summed_out
+from mrsds_ppl.nn.encoders import ENCODERS, EncoderOptions, Linear
+
+
+class Standardizer(eqx.Module):
+    """(y - center) / spread of the neurons the encoder may see, zero for the others.
+
+    Where some of a region's neurons are hidden the rest are scaled up, so that sums over a region keep their size.
+    """
+
+    center: Float[Array, " neuron"]
+    spread: Float[Array, " neuron"]
+    region_sizes: tuple[int, ...] = eqx.field(static=True)
+
+    def __call__(self, batch: Batch) -> Float[Array, "trial bin neuron"]:
+        seen = batch.visible.astype(batch.y.dtype)
+        member = np.repeat(np.eye(len(self.region_sizes)), self.region_sizes, axis=0)
+        fraction = seen @ (member / member.sum(0)).astype(seen.dtype)
+        gain = (1.0 / jnp.maximum(fraction, 1e-3)) @ member.T.astype(seen.dtype)
+        center, spread = lax.stop_gradient((self.center, self.spread))
+        return (batch.y - center) / spread * seen * gain
+
+
+class Recognition(eqx.Module):
+    """Encoder and head: standardised signals -> features -> the numbers of q(x), several to a bin.
+
+    The first of them, the posterior mean, also reads the signals themselves, bin by bin.
+    """
+
+    standardizer: Standardizer
+    encoder: eqx.Module
+    direct: Float[Array, "neuron latent"]
+    head: Linear
+    sizes: tuple[int, ...] = eqx.field(static=True)
+
+    def __call__(self, batch: Batch) -> list[Float[Array, "trial bin feature"]]:
+        y = self.standardizer(batch)
+        features = self.encoder(y, batch.u, batch.lengths)  # type: ignore[operator]
+        numbers = lax.optimization_barrier(self.head(features))
+        outputs = jnp.split(numbers, np.cumsum(self.sizes)[:-1], axis=-1)
+        return [outputs[0] + y @ self.direct, *outputs[1:]]
+
+
+class AmortizedGuide(AutoGuide):
+    """q(x | y, u) from an encoder; subclasses say how the encoder's outputs make a law of the path.
+
+    Args:
+        model: the program; sizes are read off it. Weights with a prior get independent normal posteriors.
+        encoder: name of an encoder.
+        options: its sizes.
+        triangular: full instead of diagonal covariance of a bin.
+        key: random key for the initial weights.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        key: PRNGKeyArray,
+        encoder: str = "convolution",
+        options: EncoderOptions | None = None,
+        triangular: bool = False,
+        trainable_covariance: bool = True,
+    ) -> None:
+        super().__init__(model, prefix="auto")
+        self.triangular, self.trainable_covariance = triangular, trainable_covariance
+        self.num_latents = model.num_latents
+        num_neurons = sum(model.region_sizes)
+        keys = random.split(key, 3)
+        features = ENCODERS[encoder](model.region_sizes, model.num_inputs, options or EncoderOptions(), key=keys[0])
+        sizes = tuple(self.head_sizes())
+        self.recognition = Recognition(
+            standardizer=Standardizer(jnp.zeros(num_neurons), jnp.ones(num_neurons), model.region_sizes),
+            encoder=features,
+            direct=0.01 * random.normal(keys[2], (num_neurons, self.num_latents)),
+            head=Linear(features.num_features, sum(sizes), key=keys[1], scale=0.1),
+            sizes=sizes,
+        )
+        self.global_guide: AutoNormal | None = None
+        if model.options.weight_prior is not None:
+            hidden = summed_out(model)
+            self.global_guide = AutoNormal(handlers.block(hidden, hide=["x", "y", "z"]), init_scale=0.02)
+
+    def head_sizes(self) -> Sequence[int]:
+        """Widths of the heads; the first is the posterior mean's."""
+        raise NotImplementedError
+
+    def law(self, outputs: list[Array], batch: Batch) -> dist.Distribution:
+        """q(x) of a batch from the heads' outputs: batch (trial,), event (bin, latent); standard normal in padding."""
+        raise NotImplementedError
+
+    def _declare_extra(self) -> None:
+        """Parameters beside the recognition network, declared before :meth:`law` is called."""
+
+    def __call__(self, batch: Batch) -> dict[str, Array]:
+        others = {} if self.global_guide is None else self.global_guide(batch)
+        recognition = eqx_module("recognition", self.recognition)
+        with numpyro.plate("trials", self.model.num_trials or batch.lengths.shape[0], subsample_size=batch.lengths.shape[0]):
+            x = numpyro.sample("x", self.law(recognition(batch), batch))
+        return {"x": x, **others}
+
+    def path_law(self, params: dict[str, Any], batch: Batch) -> dist.Distribution:
+        """q(x | y, u) of a batch under fitted parameters."""
+        found = {}
+
+        def program() -> None:
+            recognition = eqx_module("recognition", self.recognition)
+            found["law"] = self.law(recognition(batch), batch)
+
+        handlers.trace(handlers.substitute(program, data=params)).get_trace()
+        return found["law"]
+
+    def sample_posterior(
+        self, rng_key: Array, params: dict[str, Any], batch: Batch, *, sample_shape: tuple[int, ...] = ()
+    ) -> dict[str, Array]:
+        """Draws of every latent site, (*sample_shape, trial, bin, latent) for x."""
+        x_key, other_key = random.split(rng_key)
+        draws = {"x": self.path_law(params, batch).sample(x_key, sample_shape)}
+        if self.global_guide is not None:
+            draws |= self.global_guide.sample_posterior(other_key, params, batch, sample_shape=sample_shape)
+        return draws
+
+    def median(self, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
+        """Posterior median of x: the mean of a Gaussian path."""
+        return {"x": self.path_law(params, batch).mean}
+
+
+def padding(batch: Batch) -> Array:
+    """True in padded bins, (trial, bin, 1)."""
+    return (jnp.arange(batch.y.shape[1]) >= batch.lengths[:, None])[..., None]
+
+
+def lower_triangle(raw: Float[Array, "*batch entry"], size: int) -> Float[Array, "*batch size size"]:
+    """Strictly lower triangular matrix from its entries, row by row."""
+    rows, columns = np.tril_indices(size, -1)
+    place = np.zeros((len(rows), size * size))
+    place[np.arange(len(rows)), rows * size + columns] = 1.0
+    return (raw @ place.astype(raw.dtype)).reshape(*raw.shape[:-1], size, size)
+
+
+def positive(raw: Array) -> Array:
+    """Standard deviations from unconstrained numbers; zero is 0.3."""
+    return jax.nn.softplus(raw - 1.05) + 1e-3

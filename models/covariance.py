@@ -1,0 +1,57 @@
+"""Trainable covariances by their Cholesky factor, diagonal or full."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import lax
+from jaxtyping import Array, Float
+
+_FLOOR = 1e-4
+
+
+class Covariance(eqx.Module):
+    """L L^T with L lower triangular, diagonal softplus(raw) + 1e-4, and strictly lower part free (or zero).
+
+    Args:
+        size: dimension, or leading axes and dimension.
+        scale: initial standard deviation.
+        triangular: whether L has a lower part, that is, whether the covariance is full.
+        trainable: whether gradients flow; otherwise it stays as set.
+    """
+
+    raw_diagonal: Float[Array, "*stack size"]
+    lower: Float[Array, "*stack size size"] | None
+    trainable: bool = eqx.field(static=True)
+
+    def __init__(self, size: tuple[int, ...], scale: float | Array, *, triangular: bool, trainable: bool) -> None:
+        self.raw_diagonal = inverse_softplus(jnp.broadcast_to(jnp.asarray(scale, dtype=float), size))
+        self.lower = jnp.zeros((*size, size[-1])) if triangular else None
+        self.trainable = trainable
+
+    @property
+    def scale(self) -> Float[Array, "*stack size"]:
+        """Diagonal of L."""
+        raw = self.raw_diagonal if self.trainable else lax.stop_gradient(self.raw_diagonal)
+        return jax.nn.softplus(raw) + _FLOOR
+
+    @property
+    def cholesky(self) -> Float[Array, "*stack size size"]:
+        """L itself."""
+        diagonal = self.scale[..., None] * jnp.eye(self.scale.shape[-1])
+        if self.lower is None:
+            return diagonal
+        lower = self.lower if self.trainable else lax.stop_gradient(self.lower)
+        return diagonal + jnp.tril(lower, -1)
+
+    def around(self, mean: Float[Array, "*batch size"]) -> dist.Distribution:
+        """N(mean, L L^T), for one covariance without leading axes."""
+        if self.lower is None:
+            return dist.Normal(mean, self.scale).to_event(1)
+        return dist.MultivariateNormal(mean, scale_tril=self.cholesky)
+
+
+def inverse_softplus(scale: Array) -> Array:
+    """raw such that softplus(raw) + 1e-4 = scale."""
+    positive = jnp.maximum(scale - _FLOOR, _FLOOR)
+    return positive + jnp.log(-jnp.expm1(-positive))

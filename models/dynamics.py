@@ -1,0 +1,205 @@
+"""The dynamics as a sum of messages: what region s tells region r in state k, and what an input tells it.
+
+    f_k^r(x, u) = m_k^{rr}(x^r) + sum_{s != r} m_k^{rs}(...) + sum_l g_k^{rl}(...)
+
+Communication   ``additive``         m^{rs}(x^s), a perceptron
+                ``additive-linear``  m^{rs}(x^s) linear for s != r
+                ``conditional``      m^{rs}(x^s, x^r) - m^{rs}(0, x^r): silence sends no message
+Input           ``additive``         g^{rl}(u_l)
+                ``conditional``      g^{rl}(x^r, u_l) - g^{rl}(x^r, 0)
+``separate`` inputs have one g each, ``together`` one g of all. The local message is x^r plus a perceptron.
+All K R R networks are one stacked network, whose diagonal is the local one (two stacked networks where their form
+differs). Source: Karniol-Tambour et al., ICLR 2024, section 3.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.nn.stacked import StackedMLP
+
+
+@dataclass(frozen=True)
+class DynamicsOptions:
+    """Choices of section 3 of the paper. ``zcond``: one network that is given z, instead of one per state."""
+
+    communication: Literal["additive", "additive-linear", "conditional"] = "additive"
+    input: Literal["additive", "conditional"] = "additive"
+    inputs_together: bool = False
+    zcond: bool = False
+    layers: Sequence[int] = (32, 32)
+    activations: Sequence[str | None] = ("relu", "relu", None)
+    input_layers: Sequence[int] = ()
+    input_activations: Sequence[str | None] = (None,)
+    triangular_covariance: bool = False
+    trainable_covariance: bool = True
+    noise_scale: float = 0.3
+
+
+class Messages(NamedTuple):
+    """Terms of f_k(x, u): ``local`` holds m^{rr}(x^r) with x^r itself, ``cross`` is zero on its diagonal.
+
+    Axes: state, target region, source region or input, row, latent (padded to the widest region).
+    """
+
+    local: Float[Array, "state target row latent"]
+    cross: Float[Array, "state target source row latent"]
+    inputs: Float[Array, "state target source row latent"]
+
+
+class Dynamics(eqx.Module):
+    """p(x_t | z_t = k, x_{t-1}, u_t) = N(f_k(x_{t-1}, u_t), Q).
+
+    Args:
+        num_states: K.
+        latent_sizes: latent dimensions of each region.
+        num_inputs: M; 0 leaves the inputs out.
+        options: form of the messages.
+        key: random key.
+    """
+
+    pairs: StackedMLP
+    local: StackedMLP | None
+    inputs: StackedMLP | None
+    noise: Covariance
+    latent_sizes: tuple[int, ...] = eqx.field(static=True)
+    num_states: int = eqx.field(static=True)
+    num_inputs: int = eqx.field(static=True)
+    options: DynamicsOptions = eqx.field(static=True)
+
+    def __init__(
+        self,
+        num_states: int,
+        latent_sizes: Sequence[int],
+        num_inputs: int,
+        options: DynamicsOptions,
+        *,
+        key: PRNGKeyArray,
+    ) -> None:
+        self.num_states, self.latent_sizes = num_states, tuple(latent_sizes)
+        self.num_inputs, self.options = num_inputs, options
+        regions, width = len(self.latent_sizes), max(self.latent_sizes)
+        keys = random.split(key, 3)
+        share = options.zcond
+        additive, linear = options.communication == "additive", options.communication == "additive-linear"
+        fan_in = 2 * width if options.communication == "conditional" else width
+        self.pairs = StackedMLP(
+            (num_states, regions, regions),
+            (fan_in, width) if linear else (fan_in, *options.layers, width),
+            (None,) if linear else options.activations,
+            key=keys[1],
+            bias=not linear,
+            shared_weights=share and not linear,
+            output_scale=0.1,
+        )
+        self.local = None
+        if not additive:
+            self.local = StackedMLP(
+                (num_states, regions),
+                (width, *options.layers, width),
+                options.activations,
+                key=keys[0],
+                shared_weights=share,
+                output_scale=0.1,
+            )
+        self.inputs = None
+        if num_inputs:
+            groups = 1 if options.inputs_together else num_inputs
+            channels = num_inputs if options.inputs_together else 1
+            self.inputs = StackedMLP(
+                (num_states, regions, groups),
+                (channels + (width if options.input == "conditional" else 0), *options.input_layers, width),
+                options.input_activations,
+                key=keys[2],
+                bias=False,
+                shared_weights=share,
+                output_scale=0.1,
+            )
+        self.noise = Covariance(
+            (sum(self.latent_sizes),),
+            options.noise_scale,
+            triangular=options.triangular_covariance,
+            trainable=options.trainable_covariance,
+        )
+
+    def messages(self, x: Float[Array, "row latents"], u: Float[Array, "row input"]) -> Messages:
+        """Every message of every state, for each row (a bin of a trial) of latents and inputs."""
+        by_region = self._split(x)
+        pairs, inputs = self._pairs(by_region), self._inputs(by_region, u)
+        same = np.eye(by_region.shape[0], dtype=bool)[:, :, None, None]
+        local = by_region + jnp.where(same, pairs, 0.0).sum(2)
+        return Messages(*(self._mask(m) for m in (local, jnp.where(same, 0.0, pairs), inputs)))
+
+    def means(
+        self, x: Float[Array, "*batch latents"], u: Float[Array, "*batch input"]
+    ) -> Float[Array, "state *batch latents"]:
+        """f_k(x, u) for every state k."""
+        batch = x.shape[:-1]
+        rows = math.prod(batch)
+        by_region = self._split(x.reshape(rows, x.shape[-1]))
+        inputs = self._inputs(by_region, u.reshape(rows, u.shape[-1]))
+        total = by_region + self._pairs(by_region).sum(2) + inputs.sum(2)
+        flat = jnp.swapaxes(total, 1, 2).reshape(self.num_states, rows, -1)
+        if not self._equal_sizes:
+            flat = flat[..., self._slots()]
+        return flat.reshape(self.num_states, *batch, flat.shape[-1])
+
+    def _pairs(self, by_region: Array) -> Array:
+        """(state, target, source, row, latent); the diagonal holds the change that the local dynamics make."""
+        if self.local is None:
+            return self.pairs(by_region[None, None])
+        if self.options.communication == "conditional":
+            regions = by_region.shape[0]
+            shape = (1, regions, regions, *by_region.shape[1:])
+            target, source = jnp.broadcast_to(by_region[None, :, None], shape), jnp.broadcast_to(by_region, shape)
+            sent = self.pairs(jnp.concatenate([source, target], axis=-1))
+            cross = sent - self.pairs(jnp.concatenate([jnp.zeros_like(source), target], axis=-1))
+        else:
+            cross = self.pairs(by_region[None, None])
+        same = np.eye(by_region.shape[0], dtype=bool)[:, :, None, None]
+        return jnp.where(same, self.local(by_region[None])[:, :, None], cross)
+
+    def _inputs(self, by_region: Array, u: Array) -> Array:
+        if self.inputs is None:
+            return jnp.zeros((self.num_states, by_region.shape[0], 0, *by_region.shape[1:]), by_region.dtype)
+        grouped = u[None, None, None] if self.options.inputs_together else u.T[None, None, :, :, None]
+        silent = jnp.zeros_like(grouped)
+        if self.options.input == "conditional":
+            shape = (1, by_region.shape[0], grouped.shape[2], by_region.shape[1])
+            target = jnp.broadcast_to(by_region[None, :, None], (*shape, by_region.shape[2]))
+            grouped, silent = (
+                jnp.concatenate([target, jnp.broadcast_to(a, (*shape, a.shape[-1]))], axis=-1) for a in (grouped, silent)
+            )
+        elif not self.options.zcond:
+            return self.inputs(grouped)  # without biases g(0) = 0 already
+        return self.inputs(grouped) - self.inputs(silent)
+
+    @property
+    def _equal_sizes(self) -> bool:
+        return min(self.latent_sizes) == max(self.latent_sizes)
+
+    def _split(self, x: Array) -> Array:
+        """(row, latents) -> (region, row, widest), zeros where a region is narrower than the widest."""
+        regions, width = len(self.latent_sizes), max(self.latent_sizes)
+        if not self._equal_sizes:
+            x = jnp.zeros((x.shape[0], regions * width), x.dtype).at[:, self._slots()].set(x)
+        return jnp.swapaxes(x.reshape(-1, regions, width), 0, 1)
+
+    def _mask(self, messages: Array) -> Array:
+        if self._equal_sizes:
+            return messages
+        inside = np.arange(max(self.latent_sizes)) < np.array(self.latent_sizes)[:, None]
+        middle = (1,) * (messages.ndim - 3)
+        return messages * inside.reshape((1, len(self.latent_sizes), *middle, inside.shape[1]))
+
+    def _slots(self) -> np.ndarray:
+        width = max(self.latent_sizes)
+        return np.concatenate([r * width + np.arange(size) for r, size in enumerate(self.latent_sizes)])

@@ -1,0 +1,179 @@
+"""The generative program: multi-region switching dynamical systems (Karniol-Tambour et al., ICLR 2024).
+
+    z_1 ~ Cat(pi)                            x_1 | z_1 = k ~ N(mu_k, S_0)
+    z_t | z_{t-1} = j, x_{t-1}, u_t ~ Cat(softmax_i (W [x_{t-1}; u_t] + b)_{ji})
+    x_t | z_t = k, x_{t-1}, u_t ~ N(f_k(x_{t-1}, u_t), Q)
+    y_t^r | x_t^r ~ emission of region r
+
+Linear dynamics networks (no hidden layers) make it the multi-population recurrent switching linear system, K = 1 a
+linear or nonlinear state-space model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax import random
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.contrib.module import eqx_module, eqx_to_dict, random_eqx_module
+
+from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.inference.chain import LogNormalizer, sequential_log_normalizer
+from mrsds_ppl.inference.markov import Switching, markov, select
+from mrsds_ppl.models.dynamics import Dynamics, DynamicsOptions
+from mrsds_ppl.models.emissions import EMISSIONS, Emissions, Readout
+from mrsds_ppl.models.initial import Initial
+from mrsds_ppl.models.transitions import Transitions
+
+
+class Networks(NamedTuple):
+    """The four parts of the model; their parameters are the sites ``NAME$params`` of the program."""
+
+    initial: Initial
+    transitions: Transitions
+    dynamics: Dynamics
+    emissions: Emissions
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Form of the model beside its sizes; names as in the paper's configuration files."""
+
+    ux: bool = True
+    uz: bool = False
+    xz: bool = True
+    sz: bool = False
+    single_region_latent: bool = False
+    transition_hidden: int = 0
+    dynamics: DynamicsOptions = field(default_factory=DynamicsOptions)
+    emission: str = "gaussian"
+    emission_layers: Sequence[int] = ()
+    emission_activations: Sequence[str | None] = ()
+    final_activation: str | None = None
+    triangular_emission: bool = False
+    trainable_emission: bool = True
+    triangular_initial: bool = False
+    trainable_initial: bool = True
+    weight_prior: float | None = None
+
+
+class MRSDS:
+    """The program ``model(batch)``, with sites ``x``, ``z`` (summed exactly by the inference) and ``y``.
+
+    Args:
+        region_sizes: neurons of each region.
+        latent_sizes: latent dimensions of each region (an int for all).
+        num_states: K.
+        num_inputs: width of ``batch.u``.
+        num_stages: width of ``batch.stage``.
+        options: form of the model.
+        num_trials: trials of the data set; a mini-batch is scaled to it. ``None``: a batch is the data set.
+        log_normalizer: how the chain is summed (sequential, or parallel in time for a GPU).
+        key: random key for the initial weights.
+    """
+
+    def __init__(
+        self,
+        region_sizes: Sequence[int],
+        latent_sizes: Sequence[int] | int,
+        num_states: int,
+        *,
+        key: PRNGKeyArray,
+        num_inputs: int = 0,
+        num_stages: int = 0,
+        options: ModelOptions | None = None,
+        num_trials: int | None = None,
+        log_normalizer: LogNormalizer = sequential_log_normalizer,
+    ) -> None:
+        self.options = options = options or ModelOptions()
+        if isinstance(latent_sizes, int):
+            latent_sizes = [latent_sizes] * len(region_sizes)
+        self.region_sizes = tuple(region_sizes)
+        self.latent_sizes = (sum(latent_sizes),) if options.single_region_latent else tuple(latent_sizes)
+        self.num_states, self.num_inputs, self.num_trials = num_states, num_inputs, num_trials
+        self.log_normalizer = log_normalizer
+        self.num_latents = sum(self.latent_sizes)
+        num_features = (
+            self.num_latents * options.xz + num_inputs * options.uz + num_stages * options.sz
+        )
+        keys = random.split(key, 4)
+        readout = Readout(
+            self.region_sizes, self.latent_sizes, options.emission_layers, options.emission_activations, key=keys[3]
+        )
+        self.networks = Networks(
+            initial=Initial(
+                num_states,
+                self.num_latents,
+                triangular=options.triangular_initial,
+                trainable=options.trainable_initial,
+                key=keys[0],
+            ),
+            transitions=Transitions(num_states, num_features, hidden=options.transition_hidden, key=keys[1]),
+            dynamics=Dynamics(
+                num_states, self.latent_sizes, num_inputs * options.ux, options.dynamics, key=keys[2]
+            ),
+            emissions=EMISSIONS[options.emission](
+                readout,
+                final_activation=options.final_activation,
+                triangular=options.triangular_emission,
+                trainable=options.trainable_emission,
+            ),
+        )
+
+    def __call__(self, batch: Batch) -> Float[Array, "trial bin neuron"]:
+        networks = self.declare()
+        switching = self.switching(networks, batch)
+        num_trials = batch.lengths.shape[0]
+        # The caller draws the mini-batches; the plate is there to scale them to the data set.
+        with numpyro.plate("trials", self.num_trials or num_trials, subsample_size=num_trials):
+            _, x = markov(switching)
+            return numpyro.sample("y", networks.emissions.law(x, batch.observed), obs=batch.y)
+
+    def declare(self) -> Networks:
+        """Register the networks' parameters with the enclosing program (or draw them from the prior on weights)."""
+        if self.options.weight_prior is None:
+            return Networks(*(eqx_module(n, m) for n, m in zip(Networks._fields, self.networks, strict=True)))
+        prior = dist.Normal(0.0, self.options.weight_prior)
+        drawn = []
+        for name, network in zip(Networks._fields, self.networks, strict=True):
+            weights = {leaf: prior for leaf in eqx_to_dict(eqx.filter(network, eqx.is_inexact_array)) if "weight" in leaf}
+            drawn.append(random_eqx_module(name, network, prior=weights))
+        return Networks(*drawn)
+
+    def networks_from(self, params: dict[str, Networks]) -> Networks:
+        """The networks with fitted parameters, as :meth:`declare` registered them."""
+        filled = []
+        for name, network in zip(Networks._fields, self.networks, strict=True):
+            filled.append(jax.tree.map(lambda _, p: p, network, params[f"{name}$params"]))
+        return Networks(*filled)
+
+    def switching(self, networks: Networks, batch: Batch) -> Switching:
+        """p(z, x | u) of a batch as the two programs of the first bin and of every later one."""
+        options, num_states = self.options, self.num_states
+        num_inputs = batch.u.shape[-1]
+
+        def initial(inputs: Array) -> tuple[Array, Array]:
+            logits = jnp.broadcast_to(networks.initial.state_logits, (inputs.shape[0], num_states))
+            z = numpyro.sample("z", dist.Categorical(logits=logits))
+            means = networks.initial.means[:, None]
+            x = numpyro.sample("x", networks.initial.noise.around(select(means, z)))
+            return z, x
+
+        def transition(z: Array, x: Array, inputs: Array) -> tuple[Array, Array]:
+            u, stage = inputs[..., :num_inputs], inputs[..., num_inputs:]
+            chosen = [f for f, used in ((x, options.xz), (u, options.uz), (stage, options.sz)) if used]
+            features = jnp.concatenate(chosen, axis=-1) if chosen else jnp.zeros((*x.shape[:-1], 0), x.dtype)
+            z = numpyro.sample("z", dist.Categorical(logits=select(networks.transitions.logits(features), z)))
+            means = networks.dynamics.means(x, u if options.ux else u[..., :0])
+            x = numpyro.sample("x", networks.dynamics.noise.around(select(means, z)))
+            return z, x
+
+        inputs = jnp.swapaxes(jnp.concatenate([batch.u, batch.stage], axis=-1), 0, 1)
+        return Switching(
+            initial, transition, num_states, self.num_latents, inputs, batch.lengths, self.log_normalizer
+        )

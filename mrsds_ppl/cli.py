@@ -1,0 +1,214 @@
+"""The ``mrsds`` command: parses, calls :mod:`mrsds_ppl.run`, prints.
+
+Exit status: 0 done; 2 a mistake that the user can mend, told in one block; 130 interrupted. The command functions
+import what they need themselves, the run last, so that help and refusals answer at once.
+"""
+
+import argparse
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mrsds_ppl import __version__
+from mrsds_ppl.errors import MrsdsError
+from mrsds_ppl.names import GUIDE_NAMES, SIMULATORS, nearest
+
+_SEEDS = ("data_seed", "model_seed", "train_seed")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser, commands = _parsers()
+    _refuse_misspelt(argv, parser, commands)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except MrsdsError as error:
+        if args.verbose:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fit(args: argparse.Namespace) -> None:
+    config_path = _config_path(args)
+    config = _load(config_path, args)
+
+    from mrsds_ppl import run
+
+    name = config_path.stem if args.name is None else args.name
+    run.fit(
+        config,
+        config_path=config_path,
+        name=name,
+        result_path=args.result_path,
+        resume=args.resume,
+        gpu=args.gpu,
+        log=_log,
+    )
+
+
+def _simulate(args: argparse.Namespace) -> None:
+    from mrsds_ppl.config import parse_assignment
+
+    options = dict(parse_assignment(text) for text in args.settings)
+    if args.trials is not None:
+        options["num_trials"] = args.trials
+
+    from mrsds_ppl import run
+
+    run.simulate(args.simulator, args.out, seed=args.seed, options=options, log=_log)
+
+
+def _check(args: argparse.Namespace) -> None:
+    config = _load(args.config, args)
+
+    from mrsds_ppl import run
+
+    _log(run.check(config))
+
+
+def _load(path: Path, args: argparse.Namespace) -> Any:
+    """The configuration with what the command line says about it; an option of its own wins over --set."""
+    from mrsds_ppl.config import load_config, parse_assignment
+
+    overrides = dict(parse_assignment(text) for text in args.settings)
+    options = {
+        "data.data_path": args.data_path,
+        "model.num_states": args.num_states,
+        "model.latent_dims": args.latent_dims,
+        "inference.guide": args.guide,
+        **{f"training.{seed}": getattr(args, seed) for seed in _SEEDS},
+    }
+    overrides.update({key: value for key, value in options.items() if value is not None})
+    return load_config(path, overrides)
+
+
+def _log(line: str) -> None:
+    print(line, flush=True)
+
+
+def _config_path(args: argparse.Namespace) -> Path:
+    given = [path for path in (args.config, args.configpath) if path is not None]
+    if len(given) != 1:
+        found = "CONFIG and -configpath" if given else "neither CONFIG nor -configpath"
+        args.refuse(f"found {found}; give the configuration file once")
+    return given[0]
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    parser = argparse.ArgumentParser(
+        prog="mrsds",
+        description="Multi-region switching dynamical systems: messages between brain regions, and when they change.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"mrsds-ppl {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = {}
+    for name, add_arguments, function, summary in (
+        ("fit", _add_fit, _fit, "fit a model to a recording or a simulation and write its files"),
+        ("simulate", _add_simulate, _simulate, "write simulated trials to a file that fit can read"),
+        ("check", _add_check, _check, "validate a configuration and its data; print what would be fitted"),
+    ):
+        command = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        add_arguments(command)
+        command.add_argument("-v", "--verbose", action="store_true", help="show where in the program an error arose")
+        command.set_defaults(run=function, refuse=command.error)
+        commands[name] = command
+    return parser, commands
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", nargs="?", type=Path, help="YAML file: configs/toy-config.yaml")
+    parser.add_argument("-configpath", metavar="CONFIG", type=Path, help="the same, as published")
+    parser.add_argument("--data-path", "-datapath", metavar="FILE", type=_absolute, help="recording: .mat or .npz")
+    parser.add_argument(
+        "--result-path", "-resultpath", metavar="DIR", type=Path, default=Path("results"), help="default: results"
+    )
+    parser.add_argument("--name", "-name", metavar="NAME", type=_file_name, help="of the run; default: CONFIG's own")
+    _add_settings(parser)
+    parser.add_argument("--gpu", "-gpu", metavar="I", type=int, help="number of the GPU; default: the first")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of NAME")
+
+
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("simulator", choices=SIMULATORS, help="one of %(choices)s", metavar="SIMULATOR")
+    parser.add_argument("out", metavar="OUT", type=Path, help="file to write")
+    parser.add_argument("--trials", metavar="N", type=int, help="number of trials")
+    parser.add_argument("--seed", metavar="I", type=int, default=0, help="default: 0")
+    _add_set(parser, "argument of the simulator, such as observation_noise=0.3")
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file")
+    parser.add_argument("data_path", metavar="DATA", nargs="?", type=_absolute, help="recording")
+    _add_settings(parser)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-k", dest="num_states", metavar="K", type=int, help="discrete states")
+    parser.add_argument(
+        "-d", dest="latent_dims", metavar="D", type=_sizes, help="latent dimensions of each region: 2, or 2,3,1"
+    )
+    parser.add_argument("--guide", "-mtype", metavar="NAME", help=f"{', '.join(GUIDE_NAMES)}, or a published name")
+    for seed in _SEEDS:
+        flags = ("--" + seed.replace("_", "-"), "-" + seed.replace("_", ""))
+        parser.add_argument(*flags, metavar="I", type=int, help=f"sets training.{seed}")
+    _add_set(parser, "any key of the configuration, such as training.num_steps=500; repeatable")
+
+
+def _add_set(parser: argparse.ArgumentParser, summary: str) -> None:
+    parser.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help=summary)
+
+
+def _absolute(text: str) -> str:
+    # A path typed in a shell is relative to the shell's folder, not to the configuration's.
+    return str(Path(text).expanduser().absolute())
+
+
+def _file_name(text: str) -> str:
+    if not text or Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a file name without folders")
+    return text
+
+
+def _sizes(text: str) -> int | list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a whole number, or one per region: 2,3,1") from None
+    return sizes if "," in text else sizes[0]
+
+
+def _refuse_misspelt(
+    argv: Sequence[str], parser: argparse.ArgumentParser, commands: dict[str, argparse.ArgumentParser]
+) -> None:
+    """Exit with status 2 and the nearest name. Argparse alone would read ``-datapth`` as ``-d atapth``."""
+    if not argv or argv[0].startswith("-"):
+        return
+    if argv[0] not in commands:
+        _suggest(parser, "command", argv[0], list(commands))
+    command = commands[argv[0]]
+    known = list(command._option_string_actions)
+    for word in argv[1:]:
+        option = word.partition("=")[0]
+        if word == "--":
+            return
+        if word.startswith("--") or re.match(r"-[a-zA-Z]", word):
+            attached = re.fullmatch(r"-[kd]=?[\d,]*|-v+", word)
+            if option not in known and not attached:
+                _suggest(command, "option", option, known)
+
+
+def _suggest(parser: argparse.ArgumentParser, kind: str, word: str, known: list[str]) -> NoReturn:
+    near = nearest(word, known)
+    hint = f"did you mean {near}?" if near else f"allowed: {', '.join(known)}"
+    parser.error(f"unknown {kind} {word}; {hint}")

@@ -1,0 +1,15 @@
+"""Recordings: the container, loaders, splits and simulators."""
+
+from mrsds_ppl.data.loaders import load_recording, load_user_function
+from mrsds_ppl.data.split import Split, choose_held_out_neurons, split_trials
+from mrsds_ppl.data.trials import Batch, Trials
+
+__all__ = [
+    "Batch",
+    "Split",
+    "Trials",
+    "choose_held_out_neurons",
+    "load_recording",
+    "load_user_function",
+    "split_trials",
+]

@@ -1,0 +1,48 @@
+"""Splits: trials for training and test, neurons hidden for co-smoothing."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.errors import DataError
+
+
+class Split(NamedTuple):
+    """Trials for training and for test."""
+
+    train: Trials
+    test: Trials
+
+
+def split_trials(trials: Trials, test_fraction: float, seed: int) -> Split:
+    """Random split by trials; each part keeps its order in the recording.
+
+    Args:
+        trials: the recording.
+        test_fraction: fraction of trials for test, at least one trial.
+        seed: seed of the draw.
+
+    Raises:
+        DataError: fewer than two trials.
+    """
+    if trials.num_trials < 2:
+        raise DataError(f"ys: found {trials.num_trials} trial; need at least 2, one to train on and one to test on.")
+    count = min(max(1, round(test_fraction * trials.num_trials)), trials.num_trials - 1)
+    order = np.random.default_rng(seed).permutation(trials.num_trials)
+    return Split(trials.select(np.sort(order[count:])), trials.select(np.sort(order[:count])))
+
+
+def choose_held_out_neurons(region_sizes: list[int], fraction: float, seed: int) -> Int[np.ndarray, " hidden"]:
+    """Indices of ``fraction`` of each region's neurons, to be hidden from the encoder at test.
+
+    At least one neuron of each region stays in sight; a region of one neuron hides none.
+    """
+    rng = np.random.default_rng(seed)
+    chosen, first = [], 0
+    for size in region_sizes:
+        count = min(max(1, round(fraction * size)), size - 1) if fraction > 0 else 0
+        chosen.append(first + np.sort(rng.choice(size, count, replace=False)))
+        first += size
+    return np.concatenate(chosen)

@@ -1,0 +1,325 @@
+"""Trials: the one data container, and the batch of arrays that programs and guides take."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from mrsds_ppl.errors import DataError
+
+
+class Batch(NamedTuple):
+    """Arrays of some trials, a JAX pytree.
+
+    y (trial, time, neuron), zero where not observed; u (trial, time, input); observed and visible (trial, time,
+    neuron): what the likelihood scores and what an encoder may see; lengths (trial,): valid bins; stage (trial, time,
+    stage), one-hot. Inputs and stages may have width 0.
+    """
+
+    y: Any
+    u: Any
+    observed: Any
+    visible: Any
+    lengths: Any
+    stage: Any
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Simultaneous recordings of several regions, padded to the longest trial, with what is known beside them.
+
+    ``dataset`` is an xarray Dataset with y and observed (trial, time, neuron), u (trial, time, input), stage (trial,
+    time, stage), lengths (trial), and of simulations x (trial, time, latent), z (trial, time) and messages (trial, time,
+    target, source, latent); coordinates: trial ids, time in seconds, region and name of each neuron. NaN in y is
+    missing.
+    """
+
+    dataset: xr.Dataset
+
+    @classmethod
+    def from_arrays(
+        cls,
+        ys: Any,
+        us: Any = None,
+        region_sizes: Sequence[int] | None = None,
+        *,
+        region_names: Sequence[str] | None = None,
+        bin_width: float = 1.0,
+        stages: Any = None,
+        x: Any = None,
+        z: Any = None,
+        messages: Any = None,
+        labels: Sequence[Any] | None = None,
+    ) -> "Trials":
+        """Trials from lists of arrays, one a trial, or from arrays with a leading trial axis.
+
+        Args:
+            ys: (time, neuron) of each trial: signals or counts per bin; NaN where missing.
+            us: (time, input) of each trial.
+            region_sizes: neurons of each region, in the order of ys; default one region.
+            region_names: default ``region0``, ``region1``, ...
+            bin_width: seconds.
+            stages: trial stage of each bin, (time,) integers or (time, stage) one-hot.
+            x, z, messages: true latents (time, latent), states (time,) and messages of a simulation.
+            labels: condition of each trial.
+
+        Raises:
+            DataError: no trials, shapes that do not fit (the trial is named), sizes that do not add up.
+        """
+        signals = [_matrix(y, "ys", i) for i, y in enumerate(_trials(ys, "ys"))]
+        lengths = np.array([len(y) for y in signals])
+        if lengths.min() == 0:
+            raise DataError(f"ys: trial {int(lengths.argmin())} has no bins. Leave empty trials out.")
+        num_neurons = signals[0].shape[1]
+        for i, y in enumerate(signals):
+            if y.shape[1] != num_neurons:
+                raise DataError(
+                    f"ys: trial {i} has {y.shape[1]} neurons and trial 0 has {num_neurons}. "
+                    "Every trial needs the same neurons; fill those not recorded with NaN."
+                )
+        sizes = [num_neurons] if region_sizes is None else [int(n) for n in np.ravel(region_sizes)]
+        if sum(sizes) != num_neurons or min(sizes) < 1:
+            raise DataError(
+                f"region_sizes: {sizes} add up to {sum(sizes)}, but ys has {num_neurons} neurons. "
+                "Give the number of neurons of each region, at least one each, in the order of the columns of ys."
+            )
+        names = [f"region{r}" for r in range(len(sizes))] if region_names is None else [str(n) for n in region_names]
+        if len(names) != len(sizes):
+            raise DataError(f"region_names: found {len(names)} names for {len(sizes)} regions: {names}.")
+        if not bin_width > 0:
+            raise DataError(f"bin_width: found {bin_width}, need a positive number of seconds.")
+        y = _pad(signals, np.nan, np.float32)
+        arrays: dict[str, Any] = {
+            "y": (("trial", "time", "neuron"), y),
+            "observed": (("trial", "time", "neuron"), ~np.isnan(y)),
+            "lengths": ("trial", lengths),
+            "u": (("trial", "time", "input"), _beside(us, "us", lengths, 2, 0.0)),
+            "stage": (("trial", "time", "stage_kind"), _one_hot(stages, lengths)),
+        }
+        if x is not None:
+            arrays["x"] = (("trial", "time", "latent"), _beside(x, "x", lengths, 2, np.nan))
+        if z is not None:
+            arrays["z"] = (("trial", "time"), _beside(z, "z", lengths, 1, -1).astype(int))
+        if messages is not None:
+            axes = ("trial", "time", "target", "source", "latent")
+            arrays["messages"] = (axes, _beside(messages, "messages", lengths, 4, np.nan))
+        region = np.repeat(names, sizes)
+        coords = {
+            "trial": np.arange(len(signals)),
+            "time": np.arange(y.shape[1]) * bin_width,
+            "neuron": [f"{n}:{i}" for n, size in zip(names, sizes, strict=True) for i in range(size)],
+            "region": ("neuron", region),
+        }
+        if labels is not None:
+            coords["label"] = ("trial", np.asarray(labels))
+        attrs = {"region_sizes": sizes, "region_names": names, "bin_width": float(bin_width)}
+        return cls(xr.Dataset(arrays, coords, attrs))
+
+    @cached_property
+    def y(self) -> np.ndarray:
+        """(trial, time, neuron), NaN where missing or padded."""
+        return self.dataset["y"].values
+
+    @cached_property
+    def observed(self) -> np.ndarray:
+        """(trial, time, neuron), False where missing or padded."""
+        return self.dataset["observed"].values
+
+    @cached_property
+    def u(self) -> np.ndarray:
+        """(trial, time, input), zero in padding."""
+        return self.dataset["u"].values
+
+    @cached_property
+    def stage(self) -> np.ndarray:
+        """(trial, time, stage), one-hot."""
+        return self.dataset["stage"].values
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(trial,), valid bins."""
+        return self.dataset["lengths"].values
+
+    @property
+    def x(self) -> np.ndarray | None:
+        """True latents (trial, time, latent) of a simulation, NaN in padding."""
+        return self.dataset["x"].values if "x" in self.dataset else None
+
+    @property
+    def z(self) -> np.ndarray | None:
+        """True states (trial, time) of a simulation, -1 in padding."""
+        return self.dataset["z"].values if "z" in self.dataset else None
+
+    @property
+    def messages(self) -> np.ndarray | None:
+        """True messages (trial, time, target, source, latent) of a simulation."""
+        return self.dataset["messages"].values if "messages" in self.dataset else None
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Condition of each trial, where given."""
+        return self.dataset["label"].values if "label" in self.dataset.coords else None
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Index of each trial in the recording."""
+        return self.dataset["trial"].values
+
+    @property
+    def region_sizes(self) -> list[int]:
+        """Neurons of each region."""
+        return list(self.dataset.attrs["region_sizes"])
+
+    @property
+    def region_names(self) -> list[str]:
+        """Name of each region."""
+        return list(self.dataset.attrs["region_names"])
+
+    @property
+    def region_of_neuron(self) -> np.ndarray:
+        """Index of each neuron's region."""
+        return np.repeat(np.arange(len(self.region_sizes)), self.region_sizes)
+
+    @property
+    def bin_width(self) -> float:
+        """Seconds."""
+        return self.dataset.attrs["bin_width"]
+
+    @property
+    def num_trials(self) -> int:
+        return self.dataset.sizes["trial"]
+
+    @property
+    def num_bins(self) -> int:
+        return self.dataset.sizes["time"]
+
+    @property
+    def num_neurons(self) -> int:
+        return self.dataset.sizes["neuron"]
+
+    @property
+    def num_inputs(self) -> int:
+        return self.dataset.sizes["input"]
+
+    @property
+    def num_stages(self) -> int:
+        return self.dataset.sizes["stage_kind"]
+
+    def select(self, indices: Any) -> "Trials":
+        """The trials at these positions, padded as before."""
+        return Trials(self.dataset.isel(trial=indices))
+
+    def limit_bins(self, limit: int) -> "Trials":
+        """Leave out trials of more than ``limit`` bins (the published ``tlim``)."""
+        keep = np.flatnonzero(self.lengths <= limit)
+        if len(keep) == 0:
+            raise DataError(f"data.tlim: no trial has {limit} bins or fewer; the shortest has {self.lengths.min()}.")
+        return Trials(self.dataset.isel(trial=keep, time=slice(0, int(self.lengths[keep].max()))))
+
+    def with_inputs(self, width: int) -> "Trials":
+        """Inputs widened with zeros to ``width`` (the published ``inputs``)."""
+        if width < self.num_inputs:
+            raise DataError(
+                f"data.inputs: found {width}, but the recording has {self.num_inputs} inputs. "
+                f"Set it to {self.num_inputs} or more, or leave it out."
+            )
+        wide = np.zeros((*self.u.shape[:2], width), np.float32)
+        wide[..., : self.num_inputs] = self.u
+        return Trials(self.dataset.drop_vars("u").assign(u=(("trial", "time", "input"), wide)))
+
+    def validate(self, counts: bool) -> None:
+        """Check what a likelihood needs.
+
+        Raises:
+            DataError: an infinite value, a neuron never observed, or with ``counts`` a negative or fractional count;
+                trial, bin and neuron are named.
+        """
+        self._reject(np.isinf(self.y), "an infinite value", "Mark missing values with NaN.")
+        unknown = np.argwhere(~np.isfinite(self.u))
+        if len(unknown):
+            t, b, m = unknown[0]
+            raise DataError(f"us: trial {self.ids[t]}, bin {b}, input {m} is {self.u[t, b, m]}; inputs must be finite.")
+        never = np.flatnonzero(~self.observed.any((0, 1)))
+        if len(never):
+            named = ", ".join(f"{n} ({self.dataset['neuron'].values[n]})" for n in never[:5])
+            raise DataError(f"ys: neuron {named} is never observed. Remove it from ys and from region_sizes.")
+        if counts:
+            with np.errstate(invalid="ignore"):
+                self._reject(self.y < 0, "a negative count", "Poisson emissions need counts; for signals use gaussian.")
+                fractional = self.observed & (self.y != np.round(self.y))
+            self._reject(
+                fractional, "a fractional count", "Poisson emissions need spike counts per bin; for rates use gaussian."
+            )
+
+    def batch(self, hidden_neurons: Any = None) -> Batch:
+        """Arrays for programs and guides; ``hidden_neurons`` are scored but not shown to an encoder."""
+        visible = self.observed.copy()
+        if hidden_neurons is not None:
+            visible[..., np.asarray(hidden_neurons, int)] = False
+        y = np.where(self.observed, self.y, 0.0).astype(np.float32)
+        return Batch(
+            y, self.u.astype(np.float32), self.observed, visible, self.lengths.astype(np.int32), self.stage.astype(np.float32)
+        )
+
+    def _reject(self, bad: np.ndarray, what: str, remedy: str) -> None:
+        where = np.argwhere(bad)
+        if len(where):
+            t, b, n = where[0]
+            raise DataError(
+                f"ys: trial {self.ids[t]}, bin {b}, neuron {n} ({self.dataset['neuron'].values[n]}) has {what}: "
+                f"{self.y[t, b, n]}" + (f" (and {len(where) - 1} more). " if len(where) > 1 else ". ") + remedy
+            )
+
+
+def _trials(values: Any, name: str) -> list[Any]:
+    if isinstance(values, np.ndarray) and values.dtype == object:
+        values = list(values.ravel())
+    values = list(values)
+    if not values:
+        raise DataError(f"{name}: found no trials.")
+    return values
+
+
+def _matrix(values: Any, name: str, trial: int, ndim: int = 2) -> np.ndarray:
+    try:
+        array = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: trial {trial} is not an array of numbers ({error}).") from error
+    if array.ndim != ndim:
+        raise DataError(f"{name}: trial {trial} has shape {array.shape}; need {ndim} axes, time first.")
+    return array
+
+
+def _beside(values: Any, name: str, lengths: np.ndarray, ndim: int, fill: float) -> np.ndarray:
+    if values is None:
+        return np.zeros((len(lengths), lengths.max(), 0), np.float32)
+    arrays = [_matrix(v, name, i, ndim) for i, v in enumerate(_trials(values, name))]
+    if len(arrays) != len(lengths):
+        raise DataError(f"{name}: found {len(arrays)} trials, but ys has {len(lengths)}.")
+    for i, (array, length) in enumerate(zip(arrays, lengths, strict=True)):
+        if len(array) != length:
+            raise DataError(f"{name}: trial {i} has {len(array)} bins, but trial {i} of ys has {length}.")
+        if array.shape[1:] != arrays[0].shape[1:]:
+            raise DataError(f"{name}: trial {i} has shape {array.shape}, trial 0 has {arrays[0].shape}.")
+    return _pad(arrays, fill, np.float32)
+
+
+def _one_hot(stages: Any, lengths: np.ndarray) -> np.ndarray:
+    if stages is None:
+        return _beside(None, "stages", lengths, 2, 0.0)
+    if np.ndim(_trials(stages, "stages")[0]) == 2:
+        return _beside(stages, "stages", lengths, 2, 0.0)
+    index = _beside(stages, "stages", lengths, 1, -1)
+    found = np.unique(index[index >= 0])
+    return (index[..., None] == found).astype(np.float32)
+
+
+def _pad(arrays: list[np.ndarray], fill: float, dtype: type) -> np.ndarray:
+    longest = max(len(a) for a in arrays)
+    padded = np.full((len(arrays), longest, *arrays[0].shape[1:]), fill, dtype)
+    for i, array in enumerate(arrays):
+        padded[i, : len(array)] = array
+    return padded

@@ -1,0 +1,21 @@
+"""What a user can get wrong, one exception type per cause.
+
+Every message says what was found, where, what is allowed and what to do. The command line prints it in one block and
+exits with status 2, without a traceback.
+"""
+
+
+class MrsdsError(Exception):
+    """Base of the errors that a user can mend."""
+
+
+class ConfigError(MrsdsError):
+    """The configuration is wrong: the message names the YAML path, what was found and what is allowed."""
+
+
+class DataError(MrsdsError):
+    """The recording is wrong: the message names the file, key, trial, bin or neuron."""
+
+
+class RunError(MrsdsError):
+    """A run cannot be started, resumed or read."""

@@ -1,0 +1,272 @@
+"""The compiled training loop: Adam on any objective, whole chunks of steps in one compiled program.
+
+The loop knows no model and no guide. It is given an objective of parameters, a key, a batch and the step, and minimises
+it. Everything random in step s is drawn from the run's key folded with s, and chunks end at multiples of `chunk_steps`,
+so a run that goes on from a state saved at the end of a chunk repeats the uninterrupted run bit for bit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.errors import RunError
+from mrsds_ppl.inference.batches import draw_batch, hide_neurons
+from mrsds_ppl.inference.schedules import learning_rate_schedule
+
+# (params, key, batch, step) -> (loss, metrics): the loss is minimised, the metrics are named scalars to report.
+Objective: TypeAlias = Callable[
+    [Any, PRNGKeyArray, Batch, Int[Array, ""]], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
+]
+RunChunk: TypeAlias = "Callable[[TrainState, Batch], tuple[TrainState, History]]"
+
+AnyArray: TypeAlias = Array | np.ndarray  # on the device inside the loop, on the host once it is recorded
+
+ADAM = optax.scale_by_adam()
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the parameters are optimised.
+
+    Args:
+        num_steps: number of optimiser steps of the run.
+        batch_size: trials per step; all of them when there are fewer.
+        learning_rate: largest learning rate, see `learning_rate_schedule`.
+        lr_warmup_steps: steps of the learning rate's ramp.
+        gradient_clip: each element of the gradient is clipped to [-gradient_clip, gradient_clip].
+        dropout: whether neurons are hidden from the encoder, see `hide_neurons`.
+        drop_perc: fraction of each region's neurons that a chosen trial loses.
+        dropout_trial_perc: probability that a trial is chosen.
+        region_sizes: neurons of each region; read when `dropout` is on.
+        chunk_steps: steps per call of the compiled loop: how often progress, checkpoints and interrupts come.
+        max_skipped_in_row: the run stops after this many non-finite steps in a row.
+    """
+
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    lr_warmup_steps: int = 0
+    gradient_clip: float = 10.0
+    dropout: bool = False
+    drop_perc: float = 0.25
+    dropout_trial_perc: float = 0.5
+    region_sizes: tuple[int, ...] = ()
+    chunk_steps: int = 50
+    max_skipped_in_row: int = 20
+
+
+class TrainState(NamedTuple):
+    """Everything that a run needs to go on; a pytree of arrays."""
+
+    params: PyTree
+    opt_state: PyTree
+    key: PRNGKeyArray  # never changes: step s draws from the key folded with s
+    step: Int[Array, ""]  # steps done, skipped ones included
+    skipped: Int[Array, ""]  # non-finite steps so far
+    skipped_in_row: Int[Array, ""]  # of these, how many came last in a row
+
+
+class History(NamedTuple):
+    """What each step gave; arrays with a leading step axis, in a chunk as long as the chunk."""
+
+    step: Int[AnyArray, " step"]  # number of the step, from 0; -1 in rows of a chunk that were not run
+    loss: Float[AnyArray, " step"]
+    learning_rate: Float[AnyArray, " step"]
+    gradient_norm: Float[AnyArray, " step"]  # Euclidean, before clipping
+    skipped: Bool[AnyArray, " step"]
+    bad_gradient: Int[AnyArray, " step"]  # first parameter leaf whose gradient was not finite, -1 if none
+    metrics: dict[str, Float[AnyArray, " step"]]
+
+    def trimmed(self) -> "History":
+        """The rows that were run, on the host."""
+        host = jax.device_get(self)
+        return jax.tree.map(lambda leaf: leaf[host.step >= 0], host)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, as `Checkpoints.save` takes them."""
+        return self._asdict()
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> "History":
+        """The inverse of `to_dict`."""
+        return History(**fields)
+
+    @staticmethod
+    def concatenate(histories: "list[History]") -> "History":
+        """One history of runs that follow each other."""
+        kept = [history for history in histories if len(history.step)]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *kept) if kept else History.empty()
+
+    @staticmethod
+    def empty() -> "History":
+        """The history of no steps."""
+        counts, values = np.zeros(0, np.int32), np.zeros(0, np.float32)
+        return History(counts, values, values, values, np.zeros(0, bool), counts, {})
+
+
+class TrainResult(NamedTuple):
+    """How a call of `train` ended."""
+
+    state: TrainState
+    history: History  # the steps of this call, on the host
+    stopped: bool  # it was asked to stop before num_steps; `state` is then worth a checkpoint
+
+
+def initial_state(params: PyTree, key: PRNGKeyArray, settings: TrainingSettings) -> TrainState:
+    """The state before the first step; `params` are copied, so the caller keeps its own."""
+    params = jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.result_type(leaf)), params)
+    # Three separate zeros: a chunk takes over the state's buffers, and one buffer cannot be given away twice.
+    return TrainState(params, ADAM.init(params), jnp.copy(key), *(jnp.zeros((), jnp.int32) for _ in range(3)))
+
+
+def make_run_chunk(objective: Objective, settings: TrainingSettings, trainable: PyTree | None = None) -> RunChunk:
+    """Compiles `(state, data) -> (state, history)`, which does the steps up to the next multiple of `chunk_steps`.
+
+    The number of steps is a traced bound of one loop: a last, shorter chunk and a chunk after resuming run the same
+    program, which is traced once. Inside, nothing moves between host and device. The state passed in is consumed.
+
+    Args:
+        objective: what is minimised.
+        settings: how.
+        trainable: pytree of bool like the parameters, or a prefix of it; where False, parameters stay exactly as they
+            are.
+    """
+    schedule = learning_rate_schedule(settings.learning_rate, settings.lr_warmup_steps, settings.num_steps)
+    limit = settings.gradient_clip
+
+    def one_step(state: TrainState, data: Batch) -> tuple[TrainState, History]:
+        batch_key, dropout_key, objective_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+        batch = draw_batch(batch_key, data, settings.batch_size)
+        if settings.dropout:
+            visible = hide_neurons(
+                dropout_key, batch.visible, settings.region_sizes, settings.drop_perc, settings.dropout_trial_perc
+            )
+            batch = batch._replace(visible=visible)
+        train = jax.tree.broadcast(True if trainable is None else trainable, state.params)
+
+        def loss_of(params: PyTree) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+            params = jax.tree.map(lambda leaf, on: leaf if on else jax.lax.stop_gradient(leaf), params, train)
+            return objective(params, objective_key, batch, state.step)
+
+        (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        # Checked before clipping, which would turn an infinity into a number.
+        bad = jnp.stack([~jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)])
+        ok = jnp.isfinite(loss) & ~bad.any()
+        learning_rate = jnp.asarray(schedule(state.step), jnp.float32)
+        clipped = jax.tree.map(lambda leaf: jnp.clip(leaf, -limit, limit), gradient)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of the integer step count
+            norm = optax.tree.norm(gradient)
+            direction, opt_state = ADAM.update(clipped, state.opt_state)
+
+        def moved(leaf: Array, towards: Array, on: bool) -> Array:
+            return jnp.where(ok, leaf - learning_rate.astype(leaf.dtype) * towards, leaf) if on else leaf
+
+        skipped = (~ok).astype(jnp.int32)
+        after = TrainState(
+            params=jax.tree.map(moved, state.params, direction, train),
+            opt_state=jax.tree.map(lambda new, old: jnp.where(ok, new, old), opt_state, state.opt_state),
+            key=state.key,
+            step=state.step + 1,
+            skipped=state.skipped + skipped,
+            skipped_in_row=(state.skipped_in_row + 1) * skipped,
+        )
+        bad_gradient = jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.int32)
+        return after, History(state.step, loss, learning_rate, norm, ~ok, bad_gradient, metrics)
+
+    # Compiled on its own so that the shapes of the history below come from the trace that the loop then reuses.
+    step = jax.jit(one_step, inline=True)
+
+    def run_chunk(state: TrainState, data: Batch) -> tuple[TrainState, History]:
+        _, row = jax.eval_shape(step, state, data)
+        history = jax.tree.map(lambda leaf: jnp.zeros((settings.chunk_steps, *leaf.shape), leaf.dtype), row)
+        history = history._replace(step=jnp.full_like(history.step, -1))
+        first = state.step
+        last = jnp.minimum(first + settings.chunk_steps - first % settings.chunk_steps, settings.num_steps)
+
+        def more(carry: tuple[TrainState, History]) -> Bool[Array, ""]:
+            return (carry[0].step < last) & (carry[0].skipped_in_row < settings.max_skipped_in_row)
+
+        def body(carry: tuple[TrainState, History]) -> tuple[TrainState, History]:
+            state, history = carry
+            after, row = step(state, data)
+            return after, jax.tree.map(lambda rows, value: rows.at[state.step - first].set(value), history, row)
+
+        return jax.lax.while_loop(more, body, (state, history))
+
+    return jax.jit(run_chunk, donate_argnums=0)
+
+
+def train(
+    objective: Objective,
+    state: TrainState,
+    data: Batch,
+    settings: TrainingSettings,
+    *,
+    on_chunk: Callable[[TrainState, History], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    trainable: PyTree | None = None,
+    last_checkpoint: Callable[[], Path | None] | None = None,
+) -> TrainResult:
+    """Runs the steps from `state.step` to `num_steps`.
+
+    Args:
+        objective: what is minimised.
+        state: where to start: `initial_state`, or a restored one. It is copied.
+        data: the whole training set; put on the device once by the caller, or here.
+        settings: how it is optimised.
+        on_chunk: called after each chunk with the state, whose arrays the next chunk takes over (save or copy them
+            before returning), and with the steps of the chunk.
+        should_stop: asked before each chunk; True ends the run there.
+        trainable: see `make_run_chunk`.
+        last_checkpoint: path of the latest checkpoint, for the message when training fails.
+
+    Raises:
+        RunError: `max_skipped_in_row` steps in a row gave a non-finite loss or gradient, or `region_sizes` do not add
+            up to the neurons of `data`.
+    """
+    if settings.dropout and sum(settings.region_sizes) != data.y.shape[2]:
+        raise RunError(
+            f"neuron dropout: region sizes {settings.region_sizes} add up to {sum(settings.region_sizes)}, but the "
+            f"training set has {data.y.shape[2]} neurons; give region sizes that add up to them"
+        )
+    run_chunk = make_run_chunk(objective, settings, trainable)
+    state = jax.tree.map(jnp.copy, state)
+    data = jax.device_put(data)
+    histories: list[History] = []
+    while int(state.step) < settings.num_steps and not (should_stop is not None and should_stop()):
+        state, chunk = run_chunk(state, data)
+        chunk = chunk.trimmed()
+        histories.append(chunk)
+        if int(state.skipped_in_row) >= settings.max_skipped_in_row:
+            raise RunError(_failure(state, chunk, settings, last_checkpoint() if last_checkpoint else None))
+        if on_chunk is not None:
+            on_chunk(state, chunk)
+    return TrainResult(state, History.concatenate(histories), int(state.step) < settings.num_steps)
+
+
+def _failure(state: TrainState, chunk: History, settings: TrainingSettings, checkpoint: Path | None) -> str:
+    """The message of a run that stops because its steps are not finite."""
+    if len(chunk.step) == 0:  # restored from a state that had already failed
+        terms = ["unknown, as no step was run"]
+    else:
+        terms = [name for name, values in chunk.metrics.items() if not np.isfinite(values[-1])]
+        if not np.isfinite(chunk.loss[-1]):
+            terms.append("the loss")
+        if chunk.bad_gradient[-1] >= 0:
+            paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)]
+            terms.append(f"the gradient of parameter {paths[chunk.bad_gradient[-1]] or 'tree'}")
+    where = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was written yet"
+    return (
+        f"training stopped at step {int(state.step)} of {settings.num_steps}: {int(state.skipped_in_row)} steps in a "
+        f"row gave a loss or gradient that is not finite (not finite in the last one: {', '.join(terms)}); {where}. "
+        f"Try a smaller training.learning_rate (it is {settings.learning_rate:g}) or a longer "
+        f"training.lr_warmup_steps, and look for extreme values in the data"
+    )

@@ -1,0 +1,28 @@
+"""The names that a user writes, in one place, and the nearest of them to a misspelt one.
+
+The command line reads this file for its help, so it imports nothing that takes time.
+"""
+
+from collections.abc import Iterable
+
+SIMULATORS = ("lotka-volterra",)
+PUBLISHED_SIMULATORS = {"lv-multiswitch2": "lotka-volterra"}
+RECORDING = "mydata"
+
+GUIDE_NAMES = ("gaussian_markov", "mean_field")
+# What the published program calls its inference types (its option -mtype).
+PUBLISHED_GUIDES = {"mrsds": "mean_field", "svae": "structured", "s-svae": "switching_structured"}
+
+
+def nearest(word: str, names: Iterable[str]) -> str | None:
+    """The name closest in spelling to ``word``, or None where none is close."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(names), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def hint(word: str, names: Iterable[str]) -> str:
+    """The question that ends an error message, or nothing where no name is close."""
+    near = nearest(word, names)
+    return f"; did you mean {near}?" if near else ""

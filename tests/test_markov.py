@@ -1,0 +1,237 @@
+"""The enumerated chain against brute force over all K^T paths, in float64: values, gradients, probabilities, draws."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax import random
+from numpyro import handlers
+from numpyro.infer.util import log_density
+
+from mrsds_ppl.inference import chain as chains
+from mrsds_ppl.inference.markov import (
+    PathLaw,
+    StateLaw,
+    Switching,
+    ancestral,
+    markov,
+    potentials,
+    select,
+    summed_out,
+)
+
+TRIALS, BINS, LATENTS = 3, 5, 2
+LENGTHS = np.array([5, 3, 1])
+
+
+@pytest.fixture(autouse=True)
+def _double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+def make_params(num_states):
+    keys = random.split(random.key(num_states), 5)
+    return {
+        "initial": random.normal(keys[0], (num_states,)),
+        "means": random.normal(keys[1], (num_states, LATENTS)),
+        "transition": random.normal(keys[2], (LATENTS + 1, num_states, num_states)),
+        "dynamics": random.normal(keys[3], (num_states, LATENTS, LATENTS)),
+        "offset": random.normal(keys[4], (num_states, LATENTS)),
+        "log_scale": jnp.array([-0.3, 0.2]),
+    }
+
+
+def make_switching(params, lengths=LENGTHS, bins=BINS, log_normalizer=chains.sequential_log_normalizer):
+    """A switching linear system in which the state, the latents and the input all matter."""
+    num_states = params["initial"].shape[0]
+    inputs = random.normal(random.key(7), (BINS, TRIALS, 1))
+    inputs = jnp.concatenate([inputs, jnp.ones((max(0, bins - BINS), TRIALS, 1))])[:bins]
+
+    def initial(u):
+        z = numpyro.sample("z", dist.Categorical(logits=jnp.broadcast_to(params["initial"], (TRIALS, num_states))))
+        loc = jnp.broadcast_to(params["means"][:, None], (num_states, TRIALS, LATENTS))
+        return z, numpyro.sample("x", dist.Normal(select(loc, z), 0.7).to_event(1))
+
+    def transition(z, x, u):
+        table = jnp.einsum("...i,ijk->j...k", jnp.concatenate([x, u], -1), params["transition"])
+        z = numpyro.sample("z", dist.Categorical(logits=select(table, z)))
+        loc = jnp.einsum("kio,...i->k...o", params["dynamics"], jnp.tanh(x)) + 0.5 * u
+        loc = loc + params["offset"].reshape((num_states,) + (1,) * (x.ndim - 1) + (LATENTS,))
+        return z, numpyro.sample("x", dist.Normal(select(loc, z), jnp.exp(params["log_scale"])).to_event(1))
+
+    return Switching(initial, transition, num_states, LATENTS, inputs, jnp.asarray(lengths), log_normalizer)
+
+
+def log_joint_by_hand(params, inputs, x, path):
+    """log p(z, x) of one trial, by the definition of the model, bin by bin."""
+    log_prior = jax.nn.log_softmax(params["initial"])
+    total = log_prior[path[0]] + dist.Normal(params["means"][path[0]], 0.7).log_prob(x[0]).sum()
+    for t in range(1, path.shape[0]):
+        features = jnp.concatenate([x[t - 1], inputs[t]])
+        logits = jnp.einsum("i,ijk->jk", features, params["transition"])[path[t - 1]]
+        mean = params["dynamics"][path[t]].T @ jnp.tanh(x[t - 1]) + params["offset"][path[t]] + 0.5 * inputs[t]
+        noise = dist.Normal(mean, jnp.exp(params["log_scale"]))
+        total = total + jax.nn.log_softmax(logits)[path[t]] + noise.log_prob(x[t]).sum()
+    return total
+
+
+def brute_force(params, inputs, x, lengths=LENGTHS):
+    """Per trial: all paths and their log p(z, x)."""
+    num_states = params["initial"].shape[0]
+    tables = []
+    for trial, length in enumerate(lengths):
+        paths = np.array(list(itertools.product(range(num_states), repeat=int(length))))
+        score = jax.vmap(log_joint_by_hand, in_axes=(None, None, None, 0))
+        tables.append((paths, score(params, inputs[:, trial], x[trial], jnp.asarray(paths))))
+    return tables
+
+
+def valid_density(params, x, lengths=LENGTHS, **options):
+    """sum over trials of log p(x) over valid bins."""
+    switching = make_switching(params, lengths, x.shape[1], **options)
+    return switching.log_normalizer(potentials(switching, x)).sum()
+
+
+@pytest.fixture(params=[2, 3])
+def case(request):
+    params = make_params(request.param)
+    return params, random.normal(random.key(11), (TRIALS, BINS, LATENTS))
+
+
+@pytest.mark.parametrize("algorithm", [chains.sequential_log_normalizer, chains.parallel_log_normalizer])
+def test_density_and_gradient_equal_brute_force(case, algorithm):
+    params, x = case
+    inputs = make_switching(params).inputs
+
+    def by_hand(params, x):
+        return sum(jax.nn.logsumexp(scores) for _, scores in brute_force(params, inputs, x))
+
+    expected, expected_grad = jax.value_and_grad(by_hand, argnums=(0, 1))(params, x)
+    found, found_grad = jax.value_and_grad(lambda p, x: valid_density(p, x, log_normalizer=algorithm), argnums=(0, 1))(
+        params, x
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    for a, b in zip(jax.tree.leaves(found_grad), jax.tree.leaves(expected_grad), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_smoothed_pairwise_and_most_likely_equal_brute_force(case):
+    params, x = case
+    switching = make_switching(params)
+    chain = potentials(switching, x)
+    smoothed = chains.smooth(chain)
+    best = chains.most_likely_path(chain)
+    num_states = switching.num_states
+    for trial, (paths, scores) in enumerate(brute_force(params, switching.inputs, x)):
+        weights = np.exp(scores - jax.nn.logsumexp(scores))
+        length = LENGTHS[trial]
+        for t in range(length):
+            marginal = [weights[paths[:, t] == k].sum() for k in range(num_states)]
+            np.testing.assert_allclose(smoothed.marginals[t, :, trial], marginal, rtol=1e-10)
+        for t in range(length - 1):
+            pair = [
+                [weights[(paths[:, t] == j) & (paths[:, t + 1] == k)].sum() for k in range(num_states)]
+                for j in range(num_states)
+            ]
+            np.testing.assert_allclose(smoothed.pairwise[t, :, :, trial], pair, rtol=1e-10)
+        np.testing.assert_array_equal(best[:length, trial], paths[np.argmax(scores)])
+        np.testing.assert_array_equal(best[length:, trial], best[length - 1, trial])
+
+
+def test_posterior_draws_have_the_law_of_the_paths():
+    params = make_params(2)
+    x = random.normal(random.key(11), (TRIALS, BINS, LATENTS))
+    switching = make_switching(params)
+    draws = np.asarray(StateLaw(switching, x).sample(random.key(3), (4000,)))
+    for trial, (paths, scores) in enumerate(brute_force(params, switching.inputs, x)):
+        expected = np.exp(scores - jax.nn.logsumexp(scores))
+        seen = (draws[:, trial, None, : LENGTHS[trial]] == paths).all(-1).mean(0)
+        assert np.abs(seen - expected).max() < 4 * np.sqrt(0.25 / 4000)
+
+
+def test_state_law_is_the_normalised_joint(case):
+    params, x = case
+    switching = make_switching(params)
+    tables = brute_force(params, switching.inputs, x)
+    path = np.stack([np.pad(paths[-1], (0, BINS - len(paths[-1])), mode="edge") for paths, _ in tables])
+    expected = [scores[-1] - jax.nn.logsumexp(scores) for _, scores in tables]
+    np.testing.assert_allclose(StateLaw(switching, x).log_prob(jnp.asarray(path)), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_padding_order_and_jit_change_nothing(case):
+    params, x = case
+    plain = valid_density(params, x)
+    padded = jnp.concatenate([x, jnp.full((TRIALS, 4, LATENTS), 3.0)], axis=1)
+    np.testing.assert_allclose(valid_density(params, padded), plain, rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(valid_density)(params, x), plain, rtol=1e-12)
+    switching = make_switching(params)
+    order = np.array([2, 0, 1])
+    shuffled = switching._replace(inputs=switching.inputs[:, order], lengths=switching.lengths[order])
+    np.testing.assert_allclose(
+        PathLaw(shuffled).log_prob(x[order]), PathLaw(switching).log_prob(x)[order], rtol=1e-12
+    )
+
+
+def test_garbage_in_padded_bins_reaches_neither_value_nor_gradient(case):
+    params, x = case
+    spoiled = x.at[1, 3:].set(1e6).at[2, 1:].set(-1e6)
+    gradient = jax.grad(valid_density)(params, x)
+    for a, b in zip(
+        jax.tree.leaves(jax.grad(valid_density)(params, spoiled)), jax.tree.leaves(gradient), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-10)
+
+
+def test_prior_samples_have_the_law_of_the_programs():
+    """The first two bins: frequencies of (z_1, z_2) against quadrature over x_1 by plain Monte Carlo."""
+    params = make_params(2)
+    switching = make_switching(params, lengths=np.full(TRIALS, BINS))
+    z, x = jax.vmap(lambda k: ancestral(switching, k))(random.split(random.key(0), 20000))
+    prior = jax.nn.softmax(params["initial"])
+    np.testing.assert_allclose((z[:, 0, 0] == 1).mean(), prior[1], atol=0.015)
+    for k in range(2):
+        chosen = x[:, 0, 0][z[:, 0, 0] == k]
+        np.testing.assert_allclose(chosen.mean(0), params["means"][k], atol=0.04)
+        np.testing.assert_allclose(chosen.std(0), 0.7, atol=0.03)
+    features = jnp.concatenate([x[:, 0, 0], jnp.broadcast_to(switching.inputs[1, 0], (20000, 1))], -1)
+    rows = jax.nn.softmax(jnp.einsum("si,ijk->sjk", features, params["transition"]), -1)
+    expected = jnp.take_along_axis(rows, z[:, 0, 0][:, None, None], axis=1)[:, 0, 1].mean()
+    np.testing.assert_allclose((z[:, 0, 1] == 1).mean(), expected, atol=0.015)
+    mean = jnp.einsum("sio,si->so", params["dynamics"][z[:, 0, 1]], jnp.tanh(x[:, 0, 0]))
+    residual = x[:, 0, 1] - mean - params["offset"][z[:, 0, 1]] - 0.5 * switching.inputs[1, 0]
+    np.testing.assert_allclose(residual.mean(0), 0.0, atol=0.04)
+    np.testing.assert_allclose(residual.std(0), jnp.exp(params["log_scale"]), rtol=0.03)
+
+
+def test_program_has_the_joint_density_and_sums_to_the_marginal(case):
+    params, x = case
+    switching = make_switching(params)
+
+    def program():
+        with numpyro.plate("trials", TRIALS):
+            markov(switching)
+
+    trace = handlers.trace(handlers.seed(program, random.key(0))).get_trace()
+    assert {"x", "z"} <= set(trace)
+    assert trace["z"]["value"].shape == (TRIALS, BINS)
+    marginal, _ = log_density(summed_out(program), (), {}, {"x": x})
+    np.testing.assert_allclose(marginal, PathLaw(switching).log_prob(x).sum(), rtol=1e-12)
+    z = StateLaw(switching, x).sample(random.key(1))
+    joint, _ = log_density(program, (), {}, {"x": x, "z": z})
+    np.testing.assert_allclose(joint, marginal + StateLaw(switching, x).log_prob(z).sum(), rtol=1e-12)
+
+
+def test_extreme_evidence_keeps_the_sum_finite():
+    chain = chains.Chain(
+        jnp.zeros((2, 1)),
+        jnp.full((6, 2, 2, 1), -jnp.log(2.0)),
+        jnp.stack([jnp.array([[0.0], [-800.0]]), jnp.array([[-800.0], [0.0]])] * 3),
+    )
+    value, grad = jax.value_and_grad(lambda c: chains.sequential_log_normalizer(c).sum())(chain)
+    np.testing.assert_allclose(value, jnp.log(2.0) - 6 * jnp.log(2.0), rtol=1e-12)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(grad))

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+from scipy.stats import poisson
+
+from mrsds_ppl.analysis.metrics import bits_per_spike, evaluate, mse, r2_across_neurons, r2_by_neuron
+
+
+def recording(counts: bool = False):
+    """Noisy data, a fair prediction, and a mask with a short trial and scattered gaps."""
+    rng = np.random.default_rng(0)
+    rate = np.exp(0.5 * rng.normal(size=(6, 20, 5)))
+    y = rng.poisson(rate).astype(np.float32) if counts else (rate + rng.normal(size=rate.shape)).astype(np.float32)
+    observed = rng.random(y.shape) < 0.8
+    observed[0, 12:] = False
+    return y, observed, rate.astype(np.float32)
+
+
+def test_mse_is_the_mean_over_observed_values():
+    y, observed, rate = recording()
+    errors = [(y[i] - rate[i]) ** 2 for i in zip(*np.nonzero(observed), strict=True)]
+    assert mse(y, observed, rate) == pytest.approx(np.mean(errors))
+
+
+def test_r2_by_neuron_equals_a_loop_over_neurons():
+    y, observed, rate = recording()
+    for neuron, value in enumerate(r2_by_neuron(y, observed, rate)):
+        seen = observed[:, :, neuron]
+        truth, guess = y[:, :, neuron][seen].astype(float), rate[:, :, neuron][seen]
+        assert value == pytest.approx(1 - np.sum((truth - guess) ** 2) / np.sum((truth - truth.mean()) ** 2))
+
+
+def test_published_r2_equals_a_loop_over_bins_and_trials():
+    y, observed, rate = recording()
+    by_trial = []
+    for b in range(y.shape[0]):
+        by_bin = []
+        for t in range(y.shape[1]):
+            seen = observed[b, t]
+            if seen.sum() >= 2:
+                truth, guess = y[b, t, seen].astype(float), rate[b, t, seen]
+                by_bin.append(1 - np.sum((truth - guess) ** 2) / np.sum((truth - truth.mean()) ** 2))
+        by_trial.append(np.mean(by_bin))
+    assert r2_across_neurons(y, observed, rate) == pytest.approx(np.mean(by_trial))
+
+
+def test_the_two_conventions_differ_on_constant_rates():
+    rng = np.random.default_rng(1)
+    rates = np.array([0.0, 10.0, 20.0])
+    y = rates + 0.1 * rng.normal(size=(4, 30, 3))
+    observed, constant = np.ones(y.shape, dtype=bool), np.broadcast_to(rates, y.shape).copy()
+    assert r2_across_neurons(y, observed, constant) > 0.99
+    assert np.all(np.abs(r2_by_neuron(y, observed, constant)) < 0.2)
+
+
+def test_bits_per_spike_equals_the_difference_of_poisson_log_likelihoods():
+    y, observed, rate = recording(counts=True)
+    gain = 0.0
+    for neuron in range(y.shape[2]):
+        seen = observed[:, :, neuron]
+        spikes = y[:, :, neuron][seen]
+        gain += poisson.logpmf(spikes, rate[:, :, neuron][seen]).sum() - poisson.logpmf(spikes, spikes.mean()).sum()
+    assert bits_per_spike(y, observed, rate) == pytest.approx(gain / y[observed].sum() / np.log(2), rel=1e-5)
+
+
+def test_the_neurons_own_mean_rate_gains_no_bits():
+    y, observed, _ = recording(counts=True)
+    mean = np.where(observed, y, 0).sum((0, 1)) / observed.sum((0, 1))
+    assert bits_per_spike(y, observed, np.broadcast_to(mean, y.shape).copy()) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_rate_of_zero_under_a_spike_costs_a_finite_number_of_bits():
+    y = np.array([[[1.0], [1.0]]])
+    observed = np.ones(y.shape, dtype=bool)
+    assert bits_per_spike(y, observed, np.zeros(y.shape)) == pytest.approx((2 * np.log(1e-9) + 2) / (2 * np.log(2)))
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_what_is_not_observed_changes_no_score(counts: bool):
+    y, observed, rate = recording(counts)
+    before = evaluate(y, observed, rate, counts)
+    spoilt_y, spoilt_rate = np.where(observed, y, np.nan), np.where(observed, rate, np.inf)
+    after = evaluate(spoilt_y, observed, spoilt_rate, counts)
+    np.testing.assert_array_equal(before.r2_by_neuron, after.r2_by_neuron)
+    assert before[:4] == after[:4]
+    # A padded trial and a neuron that was never seen change nothing either.
+    wide = [np.pad(a, ((0, 1), (0, 3), (0, 1))) for a in (y, observed, rate)]
+    padded = evaluate(*wide, counts)
+    assert padded[:3] == pytest.approx(before[:3])
+    assert padded.bits_per_spike == pytest.approx(before.bits_per_spike)
+    assert np.isnan(padded.r2_by_neuron[-1])
+
+
+def test_a_neuron_that_never_changes_is_left_out_of_the_mean():
+    y, observed, rate = recording()
+    y[:, :, 2] = 0.1  # whose float32 mean is not exactly 0.1
+    scores = evaluate(y, observed, rate, counts=False)
+    assert np.isnan(scores.r2_by_neuron[2])
+    assert scores.r2 == pytest.approx(np.mean(np.delete(scores.r2_by_neuron, 2)))
+    assert scores.bits_per_spike is None
+
+
+def test_chosen_neurons_are_scored_as_if_alone():
+    y, observed, rate = recording(counts=True)
+    chosen = np.array([3, 1])
+    scores = evaluate(y, observed, rate, True, chosen)
+    alone = evaluate(y[..., chosen], observed[..., chosen], rate[..., chosen], True)
+    np.testing.assert_allclose(scores.r2_by_neuron, r2_by_neuron(y, observed, rate)[chosen], rtol=1e-12)
+    assert scores[:4] == alone[:4]
+
+
+def test_a_prediction_that_is_not_a_number_shows_in_every_score():
+    y, observed, rate = recording(counts=True)
+    observed[3, 4, 0] = True
+    rate[3, 4, 0] = np.nan
+    scores = evaluate(y, observed, rate, counts=True)
+    assert np.isnan([scores.mse, scores.r2_by_neuron[0], scores.bits_per_spike]).all()
+
+
+def test_scores_of_nothing_are_not_a_number():
+    y, observed, rate = recording(counts=True)
+    scores = evaluate(y, np.zeros_like(observed), rate, counts=True)
+    assert np.isnan(scores[:4]).all()
+    assert np.isnan(bits_per_spike(np.zeros_like(y), observed, rate))
