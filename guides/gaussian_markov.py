@@ -39,8 +39,17 @@ class GaussianMarkov(AmortizedGuide):
             cholesky = cholesky + jnp.where(pad[..., None], 0.0, lower_triangle(lower, latents))
         if not self.trainable_covariance:
             cholesky = lax.stop_gradient(cholesky)
-        gain = jnp.where(pad[..., None], 0.0, gains.reshape(*gains.shape[:-1], latents, latents))
+        gain = jnp.where(pad[..., None], 0.0, bounded(gains).reshape(*gains.shape[:-1], latents, latents))
         return GaussianChain(jnp.where(pad, 0.0, mean), gain, cholesky)
+
+
+def bounded(gains: Float[Array, "*batch entry"]) -> Float[Array, "*batch entry"]:
+    """Gains shrunk smoothly to a root mean square eigenvalue below 1.2, so that no step of training can blow up a path.
+
+    A -> A / sqrt(1 + |A|_F^2 / (1.2^2 D)); a posterior of stable dynamics has gains below 1.
+    """
+    latents = gains.shape[-1] ** 0.5
+    return gains * lax.rsqrt(1.0 + (gains**2).sum(-1, keepdims=True) / (1.44 * latents))
 
 
 class GaussianChain(dist.Distribution):

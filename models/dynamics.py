@@ -132,7 +132,7 @@ class Dynamics(eqx.Module):
 
     def messages(self, x: Float[Array, "row latents"], u: Float[Array, "row input"]) -> Messages:
         """Every message of every state, for each row (a bin of a trial) of latents and inputs."""
-        by_region = self._split(x)
+        by_region = self.by_region(x)
         pairs, inputs = self._pairs(by_region), self._inputs(by_region, u)
         same = np.eye(by_region.shape[0], dtype=bool)[:, :, None, None]
         local = by_region + jnp.where(same, pairs, 0.0).sum(2)
@@ -144,7 +144,7 @@ class Dynamics(eqx.Module):
         """f_k(x, u) for every state k."""
         batch = x.shape[:-1]
         rows = math.prod(batch)
-        by_region = self._split(x.reshape(rows, x.shape[-1]))
+        by_region = self.by_region(x.reshape(rows, x.shape[-1]))
         inputs = self._inputs(by_region, u.reshape(rows, u.shape[-1]))
         total = by_region + self._pairs(by_region).sum(2) + inputs.sum(2)
         flat = jnp.swapaxes(total, 1, 2).reshape(self.num_states, rows, -1)
@@ -186,7 +186,7 @@ class Dynamics(eqx.Module):
     def _equal_sizes(self) -> bool:
         return min(self.latent_sizes) == max(self.latent_sizes)
 
-    def _split(self, x: Array) -> Array:
+    def by_region(self, x: Array) -> Array:
         """(row, latents) -> (region, row, widest), zeros where a region is narrower than the widest."""
         regions, width = len(self.latent_sizes), max(self.latent_sizes)
         if not self._equal_sizes:

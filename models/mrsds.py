@@ -16,6 +16,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import random
@@ -29,6 +30,9 @@ from mrsds_ppl.models.dynamics import Dynamics, DynamicsOptions
 from mrsds_ppl.models.emissions import EMISSIONS, Emissions, Readout
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.transitions import Transitions
+
+# One state a trial where states are drawn; the constant of all states where they are summed.
+States = Array | np.ndarray
 
 
 class Networks(NamedTuple):
@@ -152,19 +156,34 @@ class MRSDS:
             filled.append(jax.tree.map(lambda _, p: p, network, params[f"{name}$params"]))
         return Networks(*filled)
 
+    def global_parameters(self, params: dict[str, Networks]) -> dict[str, np.ndarray]:
+        """Parameters that are read as such, by name: first states, transitions at x = 0, noise and loadings."""
+        networks = self.networks_from(params)
+        found = {
+            "initial_prob": jax.nn.softmax(networks.initial.state_logits),
+            "initial_mean": networks.initial.means,
+            "initial_cholesky": networks.initial.noise.cholesky,
+            "dynamics_cholesky": networks.dynamics.noise.cholesky,
+            "transition_bias": networks.transitions.bias,
+            "transition_weight": networks.transitions.weight,
+            "readout_weight": networks.emissions.readout.weight,
+            "readout_bias": networks.emissions.readout.bias,
+        }
+        return {name: np.asarray(value) for name, value in found.items()}
+
     def switching(self, networks: Networks, batch: Batch) -> Switching:
         """p(z, x | u) of a batch as the two programs of the first bin and of every later one."""
         options, num_states = self.options, self.num_states
         num_inputs = batch.u.shape[-1]
 
-        def initial(inputs: Array) -> tuple[Array, Array]:
+        def initial(inputs: Array) -> tuple[States, Array]:
             logits = jnp.broadcast_to(networks.initial.state_logits, (inputs.shape[0], num_states))
             z = numpyro.sample("z", dist.Categorical(logits=logits))
             means = networks.initial.means[:, None]
             x = numpyro.sample("x", networks.initial.noise.around(select(means, z)))
             return z, x
 
-        def transition(z: Array, x: Array, inputs: Array) -> tuple[Array, Array]:
+        def transition(z: States, x: Array, inputs: Array) -> tuple[States, Array]:
             u, stage = inputs[..., :num_inputs], inputs[..., num_inputs:]
             chosen = [f for f, used in ((x, options.xz), (u, options.uz), (stage, options.sz)) if used]
             features = jnp.concatenate(chosen, axis=-1) if chosen else jnp.zeros((*x.shape[:-1], 0), x.dtype)

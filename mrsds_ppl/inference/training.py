@@ -25,7 +25,7 @@ from mrsds_ppl.inference.schedules import learning_rate_schedule
 Objective: TypeAlias = Callable[
     [Any, PRNGKeyArray, Batch, Int[Array, ""]], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
 ]
-RunChunk: TypeAlias = "Callable[[TrainState, Batch], tuple[TrainState, History]]"
+RunChunk: TypeAlias = Callable[["TrainState", Batch], tuple["TrainState", "History"]]
 
 AnyArray: TypeAlias = Array | np.ndarray  # on the device inside the loop, on the host once it is recorded
 
@@ -117,7 +117,7 @@ class TrainResult(NamedTuple):
 
     state: TrainState
     history: History  # the steps of this call, on the host
-    stopped: bool  # it was asked to stop before num_steps; `state` is then worth a checkpoint
+    stopped: bool  # it was asked to stop before the end; `state` is then worth a checkpoint
 
 
 def initial_state(params: PyTree, key: PRNGKeyArray, settings: TrainingSettings) -> TrainState:
@@ -214,8 +214,10 @@ def train(
     should_stop: Callable[[], bool] | None = None,
     trainable: PyTree | None = None,
     last_checkpoint: Callable[[], Path | None] | None = None,
+    run_chunk: RunChunk | None = None,
+    until: int | None = None,
 ) -> TrainResult:
-    """Runs the steps from `state.step` to `num_steps`.
+    """Runs the steps from `state.step` to `num_steps`, or to `until`.
 
     Args:
         objective: what is minimised.
@@ -227,6 +229,8 @@ def train(
         should_stop: asked before each chunk; True ends the run there.
         trainable: see `make_run_chunk`.
         last_checkpoint: path of the latest checkpoint, for the message when training fails.
+        run_chunk: the compiled loop, where several calls share one (see `make_run_chunk`).
+        until: step to stop at, a multiple of `chunk_steps`; the schedule is that of `num_steps` all the same.
 
     Raises:
         RunError: `max_skipped_in_row` steps in a row gave a non-finite loss or gradient, or `region_sizes` do not add
@@ -237,11 +241,12 @@ def train(
             f"neuron dropout: region sizes {settings.region_sizes} add up to {sum(settings.region_sizes)}, but the "
             f"training set has {data.y.shape[2]} neurons; give region sizes that add up to them"
         )
-    run_chunk = make_run_chunk(objective, settings, trainable)
+    run_chunk = run_chunk or make_run_chunk(objective, settings, trainable)
+    end = settings.num_steps if until is None else min(until, settings.num_steps)
     state = jax.tree.map(jnp.copy, state)
     data = jax.device_put(data)
     histories: list[History] = []
-    while int(state.step) < settings.num_steps and not (should_stop is not None and should_stop()):
+    while int(state.step) < end and not (should_stop is not None and should_stop()):
         state, chunk = run_chunk(state, data)
         chunk = chunk.trimmed()
         histories.append(chunk)
@@ -249,7 +254,7 @@ def train(
             raise RunError(_failure(state, chunk, settings, last_checkpoint() if last_checkpoint else None))
         if on_chunk is not None:
             on_chunk(state, chunk)
-    return TrainResult(state, History.concatenate(histories), int(state.step) < settings.num_steps)
+    return TrainResult(state, History.concatenate(histories), int(state.step) < end)
 
 
 def _failure(state: TrainState, chunk: History, settings: TrainingSettings, checkpoint: Path | None) -> str:

@@ -1,0 +1,162 @@
+"""From names and values of the configuration to objects: the one place where names become things."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpyro
+from jax import random
+
+from mrsds_ppl.config import RunConfig, reject_unknown
+from mrsds_ppl.data.loaders import load_recording, load_user_function
+from mrsds_ppl.data.simulate import SIMULATORS
+from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.errors import ConfigError
+from mrsds_ppl.guides import GUIDES, AmortizedGuide
+from mrsds_ppl.inference.markov import summed_out
+from mrsds_ppl.inference.training import TrainingSettings
+from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
+from mrsds_ppl.nn.encoders import EncoderOptions
+
+
+def make_trials(config: RunConfig) -> Trials:
+    """The recording, validated for the likelihood that the configuration names.
+
+    Raises:
+        ConfigError, DataError: the source or what it holds is wrong.
+    """
+    data = config.data
+    if data.is_simulation:
+        simulator = SIMULATORS[data.data_source]
+        arguments = data.simulation_arguments()
+        reject_unknown("data.simulation", arguments, simulation_options(data.data_source))
+        try:
+            trials = simulator(config.training.data_seed, **arguments)
+        except TypeError as error:
+            raise ConfigError(f"data.simulation: found {arguments}; a value has the wrong type ({error})") from error
+    elif ".py:" in data.data_source:
+        names = None if data.region_names is None else list(data.region_names)
+        options = {"bin_width": data.bin_width, "region_names": names}
+        trials = load_user_function(data.data_source, data.data_path, **options)
+    else:
+        trials = load_recording(data.recording(), bin_width=data.bin_width)
+    if data.tlim is not None:
+        trials = trials.limit_bins(data.tlim)
+    if data.inputs is not None and not data.is_simulation and trials.num_inputs:
+        trials = trials.with_inputs(data.inputs)
+    trials.validate(counts=config.model.emissions.dist == "poisson")
+    return trials
+
+
+def simulation_options(name: str) -> list[str]:
+    """Keyword arguments of a simulator."""
+    import inspect
+
+    return [p for p in inspect.signature(SIMULATORS[name]).parameters if p != "seed"]
+
+
+def make_model(config: RunConfig, trials: Trials, num_trials: int) -> MRSDS:
+    """The program, sized by the recording; ``num_trials`` are those it is trained on.
+
+    Raises:
+        ConfigError: latent dimensions for another number of regions.
+    """
+    model, transition = config.model, config.model.xtransition
+    dims = model.latent_dims
+    regions = len(trials.region_sizes)
+    if not isinstance(dims, int) and len(dims) != regions:
+        raise ConfigError(f"model.latent_dims: found {len(dims)} sizes, but the recording has {regions} regions")
+    # Ours start every state with dynamics of its own, so without hidden units for z there is nothing to set here.
+    options = ModelOptions(
+        ux=model.ux,
+        uz=model.uz,
+        xz=model.xz,
+        sz=model.sz,
+        single_region_latent=transition.dynamics.single_region_latent,
+        transition_hidden=model.ztransition.layer_mult * model.num_states**2,
+        dynamics=DynamicsOptions(
+            communication=transition.dynamics.communication_type,
+            input=transition.dynamics.input_type,
+            inputs_together=transition.dynamics.input_func_type == "together",
+            zcond=transition.zcond,
+            layers=transition.dynamics.layers,
+            activations=transition.dynamics.activations_with_output,
+            input_layers=transition.inputs.layers,
+            input_activations=transition.inputs.activations_with_output,
+            triangular_covariance=transition.triangular_cov,
+            trainable_covariance=transition.trainable_cov,
+        ),
+        emission=model.emissions.dist,
+        emission_layers=model.emissions.layers,
+        emission_activations=model.emissions.activations,
+        final_activation=model.emissions.final_activation,
+        triangular_emission=model.emissions.triangular_cov,
+        trainable_emission=model.emissions.trainable_cov,
+        triangular_initial=model.xic.triangular_cov,
+        trainable_initial=model.xic.trainable_cov,
+        weight_prior=None if model.weight_prior is None else model.weight_prior.scale,
+    )
+    return MRSDS(
+        trials.region_sizes,
+        dims if isinstance(dims, int) else list(dims),
+        model.num_states,
+        key=random.key(config.training.model_seed),
+        num_inputs=trials.num_inputs,
+        num_stages=trials.num_stages,
+        options=options,
+        num_trials=num_trials,
+    )
+
+
+def make_guide(config: RunConfig, model: MRSDS) -> AmortizedGuide:
+    """The guide that the configuration names, with its encoder."""
+    inference = config.inference
+    options = EncoderOptions(
+        embedding_layers=inference.embedding.layers,
+        embedding_activations=inference.embedding.activations,
+        **inference.convolution_params.model_dump(),
+        **inference.transformer_params.model_dump(),
+    )
+    arguments: dict[str, Any] = {
+        "key": random.fold_in(random.key(config.training.model_seed), 1),
+        "encoder": inference.encoder,
+        "options": options,
+        "trainable_covariance": inference.trainable_cov,
+    }
+    if inference.guide == "mean_field":
+        arguments |= {"triangular": inference.triangular_cov, "per_bin": inference.covariance == "per_bin"}
+    return GUIDES[inference.guide](model, **arguments)
+
+
+def make_settings(config: RunConfig, trials: Trials) -> TrainingSettings:
+    """Settings of the compiled training loop."""
+    training = config.training
+    return TrainingSettings(
+        num_steps=training.num_steps,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        lr_warmup_steps=training.lr_warmup_steps,
+        gradient_clip=training.gradient_clip,
+        dropout=training.dropout,
+        drop_perc=training.drop_perc,
+        dropout_trial_perc=training.dropout_trial_perc,
+        region_sizes=tuple(trials.region_sizes),
+        chunk_steps=min(training.log_steps, training.save_steps, training.num_steps),
+    )
+
+
+def initial_parameters(key: jax.Array, model: MRSDS, guide: AmortizedGuide, batch: Batch) -> dict[str, Any]:
+    """Values of every ``param`` site of program and guide; unconstrained, as these networks all are."""
+
+    def collect(key: jax.Array) -> dict[str, Any]:
+        with numpyro.handlers.seed(rng_seed=key), numpyro.handlers.trace() as guide_trace:
+            guide(batch)
+        program = numpyro.handlers.replay(summed_out(model), guide_trace)
+        with numpyro.handlers.seed(rng_seed=key), numpyro.handlers.trace() as model_trace:
+            program(batch)
+        sites = {**guide_trace, **model_trace}
+        return {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
+
+    # Compiled, what the sites do beside giving their parameters is never run.
+    found = jax.jit(collect)(key)
+    return jax.tree.map(lambda leaf: leaf, found, is_leaf=eqx.is_array)

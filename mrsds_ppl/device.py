@@ -1,0 +1,38 @@
+"""Where a run computes, and its compilation cache."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+
+def choose_device(gpu: int | None, log: Callable[[str], None]) -> jax.Device:
+    """GPU number ``gpu`` where there is one; otherwise a warning and the CPU."""
+    if gpu is None:
+        return jax.devices()[0]
+    try:
+        found = jax.devices("gpu")
+    except RuntimeError:
+        found = []
+    if 0 <= gpu < len(found):
+        return found[gpu]
+    log(
+        f"warning: GPU {gpu} was asked for, but JAX finds {len(found)}; running on the CPU. "
+        "On a machine with an NVIDIA GPU: pip install 'mrsds-ppl[cuda]'"
+    )
+    return jax.devices("cpu")[0]
+
+
+def device_line(device: jax.Device) -> str:
+    """Kind of the device, for the record."""
+    return f"{device.platform}: {device.device_kind}"
+
+
+def enable_compilation_cache() -> None:
+    """Keep compiled programs across runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    jax.config.update("jax_compilation_cache_dir", str(home / "mrsds-ppl" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -1,0 +1,160 @@
+"""The equations of the model written out plainly, one network, one state and one trial at a time, to test against."""
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from scipy.special import log_softmax, logsumexp
+from scipy.stats import multivariate_normal
+
+from mrsds_ppl.data.trials import Batch
+
+ACTIVATIONS = {None: lambda a: a, "relu": lambda a: jnp.maximum(a, 0.0), "tanh": jnp.tanh}
+
+
+def make_batch(lengths, num_bins, num_neurons, num_inputs=1, num_stages=0, missing=0.2, seed=0, counts=False):
+    """Random signals with missing entries and padded bins; what is not observed is zero."""
+    rng = np.random.default_rng(seed)
+    lengths = np.asarray(lengths)
+    grid = (len(lengths), num_bins)
+    valid = (np.arange(num_bins) < lengths[:, None])[..., None]
+    observed = (rng.random((*grid, num_neurons)) > missing) & valid
+    y = rng.poisson(2.0, (*grid, num_neurons)) if counts else rng.normal(size=(*grid, num_neurons))
+    u = rng.normal(size=(*grid, num_inputs)) * valid
+    stage = np.eye(max(num_stages, 1))[rng.integers(0, max(num_stages, 1), grid)][..., :num_stages]
+    arrays = (np.where(observed, y, 0).astype(float), u, observed, observed, lengths, stage)
+    return Batch(*(jnp.asarray(a) for a in arrays))
+
+
+def spread_out(tree, key, scale=0.4):
+    """The same networks with every number moved, so that no term is zero or like another."""
+    import equinox as eqx
+    import jax
+
+    arrays, rest = eqx.partition(tree, eqx.is_inexact_array)
+    leaves, form = jax.tree.flatten(arrays)
+    keys = random.split(key, len(leaves))
+    moved = [a + scale * random.normal(k, a.shape, a.dtype) for a, k in zip(leaves, keys, strict=True)]
+    return eqx.combine(jax.tree.unflatten(form, moved), rest)
+
+
+def perceptron(network, place, x):
+    """One network of a stack; ``place`` is its index, and axes of size one are shared by all."""
+    for layer, weight in enumerate(network.weights):
+        x = x @ weight[tuple(min(i, n - 1) for i, n in zip(place, weight.shape, strict=False))]
+        if network.biases is not None:
+            x = x + network.biases[layer][place]
+        x = ACTIVATIONS[network.activations[layer]](x)
+    return x
+
+
+def messages(dynamics, k, x, u):
+    """local[r], cross[r][s] and inputs[r][l] of state k for one (latents,) x and one (input,) u, widest region first."""
+    sizes, form = dynamics.latent_sizes, dynamics.options
+    width, starts = max(sizes), np.cumsum((0, *sizes))
+    own = [jnp.concatenate([x[a : a + n], jnp.zeros(width - n)]) for a, n in zip(starts[:-1], sizes, strict=True)]
+    regions = range(len(sizes))
+    nothing = jnp.zeros(width)
+
+    def pair(target, source):
+        if form.communication == "conditional":
+            spoken = perceptron(dynamics.pairs, (k, target, source), jnp.concatenate([own[source], own[target]]))
+            return spoken - perceptron(dynamics.pairs, (k, target, source), jnp.concatenate([nothing, own[target]]))
+        return perceptron(dynamics.pairs, (k, target, source), own[source])
+
+    def change(region):
+        if form.communication == "additive":
+            return perceptron(dynamics.pairs, (k, region, region), own[region])
+        return perceptron(dynamics.local, (k, region), own[region])
+
+    def told(target, group, value):
+        if form.input == "conditional":
+            value = jnp.concatenate([own[target], value])
+        return perceptron(dynamics.inputs, (k, target, group), value)
+
+    groups = [u] if form.inputs_together else [u[i : i + 1] for i in range(len(u))]
+    local = [own[r] + change(r) for r in regions]
+    cross = [[nothing if r == s else pair(r, s) for s in regions] for r in regions]
+    inputs = [[told(r, l, v) - told(r, l, 0.0 * v) for l, v in enumerate(groups)] for r in regions]
+    return local, cross, inputs
+
+
+def mean(dynamics, k, x, u):
+    """f_k(x, u), the sum of the messages."""
+    local, cross, inputs = messages(dynamics, k, x, u)
+    sums = [local[r] + sum(cross[r]) + sum(inputs[r]) for r in range(len(local))]
+    return jnp.concatenate([s[:n] for s, n in zip(sums, dynamics.latent_sizes, strict=True)])
+
+
+def cholesky(covariance):
+    """L of a covariance, from its raw numbers."""
+    diagonal = np.log1p(np.exp(np.asarray(covariance.raw_diagonal))) + 1e-4
+    lower = 0.0 if covariance.lower is None else np.tril(np.asarray(covariance.lower), -1)
+    return np.diag(diagonal) + lower
+
+
+def readout_matrix(readout):
+    """C of an affine readout: neuron by latent, zero outside a neuron's own region."""
+    starts, matrix = np.cumsum((0, *readout.latent_sizes)), []
+    owner = np.repeat(np.arange(len(readout.region_sizes)), readout.region_sizes)
+    for neuron, row in enumerate(np.asarray(readout.weight)):
+        region = owner[neuron] if len(readout.latent_sizes) > 1 else 0
+        full, size = np.zeros(starts[-1]), readout.latent_sizes[region]
+        full[starts[region] : starts[region] + size] = row[:size]
+        matrix.append(full)
+    return np.stack(matrix)
+
+
+def affine_form(dynamics, k):
+    """A, B, b of f_k(x, u) = A x + B u + b where every network is affine, from its weights."""
+    sizes = dynamics.latent_sizes
+    starts, regions = np.cumsum((0, *sizes)), range(len(sizes))
+    a, b = np.eye(starts[-1]), np.zeros(starts[-1])
+    gain = np.zeros((starts[-1], dynamics.num_inputs))
+    for r in regions:
+        rows = slice(starts[r], starts[r + 1])
+        for s in regions:
+            columns = slice(starts[s], starts[s + 1])
+            a[rows, columns] += np.asarray(dynamics.pairs.weights[0])[k, r, s].T[: sizes[r], : sizes[s]]
+            b[rows] += np.asarray(dynamics.pairs.biases[0])[k, r, s, : sizes[r]]
+        for l in range(dynamics.num_inputs):
+            gain[rows, l] += np.asarray(dynamics.inputs.weights[0])[k, r, l, 0, : sizes[r]]
+    return a, gain, b
+
+
+def gaussian_emission(emissions, x, y, observed):
+    """log p(y | x) of one bin: the normal density of the observed block."""
+    if not observed.any():
+        return 0.0
+    location = readout_matrix(emissions.readout) @ x + np.asarray(emissions.readout.bias)
+    factor = cholesky(emissions.noise)
+    block = (factor @ factor.T)[np.ix_(observed, observed)]
+    return multivariate_normal(location[observed], block).logpdf(y[observed])
+
+
+def log_joint_paths(networks, batch, x, trial, means):
+    """log p(z, x, y) of one trial for every path z; ``means(k, x, u)`` is f_k. Features of W: x alone."""
+    num_states, length = networks.transitions.bias.shape[0], int(batch.lengths[trial])
+    x, u, y, seen = (np.asarray(a[trial]) for a in (x, batch.u, batch.y, batch.observed))
+    weight, bias = np.asarray(networks.transitions.weight), np.asarray(networks.transitions.bias)
+    first, noise = (f @ f.T for f in map(cholesky, (networks.initial.noise, networks.dynamics.noise)))
+    start = log_softmax(np.asarray(networks.initial.state_logits))
+    emitted = sum(gaussian_emission(networks.emissions, x[t], y[t], seen[t]) for t in range(length))
+    moves = [log_softmax(weight @ x[t - 1] + bias, axis=-1) for t in range(1, length)]
+    steps = [
+        [multivariate_normal(means(k, x[t - 1], u[t]), noise).logpdf(x[t]) for k in range(num_states)]
+        for t in range(1, length)
+    ]
+    scores = []
+    for z in itertools.product(range(num_states), repeat=length):
+        score = emitted + start[z[0]]
+        score += multivariate_normal(np.asarray(networks.initial.means)[z[0]], first).logpdf(x[0])
+        score += sum(moves[t - 1][z[t - 1], z[t]] + steps[t - 1][z[t]] for t in range(1, length))
+        scores.append(score)
+    return np.array(scores)
+
+
+def log_density(networks, batch, x, means):
+    """log p(x, y) of every trial over its valid bins, by the sum over all paths."""
+    return np.array([logsumexp(log_joint_paths(networks, batch, x, i, means)) for i in range(len(batch.lengths))])
