@@ -111,14 +111,18 @@ class AmortizedGuide(AutoGuide):
         """Parameters beside the recognition network, declared before :meth:`law` is called."""
 
     def __call__(self, batch: Batch) -> dict[str, Array]:
+        batch = jax.tree.map(jnp.asarray, batch)
         others = {} if self.global_guide is None else self.global_guide(batch)
         recognition = eqx_module("recognition", self.recognition)
-        with numpyro.plate("trials", self.model.num_trials or batch.lengths.shape[0], subsample_size=batch.lengths.shape[0]):
+        with numpyro.plate(
+            "trials", self.model.num_trials or batch.lengths.shape[0], subsample_size=batch.lengths.shape[0]
+        ):
             x = numpyro.sample("x", self.law(recognition(batch), batch))
         return {"x": x, **others}
 
     def path_law(self, params: dict[str, Any], batch: Batch) -> dist.Distribution:
         """q(x | y, u) of a batch under fitted parameters."""
+        batch = jax.tree.map(jnp.asarray, batch)
         found = {}
 
         def program() -> None:
@@ -139,8 +143,9 @@ class AmortizedGuide(AutoGuide):
         return draws
 
     def median(self, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
-        """Posterior median of x: the mean of a Gaussian path."""
-        return {"x": self.path_law(params, batch).mean}
+        """Posterior median of every latent site; that of x is the mean of a Gaussian path."""
+        others = {} if self.global_guide is None else self.global_guide.median(params)
+        return {"x": self.path_law(params, batch).mean, **others}
 
 
 def padding(batch: Batch) -> Array:

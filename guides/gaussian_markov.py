@@ -2,8 +2,8 @@
 
     x_t - m_t = A_t (x_{t-1} - m_{t-1}) + L_t eps_t,    eps_t ~ N(0, I),    m_t, A_t, L_t from the encoder
 
-It has the exact temporal covariance of a linear-Gaussian posterior, at O(T D^2) a draw; its density needs no solve, since
-the draw knows its own eps.
+It has the exact temporal covariance of a linear-Gaussian posterior, at O(T D^2) a draw; its density needs no solve,
+since the draw knows its own eps.
 """
 
 from collections.abc import Sequence
@@ -103,8 +103,10 @@ class GaussianChain(dist.Distribution):
 
         def step(previous: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
             gain, innovation = now
-            current = (gain.swapaxes(0, 1) * jnp.expand_dims(previous, 1)).sum(0) if previous.ndim == 2 else (
-                jnp.einsum("ijb,j...b->i...b", gain, previous)
+            current = (
+                (gain.swapaxes(0, 1) * jnp.expand_dims(previous, 1)).sum(0)
+                if previous.ndim == 2
+                else (jnp.einsum("ijb,j...b->i...b", gain, previous))
             )
             current = current + innovation
             return current, current

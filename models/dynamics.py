@@ -176,7 +176,8 @@ class Dynamics(eqx.Module):
             shape = (1, by_region.shape[0], grouped.shape[2], by_region.shape[1])
             target = jnp.broadcast_to(by_region[None, :, None], (*shape, by_region.shape[2]))
             grouped, silent = (
-                jnp.concatenate([target, jnp.broadcast_to(a, (*shape, a.shape[-1]))], axis=-1) for a in (grouped, silent)
+                jnp.concatenate([target, jnp.broadcast_to(a, (*shape, a.shape[-1]))], axis=-1)
+                for a in (grouped, silent)
             )
         elif not self.options.zcond:
             return self.inputs(grouped)  # without biases g(0) = 0 already

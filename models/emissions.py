@@ -155,7 +155,9 @@ class PartlyObservedNormal(dist.Distribution):
         residual = jnp.where(self.observed, value - self.mean_, 0.0)
 
         def whole(_: None) -> Array:
-            scaled = jax.scipy.linalg.solve_triangular(self.cholesky, residual.reshape(-1, residual.shape[-1]).T, lower=True)
+            scaled = jax.scipy.linalg.solve_triangular(
+                self.cholesky, residual.reshape(-1, residual.shape[-1]).T, lower=True
+            )
             half_log_det = jnp.log(jnp.diagonal(self.cholesky)).sum()
             counted = self.observed.any(-1)
             return -0.5 * (scaled**2).sum(0).reshape(counted.shape) - half_log_det * counted

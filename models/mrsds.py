@@ -20,7 +20,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import random
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Num, PRNGKeyArray
 from numpyro.contrib.module import eqx_module, eqx_to_dict, random_eqx_module
 
 from mrsds_ppl.data.trials import Batch
@@ -102,9 +102,7 @@ class MRSDS:
         self.num_states, self.num_inputs, self.num_trials = num_states, num_inputs, num_trials
         self.log_normalizer = log_normalizer
         self.num_latents = sum(self.latent_sizes)
-        num_features = (
-            self.num_latents * options.xz + num_inputs * options.uz + num_stages * options.sz
-        )
+        num_features = self.num_latents * options.xz + num_inputs * options.uz + num_stages * options.sz
         keys = random.split(key, 4)
         readout = Readout(
             self.region_sizes, self.latent_sizes, options.emission_layers, options.emission_activations, key=keys[3]
@@ -118,9 +116,7 @@ class MRSDS:
                 key=keys[0],
             ),
             transitions=Transitions(num_states, num_features, hidden=options.transition_hidden, key=keys[1]),
-            dynamics=Dynamics(
-                num_states, self.latent_sizes, num_inputs * options.ux, options.dynamics, key=keys[2]
-            ),
+            dynamics=Dynamics(num_states, self.latent_sizes, num_inputs * options.ux, options.dynamics, key=keys[2]),
             emissions=EMISSIONS[options.emission](
                 readout,
                 final_activation=options.final_activation,
@@ -129,7 +125,8 @@ class MRSDS:
             ),
         )
 
-    def __call__(self, batch: Batch) -> Float[Array, "trial bin neuron"]:
+    def __call__(self, batch: Batch) -> Num[Array, "trial bin neuron"]:
+        batch = jax.tree.map(jnp.asarray, batch)
         networks = self.declare()
         switching = self.switching(networks, batch)
         num_trials = batch.lengths.shape[0]
@@ -145,7 +142,9 @@ class MRSDS:
         prior = dist.Normal(0.0, self.options.weight_prior)
         drawn = []
         for name, network in zip(Networks._fields, self.networks, strict=True):
-            weights = {leaf: prior for leaf in eqx_to_dict(eqx.filter(network, eqx.is_inexact_array)) if "weight" in leaf}
+            weights = {
+                leaf: prior for leaf in eqx_to_dict(eqx.filter(network, eqx.is_inexact_array)) if "weight" in leaf
+            }
             drawn.append(random_eqx_module(name, network, prior=weights))
         return Networks(*drawn)
 
@@ -193,6 +192,4 @@ class MRSDS:
             return z, x
 
         inputs = jnp.swapaxes(jnp.concatenate([batch.u, batch.stage], axis=-1), 0, 1)
-        return Switching(
-            initial, transition, num_states, self.num_latents, inputs, batch.lengths, self.log_normalizer
-        )
+        return Switching(initial, transition, num_states, self.num_latents, inputs, batch.lengths, self.log_normalizer)

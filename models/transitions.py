@@ -1,4 +1,7 @@
-"""Transitions of the discrete state: p(z_t | z_{t-1}=j, x_{t-1}, u_t) = softmax_i( (W [x_{t-1}; u_t; s_t] + b)_{ji} )."""
+"""Transitions of the discrete state.
+
+    p(z_t | z_{t-1}=j, x_{t-1}, u_t) = softmax_i( (W [x_{t-1}; u_t; s_t] + b)_{ji} )
+"""
 
 import equinox as eqx
 import jax
@@ -19,7 +22,7 @@ class Transitions(eqx.Module):
         key: random key.
     """
 
-    hidden: Float[Array, "hidden feature"] | None
+    hidden_weight: Float[Array, "hidden feature"] | None
     weight: Float[Array, "from to feature"]
     bias: Float[Array, "from to"]
 
@@ -27,18 +30,18 @@ class Transitions(eqx.Module):
         self, num_states: int, num_features: int, *, hidden: int = 0, stay: float = 0.95, key: PRNGKeyArray
     ) -> None:
         keys = random.split(key)
-        self.hidden = None
+        self.hidden_weight = None
         if hidden and num_features:
-            self.hidden = random.normal(keys[0], (hidden, num_features)) / np.sqrt(num_features)
-        width = hidden if self.hidden is not None else num_features
+            self.hidden_weight = random.normal(keys[0], (hidden, num_features)) / np.sqrt(num_features)
+        width = hidden if self.hidden_weight is not None else num_features
         self.weight = 0.01 * random.normal(keys[1], (num_states, num_states, width))
         leave = (1.0 - stay) / max(num_states - 1, 1)
         self.bias = jnp.log(jnp.where(jnp.eye(num_states, dtype=bool), stay if num_states > 1 else 1.0, leave))
 
     def logits(self, features: Float[Array, "*batch feature"]) -> Float[Array, "from *batch to"]:
         """Unnormalised log p(z_t = to | z_{t-1} = from)."""
-        if self.hidden is not None:
-            features = jax.nn.relu(features @ self.hidden.T)
+        if self.hidden_weight is not None:
+            features = jax.nn.relu(features @ self.hidden_weight.T)
         num_states = self.bias.shape[0]
         flat = features @ self.weight.reshape(num_states**2, -1).T + self.bias.reshape(-1)
         return jnp.moveaxis(flat.reshape(*features.shape[:-1], num_states, num_states), -2, 0)

@@ -40,6 +40,23 @@ IGNORED_KEYS = (
     "training.use_true_z",
     "training.mode",
     "training.save_training_path",
+    # Terms of the published regimen that training does not have yet.
+    "training.beta_max",
+    "training.beta_warmup_steps",
+    "training.x0_weight",
+    "training.overshoot",
+    "training.kl_z_scale",
+    "training.smooth_coef",
+    "training.temperature_annealing",
+    "training.t_init",
+    "training.t_min",
+    "training.annealing_rate",
+    "training.annealing_steps",
+    "training.annealing_kickin_steps",
+    "training.dynamics_only",
+    "training.num_steps_do",
+    "training.lr_warmup_steps_do",
+    "training.restarts",
 )
 
 

@@ -1,7 +1,7 @@
 """One run, from a configuration to its files: the story of ``mrsds fit``.
 
-    load the trials -> split them -> build program and guide -> start from the data -> warm-up, states, joint training
-    -> posterior of both splits -> scores -> files
+load the trials -> split them -> build program and guide -> start from the data -> warm-up, states, joint training
+-> posterior of both splits -> scores -> files
 """
 
 import time
@@ -25,7 +25,7 @@ from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.initialization import initialize
 from mrsds_ppl.inference.interrupts import graceful_interrupt
 from mrsds_ppl.inference.objective import make_objective
-from mrsds_ppl.inference.posterior import PosteriorSet, infer
+from mrsds_ppl.inference.posterior import PosteriorSampler, PosteriorSet
 from mrsds_ppl.inference.stages import Fit, RunPaths, fit_stages
 from mrsds_ppl.inference.training import History
 from mrsds_ppl.output.atomic import write_text, written_aside
@@ -81,7 +81,7 @@ def fit(
         say(f"mrsds-ppl {__version__}: {config_path} -> {paths.folder / name}*")
         say(describe(config, trials, split))
         for key in ignored_keys(config):
-            say(f"note: {key} has no effect here; it is accepted because published files have it")
+            say(f"note: {key} has no effect in this version; it is accepted because published files have it")
         write_text(paths.config, resolved_yaml(config, versions(device)))
         result = _fit(config, split, paths, resume, say)
         say(f"done in {time.perf_counter() - started:.0f} s: {paths.mat}, {paths.posterior}")
@@ -115,9 +115,10 @@ def _fit(config: RunConfig, split: Split, paths: RunPaths, resume: bool, say: Lo
         )
     if found.stopped:
         raise KeyboardInterrupt(f"stopped at step {found.step}; the same command with --resume goes on from there")
-    train, test = _posteriors(config, split, model, guide, found, random.fold_in(key, 2))
+    sampler = PosteriorSampler(model, guide)
+    train, test = _posteriors(config, split, sampler, found, random.fold_in(key, 2))
     hidden = choose_held_out_neurons(split.test.region_sizes, config.training.drop_perc, config.training.data_seed)
-    evaluation = evaluate_run(random.fold_in(key, 3), found.params, model, guide, split, train, test, hidden, counts)
+    evaluation = evaluate_run(random.fold_in(key, 3), found.params, sampler, split, train, test, hidden, counts)
     for line in (*evaluation.lines(), *recovery_lines(split, test, model)):
         say(line)
     _write(config, split, model, found, train, test, hidden, evaluation, paths)
@@ -125,14 +126,14 @@ def _fit(config: RunConfig, split: Split, paths: RunPaths, resume: bool, say: Lo
 
 
 def _posteriors(
-    config: RunConfig, split: Split, model: Any, guide: Any, found: Fit, key: Any
+    config: RunConfig, split: Split, sampler: PosteriorSampler, found: Fit, key: Any
 ) -> tuple[PosteriorSet, PosteriorSet]:
     """Posteriors of the training and the test trials; in full only for what the posterior file holds."""
     draws, everything = config.output.draws, config.output.trials == "all"
     train_draws = draws if everything else min(draws, 20)
     keys = random.split(key)
-    train = infer(keys[0], found.params, model, guide, split.train, draws=train_draws, predictive=everything)
-    return train, infer(keys[1], found.params, model, guide, split.test, draws=draws)
+    train = sampler.infer(keys[0], found.params, split.train, draws=train_draws, predictive=everything)
+    return train, sampler.infer(keys[1], found.params, split.test, draws=draws)
 
 
 def _write(
@@ -227,15 +228,19 @@ def describe(config: RunConfig, trials: Trials, split: Split) -> str:
         f"{name} ({size} neurons)" for name, size in zip(trials.region_names, trials.region_sizes, strict=True)
     )
     lengths = trials.lengths
+    missing = 1 - trials.observed.sum() / (lengths.sum() * trials.num_neurons)
     batch = min(config.training.batch_size, split.train.num_trials)
-    megabytes = 4e-6 * batch * trials.num_bins * (
-        6 * trials.num_neurons + 12 * 32 * model.num_states * len(model.latent_sizes) ** 2
+    megabytes = (
+        4e-6
+        * batch
+        * trials.num_bins
+        * (6 * trials.num_neurons + 12 * 32 * model.num_states * len(model.latent_sizes) ** 2)
     )
     return "\n".join(
         [
             f"trials: {split.train.num_trials} for training, {split.test.num_trials} for test; "
             f"{lengths.min()} to {lengths.max()} bins of {trials.bin_width:g} s; {trials.num_inputs} inputs",
-            f"regions: {regions}; {100 * (1 - trials.observed.sum() / (lengths.sum() * trials.num_neurons)):.1f}% missing",
+            f"regions: {regions}; {missing:.1%} missing",
             f"model: {model.num_states} states, latents {list(model.latent_sizes)}, "
             f"{config.model.emissions.dist} emissions, {count:,} parameters",
             f"inference: {config.inference.guide} guide, {config.inference.encoder} encoder, "

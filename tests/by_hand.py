@@ -2,6 +2,8 @@
 
 import itertools
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
@@ -9,6 +11,7 @@ from scipy.special import log_softmax, logsumexp
 from scipy.stats import multivariate_normal
 
 from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.models import MRSDS
 
 ACTIVATIONS = {None: lambda a: a, "relu": lambda a: jnp.maximum(a, 0.0), "tanh": jnp.tanh}
 
@@ -27,16 +30,29 @@ def make_batch(lengths, num_bins, num_neurons, num_inputs=1, num_stages=0, missi
     return Batch(*(jnp.asarray(a) for a in arrays))
 
 
-def spread_out(tree, key, scale=0.4):
-    """The same networks with every number moved, so that no term is zero or like another."""
-    import equinox as eqx
-    import jax
+def filled(build, seed=0, scale=0.5):
+    """What ``build`` makes, with every number drawn anew, so that no term is zero or like another."""
+    shapes, rng = eqx.filter_eval_shape(build), np.random.default_rng(seed)
 
-    arrays, rest = eqx.partition(tree, eqx.is_inexact_array)
-    leaves, form = jax.tree.flatten(arrays)
-    keys = random.split(key, len(leaves))
-    moved = [a + scale * random.normal(k, a.shape, a.dtype) for a, k in zip(leaves, keys, strict=True)]
-    return eqx.combine(jax.tree.unflatten(form, moved), rest)
+    def draw(leaf):
+        if not isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf
+        return jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype)
+
+    return jax.tree.map(draw, shapes)
+
+
+def filled_model(*args, seed=0, **kwargs):
+    """A model whose networks are so filled."""
+    built = []
+
+    def build():
+        built.append(MRSDS(*args, key=random.key(0), **kwargs))
+        return built[-1].networks
+
+    networks = filled(build, seed)
+    built[-1].networks = networks
+    return built[-1]
 
 
 def perceptron(network, place, x):
@@ -50,7 +66,7 @@ def perceptron(network, place, x):
 
 
 def messages(dynamics, k, x, u):
-    """local[r], cross[r][s] and inputs[r][l] of state k for one (latents,) x and one (input,) u, widest region first."""
+    """local[r], cross[r][s], inputs[r][l] of state k for one (latents,) x and one (input,) u."""
     sizes, form = dynamics.latent_sizes, dynamics.options
     width, starts = max(sizes), np.cumsum((0, *sizes))
     own = [jnp.concatenate([x[a : a + n], jnp.zeros(width - n)]) for a, n in zip(starts[:-1], sizes, strict=True)]

@@ -172,18 +172,14 @@ def test_padding_order_and_jit_change_nothing(case):
     switching = make_switching(params)
     order = np.array([2, 0, 1])
     shuffled = switching._replace(inputs=switching.inputs[:, order], lengths=switching.lengths[order])
-    np.testing.assert_allclose(
-        PathLaw(shuffled).log_prob(x[order]), PathLaw(switching).log_prob(x)[order], rtol=1e-12
-    )
+    np.testing.assert_allclose(PathLaw(shuffled).log_prob(x[order]), PathLaw(switching).log_prob(x)[order], rtol=1e-12)
 
 
 def test_garbage_in_padded_bins_reaches_neither_value_nor_gradient(case):
     params, x = case
     spoiled = x.at[1, 3:].set(1e6).at[2, 1:].set(-1e6)
     gradient = jax.grad(valid_density)(params, x)
-    for a, b in zip(
-        jax.tree.leaves(jax.grad(valid_density)(params, spoiled)), jax.tree.leaves(gradient), strict=True
-    ):
+    for a, b in zip(jax.tree.leaves(jax.grad(valid_density)(params, spoiled)), jax.tree.leaves(gradient), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10)
 
 

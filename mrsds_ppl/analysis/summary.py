@@ -8,7 +8,7 @@ from jaxtyping import Int, PRNGKeyArray
 from mrsds_ppl.analysis.alignment import align_latents, match_states
 from mrsds_ppl.analysis.metrics import Scores, evaluate
 from mrsds_ppl.data.split import Split
-from mrsds_ppl.inference.posterior import PosteriorSet, reconstruct
+from mrsds_ppl.inference.posterior import PosteriorSampler, PosteriorSet
 from mrsds_ppl.models.mrsds import MRSDS
 
 
@@ -62,8 +62,7 @@ class Evaluation(NamedTuple):
 def evaluate_run(
     key: PRNGKeyArray,
     params: dict[str, Any],
-    model: MRSDS,
-    guide: Any,
+    sampler: PosteriorSampler,
     split: Split,
     train: PosteriorSet,
     test: PosteriorSet,
@@ -74,13 +73,14 @@ def evaluate_run(
 
     Args:
         key: random key.
-        params, model, guide: the fit.
+        params: fitted parameters.
+        sampler: of the fitted program and guide.
         split: the trials.
         train, test: their posteriors.
         hidden: neurons hidden for co-smoothing.
         counts: whether signals are spike counts.
     """
-    smoothed = reconstruct(key, params, model, guide, split.test, hidden_neurons=hidden)
+    smoothed = sampler.reconstruct(key, params, split.test, hidden_neurons=hidden)
 
     def scores(trials: Any, estimate: Any, neurons: Any = None) -> Scores:
         return evaluate(trials.y, trials.observed, estimate, counts, neurons)

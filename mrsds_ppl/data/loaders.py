@@ -18,8 +18,8 @@ _KEYS = "ys (trial, time, neuron), us (trial, time, input), region_sizes"
 def load_recording(path: str | Path, *, bin_width: float = 1.0) -> Trials:
     """Trials from a file with the keys ``ys``, ``us``, ``region_sizes``.
 
-    Optional keys: ``region_names``, ``bin_width`` (seconds), ``stages``, ``x``, ``z``, ``labels``, and ``lengths`` where
-    trials of unequal length are padded.
+    Optional keys: ``region_names``, ``bin_width`` (seconds), ``stages``, ``x``, ``z``, ``labels``, and ``lengths``
+    where trials of unequal length are padded.
 
     Args:
         path: ``.mat`` (v5 and v7.3), ``.npz``, ``.nc``, ``.zarr`` or ``.nwb``.
@@ -59,7 +59,8 @@ def load_user_function(source: str, data_path: str | Path | None = None, **optio
     if not path.is_file():
         raise DataError(f"{path}: no such file. data.data_source needs the form file.py:function.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     function = getattr(module, name, None)
@@ -69,8 +70,8 @@ def load_user_function(source: str, data_path: str | Path | None = None, **optio
     arguments = {"data_path": data_path} if "data_path" in inspect.signature(function).parameters else {}
     result = function(**arguments)
     if not isinstance(result, tuple | list) or len(result) != 4:
-        found = f"{len(result)} values" if isinstance(result, tuple | list) else type(result).__name__
-        raise DataError(f"{source}: returned {found}; need four: ys, us, region_sizes, num_regions.")
+        returned = f"{len(result)} values" if isinstance(result, tuple | list) else type(result).__name__
+        raise DataError(f"{source}: returned {returned}; need four: ys, us, region_sizes, num_regions.")
     ys, us, region_sizes, num_regions = result
     if not np.isscalar(num_regions) or len(np.ravel(region_sizes)) != num_regions:
         raise DataError(
@@ -98,7 +99,7 @@ def _trials_from(values: Mapping[str, Any], path: Path, bin_width: float) -> Tri
             np.ravel(values["region_sizes"]).astype(int).tolist(),
             region_names=None if names is None else [str(n).strip() for n in np.ravel(names)],
             bin_width=float(np.ravel(values.get("bin_width", bin_width))[0]),
-            labels=None if labels is None else np.ravel(labels),
+            labels=None if labels is None else list(np.ravel(labels)),
             **beside,
         )
     except DataError as error:
@@ -142,7 +143,7 @@ def _hdf5_value(file: Any, item: Any) -> Any:
 
 
 def _read_npz(path: Path) -> Mapping[str, Any]:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         return dict(file)
 
 

@@ -32,8 +32,8 @@ class Trials:
     """Simultaneous recordings of several regions, padded to the longest trial, with what is known beside them.
 
     ``dataset`` is an xarray Dataset with y and observed (trial, time, neuron), u (trial, time, input), stage (trial,
-    time, stage), lengths (trial), and of simulations x (trial, time, latent), z (trial, time) and messages (trial, time,
-    target, source, latent); coordinates: trial ids, time in seconds, region and name of each neuron. NaN in y is
+    time, stage), lengths (trial), and of simulations x (trial, time, latent), z (trial, time) and messages (trial,
+    time, target, source, latent); coordinates: trial ids, time in seconds, region and name of each neuron. NaN in y is
     missing.
     """
 
@@ -102,7 +102,7 @@ class Trials:
         if x is not None:
             arrays["x"] = (("trial", "time", "latent"), _beside(x, "x", lengths, 2, np.nan))
         if z is not None:
-            arrays["z"] = (("trial", "time"), _beside(z, "z", lengths, 1, -1).astype(int))
+            arrays["z"] = (("trial", "time"), _beside(z, "z", lengths, 1, -1.0).astype(int))
         if messages is not None:
             axes = ("trial", "time", "target", "source", "latent")
             arrays["messages"] = (axes, _beside(messages, "messages", lengths, 4, np.nan))
@@ -261,7 +261,12 @@ class Trials:
             visible[..., np.asarray(hidden_neurons, int)] = False
         y = np.where(self.observed, self.y, 0.0).astype(np.float32)
         return Batch(
-            y, self.u.astype(np.float32), self.observed, visible, self.lengths.astype(np.int32), self.stage.astype(np.float32)
+            y,
+            self.u.astype(np.float32),
+            self.observed,
+            visible,
+            self.lengths.astype(np.int32),
+            self.stage.astype(np.float32),
         )
 
     def _reject(self, bad: np.ndarray, what: str, remedy: str) -> None:
@@ -312,7 +317,7 @@ def _one_hot(stages: Any, lengths: np.ndarray) -> np.ndarray:
         return _beside(None, "stages", lengths, 2, 0.0)
     if np.ndim(_trials(stages, "stages")[0]) == 2:
         return _beside(stages, "stages", lengths, 2, 0.0)
-    index = _beside(stages, "stages", lengths, 1, -1)
+    index = _beside(stages, "stages", lengths, 1, -1.0)
     found = np.unique(index[index >= 0])
     return (index[..., None] == found).astype(np.float32)
 

@@ -1,7 +1,7 @@
 """The evidence lower bound with the discrete states summed exactly, and the importance-weighted one.
 
-    ELBO = E_q( log p(x, y) - log q(x) ),      p(x) = sum_z p(x, z)
-    IWAE_S = E log 1/S sum_s p(x_s, y) / q(x_s)   >= ELBO, rising to log p(y) with S
+ELBO = E_q( log p(x, y) - log q(x) ),      p(x) = sum_z p(x, z)
+IWAE_S = E log 1/S sum_s p(x_s, y) / q(x_s)   >= ELBO, rising to log p(y) with S
 """
 
 from collections.abc import Callable

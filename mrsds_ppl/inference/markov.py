@@ -37,7 +37,8 @@ from mrsds_ppl.inference.chain import (
     sequential_log_normalizer,
 )
 
-Program = Callable[..., tuple[Array, Array]]
+# (z, x); where z is enumerated, it is the constant numpy array of all states.
+Program = Callable[..., tuple[Any, Array]]
 
 
 class Switching(NamedTuple):
@@ -77,11 +78,11 @@ def select(table: Array, z: Array | np.ndarray) -> Array:
     return jnp.take_along_axis(table, index, axis=0)[0]
 
 
-class summed_out(Messenger):  # noqa: N801 - numpyro's handlers are lower case
+class summed_out(Messenger):  # lower case as numpyro's handlers are
     """Handler: sites marked ``infer={"enumerate": "parallel"}`` that carry p(z | x) are summed over, not sampled.
 
     Their sum is one, since the density of x already holds the sum over z. With it any inference of NumPyro that
-    needs a differentiable density runs on the program, ``NUTS(summed_out(model))`` or ``AutoNormal(summed_out(model))``.
+    needs a differentiable density runs on the program: ``NUTS(summed_out(model))``, ``AutoNormal(summed_out(model))``.
     """
 
     def process_message(self, msg: dict[str, Any]) -> None:

@@ -18,8 +18,10 @@ from mrsds_ppl.inference.markov import potentials
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 
 _TRIALS_AT_ONCE = 32
+_DRAWS_AT_ONCE = 20
 _PREDICTIVE_DRAWS = 20
 _WEIGHTS_PER_DRAW = 4
+_BY_DRAW = ("x_draws", "z_prob_draws")
 
 
 @dataclass(frozen=True)
@@ -57,104 +59,101 @@ class Reconstruction(NamedTuple):
     y_next: Float[np.ndarray, "trial time neuron"]
 
 
-def reconstruct(
-    key: PRNGKeyArray,
-    params: dict[str, Any],
-    model: MRSDS,
-    guide: Any,
-    trials: Trials,
-    *,
-    hidden_neurons: Any = None,
-    draws: int = 20,
-) -> Reconstruction:
-    """Expected signals of all neurons, of which an encoder sees all but ``hidden_neurons`` (co-smoothing).
+class PosteriorSampler:
+    """Draws from the posterior of any trials, a few trials and draws at a time, by two programs compiled once.
 
     Args:
-        key: random key.
-        params, model, guide: the fit.
-        trials: trials to reconstruct.
-        hidden_neurons: indices of neurons hidden from the encoder.
-        draws: draws of x that expectations are taken over.
+        model, guide: program and guide.
     """
 
-    def of(key: PRNGKeyArray, batch: Batch) -> tuple[Array, Array]:
-        x = guide.sample_posterior(key, params, batch, sample_shape=(draws,))["x"]
-        networks = model.networks_from(params)
-        y_mean = _average(networks.emissions.activity, x)
-        return y_mean, _ahead(networks, model, batch, x, y_mean)
+    def __init__(self, model: MRSDS, guide: Any) -> None:
+        self._model, self._guide = model, guide
+        self._draw = jax.jit(self._draw_some)
+        self._weigh = jax.jit(self._weigh_some)
 
-    return Reconstruction(*_over_trials(of, key, trials.batch(hidden_neurons)))
+    def infer(
+        self, key: PRNGKeyArray, params: dict[str, Any], trials: Trials, *, draws: int, predictive: bool = True
+    ) -> PosteriorSet:
+        """Everything that is written of a split.
 
+        Args:
+            key: random key.
+            params: fitted parameters by site.
+            trials: trials of the split.
+            draws: draws of x.
+            predictive: give draws of signals and likelihoods by draw as well.
+        """
+        draw_key, weight_key = random.split(key)
+        found = self._draws(draw_key, params, trials.batch(), draws)
+        batch = trials.batch()
+        rounds = -(-draws // _DRAWS_AT_ONCE) * (_WEIGHTS_PER_DRAW if predictive else 1)
+        weights = np.concatenate(
+            [_over_trials(self._weigh, random.fold_in(weight_key, r), params, batch) for r in range(rounds)], axis=1
+        ).T.astype(float)
+        by_draw = None
+        if predictive:
+            several = weights[: draws * _WEIGHTS_PER_DRAW].reshape(draws, _WEIGHTS_PER_DRAW, -1)
+            by_draw = logsumexp(several, axis=1) - np.log(_WEIGHTS_PER_DRAW)
+        y_draws = found.pop("y_draws")
+        return PosteriorSet(
+            trial_ids=trials.ids,
+            lengths=trials.lengths,
+            z_logprob=np.log(np.maximum(found["z_prob"], 1e-30)),
+            norms=np.linalg.norm(found["messages"], axis=-1),
+            log_likelihood=logsumexp(weights, axis=0) - np.log(len(weights)),
+            elbo=weights.mean(0),
+            pareto_k=pareto_k(weights),
+            y_draws=y_draws if predictive else None,
+            log_likelihood_draws=by_draw,
+            **found,
+        )
 
-def infer(
-    key: PRNGKeyArray,
-    params: dict[str, Any],
-    model: MRSDS,
-    guide: Any,
-    trials: Trials,
-    *,
-    draws: int,
-    predictive: bool = True,
-) -> PosteriorSet:
-    """Everything that is written of a split.
+    def reconstruct(
+        self, key: PRNGKeyArray, params: dict[str, Any], trials: Trials, *, hidden_neurons: Any = None
+    ) -> Reconstruction:
+        """Expected signals of all neurons, of which an encoder sees all but ``hidden_neurons`` (co-smoothing)."""
+        found = self._draws(key, params, trials.batch(hidden_neurons), _DRAWS_AT_ONCE)
+        return Reconstruction(found["y_mean"], found["y_next"])
 
-    Args:
-        key: random key.
-        params, model, guide: the fit.
-        trials: trials of the split.
-        draws: draws of x.
-        predictive: draw signals and per-draw likelihoods as well.
-    """
+    def _draws(self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch, draws: int) -> dict[str, np.ndarray]:
+        """Results of rounds of draws put together: draws one after another, expectations averaged."""
+        rounds = [
+            _over_trials(self._draw, random.fold_in(key, r), params, batch) for r in range(-(-draws // _DRAWS_AT_ONCE))
+        ]
+        found = {name: np.mean([r[name] for r in rounds], axis=0) for name in rounds[0] if name not in _BY_DRAW}
+        for name in _BY_DRAW:
+            found[name] = np.moveaxis(np.concatenate([r[name] for r in rounds], axis=1)[:, :draws], 1, 0)
+        # One predictive draw stands for some draws of x; they are the first of each round.
+        kept = np.concatenate([r["y_draws"] for r in rounds], axis=1)[:, : min(_PREDICTIVE_DRAWS, draws)]
+        return {**found, "y_draws": np.moveaxis(kept, 1, 0)}
 
-    def of(key: PRNGKeyArray, batch: Batch) -> dict[str, Array]:
+    def _draw_some(self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
+        """Trials first, then draws."""
         x_key, y_key = random.split(key)
+        model = self._model
         networks = model.networks_from(params)
-        x = guide.sample_posterior(x_key, params, batch, sample_shape=(draws,))["x"]
-        mean = guide.median(params, batch)["x"]
+        x = self._guide.sample_posterior(x_key, params, batch, sample_shape=(_DRAWS_AT_ONCE,))["x"]
+        mean = self._guide.median(params, batch)["x"]
         switching = model.switching(networks, batch)
         z = lax.map(lambda path: jnp.transpose(smooth(potentials(switching, path)).marginals, (2, 0, 1)), x)
         y_mean = _average(networks.emissions.activity, x)
-        found = {
+        everywhere = jnp.ones_like(batch.observed)
+        y = networks.emissions.law(x[: _DRAWS_AT_ONCE // 4].reshape(-1, *x.shape[2:]), _repeat(everywhere)).sample(
+            y_key
+        )
+        return {
             "x_mean": mean,
-            "x_draws": x,
+            "x_draws": jnp.moveaxis(x, 0, 1),
             "z_prob": z.mean(0),
-            "z_prob_draws": z,
+            "z_prob_draws": jnp.moveaxis(z, 0, 1),
             "y_mean": y_mean,
             "y_next": _ahead(networks, model, batch, x, y_mean),
+            "y_draws": jnp.moveaxis(y.reshape(_DRAWS_AT_ONCE // 4, *everywhere.shape), 0, 1),
             "messages": _messages(networks, model, batch, mean, z.mean(0)),
         }
-        if predictive:
-            chosen = x[np.linspace(0, draws, min(4, draws), endpoint=False, dtype=int)[:, None]
-                       + np.arange(max(1, min(_PREDICTIVE_DRAWS, draws) // 4))]
-            chosen = chosen.reshape(-1, *x.shape[1:])
-            keys = random.split(y_key, chosen.shape[0])
-            everywhere = jnp.ones_like(batch.observed)
-            found["y_draws"] = lax.map(
-                lambda kx: networks.emissions.law(kx[1], everywhere).sample(kx[0]), (keys, chosen)
-            )
-        return found
 
-    samples = draws * _WEIGHTS_PER_DRAW if predictive else draws
-
-    def weights_of(key: PRNGKeyArray, batch: Batch) -> Array:
-        return log_weights(key, params, model, guide, batch, num_samples=samples)
-
-    infer_key, weight_key = random.split(key)
-    found = _over_trials(of, infer_key, trials.batch(), {"x_draws": 1, "z_prob_draws": 1, "y_draws": 1})
-    weights = _over_trials(weights_of, weight_key, trials.batch(), 1).astype(float)
-    by_draw = logsumexp(weights.reshape(draws, -1, weights.shape[1]), axis=1) - np.log(samples // draws)
-    return PosteriorSet(
-        trial_ids=trials.ids,
-        lengths=trials.lengths,
-        z_logprob=np.log(np.maximum(found["z_prob"], 1e-30)),
-        norms=np.linalg.norm(found["messages"], axis=-1),
-        log_likelihood=logsumexp(weights, axis=0) - np.log(samples),
-        elbo=weights.mean(0),
-        pareto_k=pareto_k(weights),
-        y_draws=found.pop("y_draws", None),
-        log_likelihood_draws=by_draw if predictive else None,
-        **found,
-    )
+    def _weigh_some(self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch) -> Float[Array, "trial sample"]:
+        return log_weights(key, params, self._model, self._guide, batch, num_samples=_DRAWS_AT_ONCE).T
 
 
 def pareto_k(weights: Float[np.ndarray, "sample trial"]) -> Float[np.ndarray, " trial"]:
@@ -214,31 +213,18 @@ def _messages(networks: Networks, model: MRSDS, batch: Batch, x: Array, z_prob: 
     return jnp.concatenate([jnp.zeros_like(mean[:, :1]), mean], axis=1)
 
 
-def _over_trials(
-    function: Callable[[PRNGKeyArray, Batch], Any], key: PRNGKeyArray, batch: Batch, trial_axis: Any = 0
-) -> Any:
-    """Apply a compiled function to a few trials at a time, all calls of one shape, and put the results together.
+def _repeat(mask: Array) -> Array:
+    return jnp.broadcast_to(mask, (_DRAWS_AT_ONCE // 4, *mask.shape)).reshape(-1, *mask.shape[1:])
 
-    ``trial_axis``: where the trials stand in the results, one number or one by name (0 for names left out).
-    """
+
+def _over_trials(function: Callable[..., Any], key: PRNGKeyArray, params: dict[str, Any], batch: Batch) -> Any:
+    """Apply a compiled function to a few trials at a time, every call of one shape, and put the results together."""
     num_trials = len(batch.lengths)
-    size = min(_TRIALS_AT_ONCE, num_trials)
-    compiled = jax.jit(function)
     parts = []
-    for number, first in enumerate(range(0, num_trials, size)):
-        # The last call repeats trials to keep its shape; what is repeated is cut off.
-        index = np.minimum(np.arange(first, first + size), num_trials - 1)
-        result = jax.device_get(compiled(random.fold_in(key, number), Batch(*(leaf[index] for leaf in batch))))
-        parts.append((result, min(size, num_trials - first)))
-
-    def joined(pieces: list[np.ndarray], axis: int) -> np.ndarray:
-        kept = [p.take(np.arange(n), axis=axis) for p, (_, n) in zip(pieces, parts, strict=True)]
-        return np.concatenate(kept, axis=axis)
-
-    first_result = parts[0][0]
-    if isinstance(first_result, dict):
-        axes = trial_axis if isinstance(trial_axis, dict) else {}
-        return {name: joined([p[name] for p, _ in parts], axes.get(name, 0)) for name in first_result}
-    if isinstance(first_result, tuple):
-        return tuple(joined([p[i] for p, _ in parts], 0) for i in range(len(first_result)))
-    return joined([p for p, _ in parts], trial_axis)
+    for number, first in enumerate(range(0, num_trials, _TRIALS_AT_ONCE)):
+        # The last call repeats its last trial to keep the shape; what is repeated is cut off.
+        index = np.minimum(np.arange(first, first + _TRIALS_AT_ONCE), num_trials - 1)
+        some = Batch(*(leaf[index] for leaf in batch))
+        result = jax.device_get(function(random.fold_in(key, number), params, some))
+        parts.append(jax.tree.map(lambda leaf, n=num_trials - first: leaf[:n], result))
+    return jax.tree.map(lambda *pieces: np.concatenate(pieces), *parts)

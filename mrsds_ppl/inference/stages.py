@@ -1,7 +1,7 @@
 """The stages of a fit: warm-up, a start for the states, joint training; each resumable at its checkpoints.
 
-Everything random in a stage is drawn from the run's key and the step, and a checkpoint stands at the end of a chunk, so a
-resumed run repeats the uninterrupted one bit for bit.
+Everything random in a stage is drawn from the run's key and the step, and a checkpoint stands at the end of a chunk, so
+a resumed run repeats the uninterrupted one bit for bit.
 """
 
 from collections.abc import Callable
@@ -117,7 +117,9 @@ def fit_stages(
     history = History.empty()
     if resume:
         if checkpoints.latest() is None:
-            raise RunError(f"{paths.checkpoints}: holds no checkpoint to resume from; leave --resume out to start anew.")
+            raise RunError(
+                f"{paths.checkpoints}: holds no checkpoint to resume from; leave --resume out to start anew."
+            )
         state, extra = checkpoints.restore(None, start)
         history = History.from_dict(extra["history"])
         say(f"resumed at step {int(state.step)} of {settings.num_steps}")
@@ -126,7 +128,9 @@ def fit_stages(
         state = start
         steps = DEFAULT_SWITCH_INIT_STEPS if switch_init_steps is None else switch_init_steps
         if model.num_states > 1 and steps > 0:
-            state = _start_states(key, state, model, guide, objective, data, settings, run_chunk, steps, should_stop, say)
+            state = _start_states(
+                key, state, model, guide, objective, data, settings, run_chunk, steps, should_stop, say
+            )
         if not should_stop():
             checkpoints.save(0, state, {"history": history.to_dict()})
     if should_stop() and int(state.step) == 0:

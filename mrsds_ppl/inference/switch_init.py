@@ -57,9 +57,7 @@ def start_switching(
     arhmm_key, refit_key = random.split(key)
     x = jax.jit(lambda p, d: guide.median(p, d)["x"])(params, data)
     u = data.u if model.options.ux else data.u[..., :0]
-    fit = jax.jit(fit_arhmm, static_argnames="num_states")(
-        arhmm_key, x, u, data.lengths, num_states=model.num_states
-    )
+    fit = jax.jit(fit_arhmm, static_argnames="num_states")(arhmm_key, x, u, data.lengths, num_states=model.num_states)
     named = ("dynamics$params", "transitions$params", "initial$params")
     chosen = {name: params[name] for name in named if name in params}
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_refit_steps, 0.05))

@@ -6,6 +6,7 @@ Nothing of a padded bin reaches a valid one. A new encoder is one class here and
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import equinox as eqx
 import jax
@@ -78,7 +79,7 @@ class RegionEmbedding(eqx.Module):
     def _blocks(self) -> list[np.ndarray]:
         owners = [np.repeat(np.arange(len(self.region_sizes)), self.region_sizes)]
         owners += [np.repeat(np.arange(len(self.region_sizes)), width) for width in self.layers]
-        return [a[:, None] == b[None] for a, b in zip(owners[:-1], owners[1:], strict=True)]
+        return [a[:, None] == b[None] for a, b in pairwise(owners)]
 
 
 class ConvolutionEncoder(eqx.Module):
@@ -214,4 +215,7 @@ def _sinusoids(num_bins: int, width: int) -> Array:
     return jnp.asarray(np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :width], jnp.zeros(()).dtype)
 
 
-ENCODERS = {"convolution": ConvolutionEncoder, "transformer": TransformerEncoder}
+ENCODERS: dict[str, type[ConvolutionEncoder] | type[TransformerEncoder]] = {
+    "convolution": ConvolutionEncoder,
+    "transformer": TransformerEncoder,
+}

@@ -1,12 +1,13 @@
 """Many small multilayer perceptrons evaluated as one: every layer is one batched matrix product.
 
-Rows are data: an input has shape (*stack, row, feature). Every layer is left a plain matrix product even where it has one
-input: written as a scaled sum its gradient becomes a reduction over all rows, several times slower on a CPU. Networks
+Rows are data: an input has shape (*stack, row, feature). Every layer is left a plain matrix product even where it has
+one input: written as a scaled sum its gradient becomes a reduction over all rows, several times slower on a CPU. Networks
 that differ only by an offset per state (one-hot z given to each layer) share their weights along the state axis, which
 then has size one.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ class StackedMLP(eqx.Module):
         self.activations = tuple(activations)
         self.weights = []
         keys = random.split(key, 2 * (len(sizes) - 1))
-        for layer, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             gain = 2.0 if self.activations[layer] == "relu" else 1.0
             scale = (gain / max(fan_in, 1)) ** 0.5 * (output_scale if layer == len(sizes) - 2 else 1.0)
             self.weights.append(scale * random.normal(keys[2 * layer], (*weight_stack, fan_in, fan_out)))
@@ -56,8 +57,7 @@ class StackedMLP(eqx.Module):
         self.biases = None
         if bias or shared_weights:
             self.biases = [
-                (0.3 if layer < len(sizes) - 2 else 0.0)
-                * random.normal(keys[2 * layer + 1], (*stack, fan_out))
+                (0.3 if layer < len(sizes) - 2 else 0.0) * random.normal(keys[2 * layer + 1], (*stack, fan_out))
                 for layer, fan_out in enumerate(sizes[1:])
             ]
 

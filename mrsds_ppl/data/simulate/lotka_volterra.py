@@ -2,8 +2,8 @@
 
     dx/dt =  alpha x - beta x y        dy/dt = delta x y - gamma y
 
-Regime 0 has (alpha, beta, gamma, delta) = (2/3, 4/3, 1, 1); regime 1 has (0.9, 1.1, 0.8, 1.2) and runs backwards in time.
-Source: Karniol-Tambour et al., ICLR 2024, section 5.
+Regime 0 has (alpha, beta, gamma, delta) = (2/3, 4/3, 1, 1); regime 1 has (0.9, 1.1, 0.8, 1.2) and runs backwards in
+time. Source: Karniol-Tambour et al., ICLR 2024, section 5.
 """
 
 import numpy as np
@@ -86,7 +86,9 @@ def euler(
     return path
 
 
-def _regimes(rng: np.random.Generator, num_trials: int, num_bins: int, random_first: bool) -> Int[np.ndarray, "trial bin"]:
+def _regimes(
+    rng: np.random.Generator, num_trials: int, num_bins: int, random_first: bool
+) -> Int[np.ndarray, "trial bin"]:
     """States with 1 to 3 switches a trial, each regime lasting at least a tenth of the trial."""
     gap = num_bins // 10
     z = np.zeros((num_trials, num_bins), int)

@@ -1,0 +1,71 @@
+"""The case that the benchmarks share, at full size or small enough for the ordinary test run."""
+
+import os
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from mrsds_ppl.build import initial_parameters
+from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.guides import GUIDES
+from mrsds_ppl.inference.objective import make_objective
+from mrsds_ppl.inference.training import TrainingSettings, initial_state, make_run_chunk
+from mrsds_ppl.models import MRSDS
+
+FULL = os.environ.get("MRSDS_BENCH", "tiny") == "full"
+
+
+class Sizes(NamedTuple):
+    """``trials`` is the size of a batch; the training set has three batches."""
+
+    trials: int = 64
+    bins: int = 150
+    neurons: int = 100
+    regions: int = 2
+    latents: int = 1  # of each region
+    states: int = 2
+    steps: int = 25  # in one call of the compiled loop
+
+
+SIZES = Sizes() if FULL else Sizes(trials=4, bins=8, neurons=6, steps=2)
+
+
+class Step(NamedTuple):
+    """The compiled loop of `sizes.steps` steps and what it is called with: ``run_chunk(state, data)``."""
+
+    run_chunk: object
+    state: object
+    data: Batch
+
+
+def make_batch(sizes, num_trials):
+    """Signals of unit variance without inputs, every bin observed."""
+    y = np.random.default_rng(0).normal(size=(num_trials, sizes.bins, sizes.neurons)).astype(np.float32)
+    nothing = np.zeros((num_trials, sizes.bins, 0), np.float32)
+    seen = np.ones(y.shape, bool)
+    return Batch(y, nothing, seen, seen, np.full(num_trials, sizes.bins, np.int32), nothing)
+
+
+def make_model(sizes, num_trials=None):
+    """The program with the default networks."""
+    region_sizes = [sizes.neurons // sizes.regions] * sizes.regions
+    return MRSDS(region_sizes, sizes.latents, sizes.states, num_trials=num_trials, key=jax.random.key(0))
+
+
+def make_step(guide_name, encoder, sizes):
+    """A training step as `mrsds fit` compiles it, at its start."""
+    data = jax.device_put(make_batch(sizes, 3 * sizes.trials))
+    model = make_model(sizes, num_trials=3 * sizes.trials)
+    guide = GUIDES[guide_name](model, encoder=encoder, key=jax.random.key(1))
+    settings = TrainingSettings(
+        # The last step is out of reach, so that every call runs a whole chunk.
+        num_steps=10**6,
+        batch_size=sizes.trials,
+        learning_rate=1e-3,
+        lr_warmup_steps=100,
+        chunk_steps=sizes.steps,
+    )
+    params = initial_parameters(jax.random.key(2), model, guide, data)
+    run_chunk = make_run_chunk(make_objective(model, guide, float(data.observed.sum())), settings)
+    return Step(run_chunk, initial_state(params, jax.random.key(3), settings), data)

@@ -1,0 +1,235 @@
+"""A run from its command line to its files, what interrupts it, and what users get wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import xarray as xr
+import yaml
+
+from mrsds_ppl import cli
+from mrsds_ppl.data.simulate import simulate_lotka_volterra
+
+ROOT = Path(__file__).parent.parent
+TINY = {
+    "data": {"data_source": "mydata"},
+    "model": {"xtransition": {"dynamics": {"layers": [4], "activations": ["relu", None]}}},
+    "inference": {"embedding": {"layers": [3], "activations": [None]}, "convolution_params": {"channels": 4}},
+    "training": {"num_steps": 12, "log_steps": 4, "save_steps": 4, "batch_size": 5, "switch_init_steps": 4},
+    "output": {"draws": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def recording():
+    return simulate_lotka_volterra(0, num_trials=10, num_bins=20, neurons_per_region=4, steps_per_bin=50, step=0.01)
+
+
+@pytest.fixture
+def workplace(tmp_path, recording, monkeypatch):
+    """A folder with a tiny configuration and a recording of ten trials, two of them shorter, one value missing."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    lengths = np.full(10, 20)
+    lengths[[1, 5]] = [15, 9]
+    y = recording.y.copy()
+    y[2, 3, 1] = np.nan
+    save(tmp_path / "data.npz", y, lengths=lengths)
+    write(tmp_path, TINY)
+    return tmp_path
+
+
+def save(path, y, region_sizes=(4, 4), **more):
+    np.savez(path, ys=y, region_sizes=np.array(region_sizes), **more)
+
+
+def write(folder, config):
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+
+
+def mrsds(folder, *options, data="data.npz"):
+    source = ["--data-path", str(folder / data)] if data else []
+    return cli.main(["fit", str(folder / "tiny.yaml"), *source, "--result-path", str(folder / "out"), *options])
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_files(workplace, capsys):
+    assert mrsds(workplace, "-name", "first", "-k", "2", "-d", "1") == 0
+    assert "co-smoothing" in capsys.readouterr().out
+    out = workplace / "out"
+    found = {p.name for p in out.iterdir()}
+    named = {"-log.txt", "-config.yaml", "-logs", "-models", "_latents.mat", "_posterior.nc"}
+    assert found == {f"first{ending}" for ending in named}
+    mat = scipy.io.loadmat(out / "first_latents.mat")
+    assert mat["xs_train"].shape == (9, 20, 2)
+    assert mat["zs_test"].shape == (1, 20, 2)
+    assert mat["msgs_train"].shape == (9, 20, 2, 2, 1)
+    assert mat["elbos"].size == 12
+    lengths = mat["train_lengths"].ravel()
+    short = int(np.argmin(lengths))
+    assert np.isnan(mat["xs_train"][short, lengths[short] :]).all()
+    assert np.isfinite(mat["xs_train"][short, : lengths[short]]).all()
+    np.testing.assert_allclose(np.nansum(mat["zs_train"], -1)[short, : lengths[short]], 1.0, rtol=1e-5)
+    assert np.abs(np.nan_to_num(mat["msgs_train"])).max() > 0
+    with xr.open_datatree(out / "first_posterior.nc", engine="h5netcdf") as tree:
+        assert dict(tree["posterior"]["x"].sizes) == {"chain": 4, "draw": 2, "trial": 1, "time": 20, "latent": 2}
+        assert set(tree.children) >= {"posterior", "posterior_predictive", "observed_data", "log_likelihood"}
+    # The resolved configuration is itself a configuration that fits the same.
+    resolved = str(out / "first-config.yaml")
+    again = ["--data-path", str(workplace / "data.npz"), "--result-path", str(workplace / "again"), "--name", "first"]
+    assert cli.main(["fit", resolved, *again]) == 0
+    repeated = scipy.io.loadmat(workplace / "again" / "first_latents.mat")
+    np.testing.assert_array_equal(repeated["xs_test"], mat["xs_test"])
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_is_as_if_never_stopped(workplace):
+    """SIGKILL after a checkpoint, then --resume: the latents equal those of the run that went through."""
+    write(workplace, {**TINY, "training": {**TINY["training"], "num_steps": 400}})
+    command = [sys.executable, "-m", "mrsds_ppl", "fit", str(workplace / "tiny.yaml")]
+    command += ["--data-path", str(workplace / "data.npz"), "--result-path", str(workplace / "out")]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    through = subprocess.run([*command, "--name", "through"], env=env, capture_output=True, text=True, check=False)
+    assert through.returncode == 0, through.stderr
+    models = workplace / "out" / "killed-models"
+    process = subprocess.Popen([*command, "--name", "killed"], env=env, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while time.time() < deadline and not any(p.name not in ("0",) and p.name.isdecimal() for p in models.glob("*")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (workplace / "out" / "killed_latents.mat").exists()
+    resumed = subprocess.run(
+        [*command, "--name", "killed", "--resume"], env=env, capture_output=True, text=True, check=False
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    a, b = (scipy.io.loadmat(workplace / "out" / f"{name}_latents.mat") for name in ("through", "killed"))
+    for key in ("xs_test", "zs_train", "elbos", "ys_recon_test"):
+        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+def expect_refusal(capsys, folder, code, *words):
+    """Exit status 2, one message with these words and no traceback, and no result."""
+    assert code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said, said
+    assert not list((folder / "out").glob("*_*")), "a result was written"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["--set", "training.num_step=5"], ["training.num_step", "num_steps"]),
+        (["--set", "model.emissions.dist=gamma"], ["model.emissions.dist", "gamma", "poisson"]),
+        (["--set", "training.num_steps=-3"], ["training.num_steps", "-3"]),
+        (["-k", "0"], ["model.num_states", "0"]),
+        (["--guide", "gausian_markov"], ["gausian_markov", "gaussian_markov"]),
+        (["--set", "model.latent_dims=[1,1,1]"], ["model.latent_dims", "3", "2 regions"]),
+        (["--resume"], ["no run to resume"]),
+    ],
+)
+def test_wrong_settings_are_refused(workplace, capsys, changes, words):
+    expect_refusal(capsys, workplace, mrsds(workplace, *changes), *words)
+
+
+def spoil(recording, **entries):
+    y = recording.y.copy()
+    for (trial, time_bin, neuron), value in entries.get("values", {}).items():
+        y[trial, time_bin, neuron] = value
+    return y
+
+
+def test_infinite_value_is_named(workplace, recording, capsys):
+    save(workplace / "bad.npz", spoil(recording, values={(3, 4, 5): np.inf}))
+    expect_refusal(capsys, workplace, mrsds(workplace, data="bad.npz"), "trial 3", "bin 4", "neuron 5", "infinite")
+
+
+def test_neuron_never_observed_is_named(workplace, recording, capsys):
+    y = recording.y.copy()
+    y[..., 6] = np.nan
+    save(workplace / "bad.npz", y)
+    expect_refusal(capsys, workplace, mrsds(workplace, data="bad.npz"), "neuron 6", "never observed")
+
+
+@pytest.mark.parametrize(("value", "word"), [(-1.0, "negative"), (0.5, "fractional")])
+def test_counts_must_be_counts(workplace, recording, capsys, value, word):
+    y = np.round(np.abs(recording.y))
+    y[1, 2, 3] = value
+    save(workplace / "bad.npz", y)
+    code = mrsds(workplace, "--set", "model.emissions.dist=poisson", data="bad.npz")
+    expect_refusal(capsys, workplace, code, "trial 1", "bin 2", "neuron 3", word)
+
+
+def test_region_sizes_must_add_up(workplace, recording, capsys):
+    save(workplace / "bad.npz", recording.y, region_sizes=(4, 5))
+    expect_refusal(capsys, workplace, mrsds(workplace, data="bad.npz"), "region_sizes", "9", "8")
+
+
+def test_inputs_of_another_length_name_the_trial(workplace, capsys):
+    (workplace / "loader.py").write_text(
+        "import numpy as np\n"
+        "def load():\n"
+        "    ys = [np.zeros((20, 4)) for _ in range(4)]\n"
+        "    us = [np.zeros((20, 1)), np.zeros((20, 1)), np.zeros((19, 1)), np.zeros((20, 1))]\n"
+        "    return ys, us, [2, 2], 2\n"
+        "def short():\n"
+        "    return [np.zeros((20, 4))], [2, 2]\n"
+    )
+    write(workplace, {**TINY, "data": {"data_source": "loader.py:load"}})
+    expect_refusal(capsys, workplace, mrsds(workplace, data=None), "trial 2", "19", "20")
+    write(workplace, {**TINY, "data": {"data_source": "loader.py:short"}})
+    expect_refusal(capsys, workplace, mrsds(workplace, data=None), "2 values", "ys, us, region_sizes, num_regions")
+
+
+def test_files_that_cannot_be_read_are_named(workplace, capsys):
+    expect_refusal(capsys, workplace, mrsds(workplace, data="nowhere.npz"), "nowhere.npz", "no such file")
+    whole = (workplace / "data.npz").read_bytes()
+    (workplace / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    expect_refusal(capsys, workplace, mrsds(workplace, data="cut.npz"), "cut.npz", "truncated")
+    np.savez(workplace / "other.npz", counts=np.zeros(3), region_sizes=np.array([4, 4]))
+    expect_refusal(capsys, workplace, mrsds(workplace, data="other.npz"), "ys", "counts")
+
+
+@pytest.mark.slow
+def test_gpu_that_is_not_there_is_a_warning(workplace, capsys):
+    assert mrsds(workplace, "-gpu", "7", "--set", "training.switch_init_steps=0") == 0
+    assert "warning: GPU 7" in capsys.readouterr().out
+
+
+def test_check_says_what_would_be_fitted(workplace, capsys):
+    assert cli.main(["check", str(workplace / "tiny.yaml"), str(workplace / "data.npz")]) == 0
+    said = capsys.readouterr().out
+    for word in ("9 for training", "region0 (4 neurons)", "9 to 20 bins", "2 states", "gaussian_markov"):
+        assert word in said
+
+
+@pytest.mark.parametrize("ending", [".npz", ".mat"])
+def test_simulated_file_is_a_recording(tmp_path, capsys, ending):
+    out = tmp_path / f"sim{ending}"
+    options = ["--trials", "4", "--set", "num_bins=20", "--set", "neurons_per_region=3"]
+    assert cli.main(["simulate", "lotka-volterra", str(out), *options]) == 0
+    write(tmp_path, TINY)
+    assert cli.main(["check", str(tmp_path / "tiny.yaml"), str(out)]) == 0
+    assert "prey (3 neurons)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_toy_simulation_is_recovered(tmp_path, seed, capsys):
+    """The toy configuration as it is shipped, without a cue: latents and states of the test trials."""
+    seeds = [f"--{kind}-seed={seed}" for kind in ("data", "model", "train")]
+    code = cli.main(["fit", str(ROOT / "configs/toy-config.yaml"), "--result-path", str(tmp_path), *seeds])
+    assert code == 0
+    said = capsys.readouterr().out
+    r2 = [float(word) for word in said.split("true latents: R2 ")[1].split(" (")[0].split()]
+    accuracy = float(said.split("true states: accuracy ")[1].split(" ")[0])
+    assert min(r2) >= 0.98
+    assert accuracy >= 0.985
