@@ -107,16 +107,11 @@ class AmortizedGuide(AutoGuide):
         """q(x) of a batch from the heads' outputs: batch (trial,), event (bin, latent); standard normal in padding."""
         raise NotImplementedError
 
-    def _declare_extra(self) -> None:
-        """Parameters beside the recognition network, declared before :meth:`law` is called."""
-
     def __call__(self, batch: Batch) -> dict[str, Array]:
         batch = jax.tree.map(jnp.asarray, batch)
         others = {} if self.global_guide is None else self.global_guide(batch)
         recognition = eqx_module("recognition", self.recognition)
-        with numpyro.plate(
-            "trials", self.model.num_trials or batch.lengths.shape[0], subsample_size=batch.lengths.shape[0]
-        ):
+        with self.model.trials_plate(batch):
             x = numpyro.sample("x", self.law(recognition(batch), batch))
         return {"x": x, **others}
 

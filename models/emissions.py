@@ -8,7 +8,7 @@ C_r is affine, or a perceptron per region. A missing entry of y scores nothing. 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import equinox as eqx
@@ -191,4 +191,4 @@ def make_poisson(
     return PoissonEmissions(readout, final_activation or "softplus")
 
 
-EMISSIONS = {"gaussian": make_gaussian, "poisson": make_poisson}
+EMISSIONS: dict[str, Callable[..., Emissions]] = {"gaussian": make_gaussian, "poisson": make_poisson}

@@ -11,7 +11,7 @@ linear or nonlinear state-space model.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,7 +21,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax import random
 from jaxtyping import Array, Num, PRNGKeyArray
-from numpyro.contrib.module import eqx_module, eqx_to_dict, random_eqx_module
+from numpyro.contrib.module import eqx_from_dict, eqx_module, eqx_to_dict, random_eqx_module
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.inference.chain import LogNormalizer, sequential_log_normalizer
@@ -129,11 +129,18 @@ class MRSDS:
         batch = jax.tree.map(jnp.asarray, batch)
         networks = self.declare()
         switching = self.switching(networks, batch)
-        num_trials = batch.lengths.shape[0]
-        # The caller draws the mini-batches; the plate is there to scale them to the data set.
-        with numpyro.plate("trials", self.num_trials or num_trials, subsample_size=num_trials):
+        with self.trials_plate(batch):
             _, x = markov(switching)
             return numpyro.sample("y", networks.emissions.law(x, batch.observed), obs=batch.y)
+
+    def trials_plate(self, batch: Batch) -> numpyro.plate:
+        """The plate of trials, which program and guide share.
+
+        The caller draws the mini-batches; the plate is there to scale them to the data set. Trials beyond the training
+        set, as at test, are not scaled.
+        """
+        count = batch.lengths.shape[0]
+        return numpyro.plate("trials", max(self.num_trials or count, count), subsample_size=count)
 
     def declare(self) -> Networks:
         """Register the networks' parameters with the enclosing program (or draw them from the prior on weights)."""
@@ -148,14 +155,23 @@ class MRSDS:
             drawn.append(random_eqx_module(name, network, prior=weights))
         return Networks(*drawn)
 
-    def networks_from(self, params: dict[str, Networks]) -> Networks:
-        """The networks with fitted parameters, as :meth:`declare` registered them."""
+    def networks_from(self, params: dict[str, Any]) -> Networks:
+        """The networks with fitted parameters, as :meth:`declare` registered them.
+
+        Weights with a prior are sites of their own, ``NAME/LEAF``, and taken from there where ``params`` holds them.
+        """
         filled = []
         for name, network in zip(Networks._fields, self.networks, strict=True):
-            filled.append(jax.tree.map(lambda _, p: p, network, params[f"{name}$params"]))
+            fitted = jax.tree.map(lambda _, p: p, network, params[f"{name}$params"])
+            prefix = f"{name}/"
+            drawn = {site.removeprefix(prefix): v for site, v in params.items() if site.startswith(prefix)}
+            if drawn:
+                leaves, static = eqx.partition(fitted, eqx.is_inexact_array)
+                fitted = eqx.combine(eqx_from_dict({**eqx_to_dict(leaves), **drawn}, tree=leaves), static)
+            filled.append(fitted)
         return Networks(*filled)
 
-    def global_parameters(self, params: dict[str, Networks]) -> dict[str, np.ndarray]:
+    def global_parameters(self, params: dict[str, Any]) -> dict[str, np.ndarray]:
         """Parameters that are read as such, by name: first states, transitions at x = 0, noise and loadings."""
         networks = self.networks_from(params)
         found = {

@@ -1,6 +1,6 @@
 """Transitions of the discrete state.
 
-    p(z_t | z_{t-1}=j, x_{t-1}, u_t) = softmax_i( (W [x_{t-1}; u_t; s_t] + b)_{ji} )
+p(z_t | z_{t-1}=j, x_{t-1}, u_t) = softmax_i( (W [x_{t-1}; u_t; s_t] + b)_{ji} )
 """
 
 import equinox as eqx

@@ -1,11 +1,12 @@
 """From names and values of the configuration to objects: the one place where names become things."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import numpyro
 from jax import random
+from numpyro.distributions import biject_to
 
 from mrsds_ppl.config import RunConfig, reject_unknown
 from mrsds_ppl.data.loaders import load_recording, load_user_function
@@ -66,7 +67,6 @@ def make_model(config: RunConfig, trials: Trials, num_trials: int) -> MRSDS:
     regions = len(trials.region_sizes)
     if not isinstance(dims, int) and len(dims) != regions:
         raise ConfigError(f"model.latent_dims: found {len(dims)} sizes, but the recording has {regions} regions")
-    # Ours start every state with dynamics of its own, so without hidden units for z there is nothing to set here.
     options = ModelOptions(
         ux=model.ux,
         uz=model.uz,
@@ -145,8 +145,22 @@ def make_settings(config: RunConfig, trials: Trials) -> TrainingSettings:
     )
 
 
-def initial_parameters(key: jax.Array, model: MRSDS, guide: AmortizedGuide, batch: Batch) -> dict[str, Any]:
-    """Values of every ``param`` site of program and guide; unconstrained, as these networks all are."""
+class Start(NamedTuple):
+    """Unconstrained values of every ``param`` site, and the map from them to the values that the sites take."""
+
+    params: dict[str, Any]
+    constrain: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def initial_parameters(key: jax.Array, model: MRSDS, guide: AmortizedGuide, batch: Batch) -> Start:
+    """Parameters of program and guide before training.
+
+    Args:
+        key: random key.
+        model, guide: program and guide.
+        batch: any trials; they give the sites their shapes.
+    """
+    constraints: dict[str, Any] = {}
 
     def collect(key: jax.Array) -> dict[str, Any]:
         with numpyro.handlers.seed(rng_seed=key), numpyro.handlers.trace() as guide_trace:
@@ -154,9 +168,13 @@ def initial_parameters(key: jax.Array, model: MRSDS, guide: AmortizedGuide, batc
         program = numpyro.handlers.replay(summed_out(model), guide_trace)
         with numpyro.handlers.seed(rng_seed=key), numpyro.handlers.trace() as model_trace:
             program(batch)
-        sites = {**guide_trace, **model_trace}
-        return {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
+        sites = {n: s for n, s in {**guide_trace, **model_trace}.items() if s["type"] == "param"}
+        constraints.update({n: s["kwargs"]["constraint"] for n, s in sites.items() if "constraint" in s["kwargs"]})
+        return {name: site["value"] for name, site in sites.items()}
 
-    # Compiled, what the sites do beside giving their parameters is never run.
-    found = jax.jit(collect)(key)
-    return jax.tree.map(lambda leaf: leaf, found, is_leaf=eqx.is_array)
+    # Compiled, what the sites do beside giving their parameters is never run. NumPyro's own guides keep values of
+    # their first call, which must not be a compiler's.
+    values = collect(key) if guide.global_guide is not None else jax.jit(collect)(key)
+    transforms = {name: biject_to(constraint) for name, constraint in constraints.items()}
+    params = {name: transforms[name].inv(v) if name in transforms else v for name, v in values.items()}
+    return Start(params, lambda p: {n: transforms[n](v) if n in transforms else v for n, v in p.items()})

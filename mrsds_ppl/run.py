@@ -93,10 +93,11 @@ def _fit(config: RunConfig, split: Split, paths: RunPaths, resume: bool, say: Lo
     guide = make_guide(config, model)
     data = jax.device_put(split.train.batch())
     key = random.key(config.training.train_seed)
-    params = initial_parameters(random.fold_in(key, 0), model, guide, data)
+    start = initial_parameters(random.fold_in(key, 0), model, guide, data)
     counts = config.model.emissions.dist == "poisson"
-    params = initialize(params, split.train, model.latent_sizes, counts)
-    objective = make_objective(model, guide, float(split.train.observed.sum()), config.training.num_particles)
+    params = initialize(start.params, split.train, model.latent_sizes, counts)
+    num_observed = float(split.train.observed.sum())
+    objective = make_objective(model, guide, num_observed, config.training.num_particles, start.constrain)
     with graceful_interrupt() as interrupted:
         found = fit_stages(
             random.fold_in(key, 1),
@@ -115,6 +116,10 @@ def _fit(config: RunConfig, split: Split, paths: RunPaths, resume: bool, say: Lo
         )
     if found.stopped:
         raise KeyboardInterrupt(f"stopped at step {found.step}; the same command with --resume goes on from there")
+    # Weights that have a prior enter what follows by their posterior medians.
+    fitted = start.constrain(found.params)
+    fitted |= {name: v for name, v in guide.median(fitted, split.test.batch()).items() if name != "x"}
+    found = found._replace(params=fitted)
     sampler = PosteriorSampler(model, guide)
     train, test = _posteriors(config, split, sampler, found, random.fold_in(key, 2))
     hidden = choose_held_out_neurons(split.test.region_sizes, config.training.drop_perc, config.training.data_seed)
@@ -198,7 +203,12 @@ def simulate(simulator: str, out: Path, *, seed: int, options: dict[str, Any], l
 
     reject_unknown("--set", options, simulation_options(simulator))
     trials = SIMULATORS[simulator](seed, **options)
-    arrays = {"ys": trials.y, "us": trials.u, "region_sizes": np.array(trials.region_sizes), "lengths": trials.lengths}
+    arrays: dict[str, Any] = {
+        "ys": trials.y,
+        "us": trials.u,
+        "region_sizes": np.array(trials.region_sizes),
+        "lengths": trials.lengths,
+    }
     arrays |= {"region_names": np.array(trials.region_names), "bin_width": np.array(trials.bin_width)}
     arrays |= {name: value for name, value in (("x", trials.x), ("z", trials.z)) if value is not None}
     if out.suffix not in (".npz", ".mat"):

@@ -2,6 +2,8 @@
 
 import importlib.util
 import inspect
+import traceback
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.errors import DataError
+from mrsds_ppl.errors import DataError, MrsdsError
 
 _KEYS = "ys (trial, time, neuron), us (trial, time, input), region_sizes"
 
@@ -49,61 +51,124 @@ def load_recording(path: str | Path, *, bin_width: float = 1.0) -> Trials:
 def load_user_function(source: str, data_path: str | Path | None = None, **options: Any) -> Trials:
     """Trials from ``file.py:function``, which returns ``ys, us, region_sizes, num_regions``.
 
-    The function is given ``data_path`` if it takes an argument of that name.
+    The function is given ``data_path`` if it has an argument of that name, or else as its first required argument.
 
     Raises:
-        DataError: no such file or function, or another return value.
+        DataError: no such file or function, the function fails, or another return value.
     """
     file, _, name = source.rpartition(":")
     path = Path(file)
     if not path.is_file():
-        raise DataError(f"{path}: no such file. data.data_source needs the form file.py:function.")
+        raise DataError(f"{file or source}: no such file. data.data_source needs the form file.py:function.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _failed(path, "cannot be imported", error) from error
     function = getattr(module, name, None)
     if not callable(function):
         found = [n for n, v in vars(module).items() if inspect.isfunction(v)]
         raise DataError(f"{path}: has no function '{name}'; found {found}.")
-    arguments = {"data_path": data_path} if "data_path" in inspect.signature(function).parameters else {}
-    result = function(**arguments)
+    given = _path_argument(function, source, data_path)
+    try:
+        result = function(**given)
+    except MrsdsError:
+        raise
+    except Exception as error:
+        raise _failed(path, f"{name} failed", error) from error
     if not isinstance(result, tuple | list) or len(result) != 4:
         returned = f"{len(result)} values" if isinstance(result, tuple | list) else type(result).__name__
         raise DataError(f"{source}: returned {returned}; need four: ys, us, region_sizes, num_regions.")
     ys, us, region_sizes, num_regions = result
-    if not np.isscalar(num_regions) or len(np.ravel(region_sizes)) != num_regions:
+    if region_sizes is None or np.ndim(num_regions) or np.size(region_sizes) != num_regions:
         raise DataError(
             f"{source}: returned num_regions={num_regions!r} but region_sizes={region_sizes!r}; "
             "need four values ys, us, region_sizes, num_regions, with one size a region."
         )
-    return Trials.from_arrays(ys, us, region_sizes, **options)
+    try:
+        return Trials.from_arrays(ys, None if _is_empty(us) else us, _sizes(region_sizes), **options)
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from error
+
+
+def _path_argument(function: Callable[..., Any], source: str, data_path: str | Path | None) -> dict[str, Any]:
+    """What to call the user's function with: the path, where it has a place for it."""
+    parameters = inspect.signature(function).parameters
+    required = [
+        name
+        for name, p in parameters.items()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    if len(required) > 1:
+        raise DataError(f"{source}: needs the arguments {required}; a loader is given one, the path of the data.")
+    name = required[0] if required else "data_path"
+    if required and data_path is None:
+        raise DataError(f"{source}: needs the argument '{name}'. Set --data-path or data.data_path.")
+    return {name: data_path} if name in parameters and data_path is not None else {}
+
+
+def _failed(path: Path, what: str, error: Exception) -> DataError:
+    """The user's own exception, with the last line of their file that it passed through."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == path.name]
+    where = f", line {lines[-1]}" if lines else ""
+    return DataError(f"{path}{where}: {what} ({type(error).__name__}: {error}). Mend the function and try again.")
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether an optional value is there but holds nothing, as MATLAB's []."""
+    return value is None or (len(value) == 0 if isinstance(value, list | tuple) else np.size(value) == 0)
+
+
+def _sizes(values: Any) -> list[int]:
+    try:
+        sizes = np.ravel(values).astype(float)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"region_sizes: found {values!r}; need the number of neurons of each region.") from error
+    if not np.array_equal(sizes, np.round(sizes)):
+        raise DataError(f"region_sizes: found {sizes.tolist()}; need whole numbers of neurons.")
+    return sizes.astype(int).tolist()
 
 
 def _trials_from(values: Mapping[str, Any], path: Path, bin_width: float) -> Trials:
     for key in ("ys", "region_sizes"):
         if key not in values:
             raise DataError(f"{path}: has no key '{key}'; found {sorted(values)}. Needed are {_KEYS}.")
-    ys, us = values["ys"], values.get("us")
-    beside = {k: values.get(k) for k in ("stages", "x", "z")}
-    if "lengths" in values:
-        lengths = np.ravel(values["lengths"]).astype(int)
-        ys, us = ([a[:n] for a, n in zip(v, lengths, strict=True)] if v is not None else None for v in (ys, us))
-        beside = {k: None if v is None else [a[:n] for a, n in zip(v, lengths, strict=True)] for k, v in beside.items()}
+    values = {k: v for k, v in values.items() if k == "ys" or not _is_empty(v)}
+    per_trial: dict[str, Any] = {k: values.get(k) for k in ("ys", "us", "stages", "x", "z")}
     names, labels = values.get("region_names"), values.get("labels")
     try:
+        if "lengths" in values:
+            lengths = np.ravel(values["lengths"]).astype(int)
+            per_trial = {k: None if v is None else _cut(v, lengths, k) for k, v in per_trial.items()}
         return Trials.from_arrays(
-            ys,
-            us,
-            np.ravel(values["region_sizes"]).astype(int).tolist(),
+            region_sizes=_sizes(values["region_sizes"]),
             region_names=None if names is None else [str(n).strip() for n in np.ravel(names)],
-            bin_width=float(np.ravel(values.get("bin_width", bin_width))[0]),
+            bin_width=_seconds(values.get("bin_width", bin_width)),
             labels=None if labels is None else list(np.ravel(labels)),
-            **beside,
+            **per_trial,
         )
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _cut(padded: Any, lengths: np.ndarray, name: str) -> list[Any]:
+    """The bins of each trial, without its padding."""
+    if np.ndim(padded) == 0 or len(padded) != len(lengths):
+        raise DataError(f"lengths: found {len(lengths)}, but {name} has shape {np.shape(padded)}; need one a trial.")
+    for i, (trial, n) in enumerate(zip(padded, lengths, strict=True)):
+        if not 1 <= n <= len(trial):
+            raise DataError(f"lengths: trial {i} has length {n}; need 1 to {len(trial)}, the bins of {name}.")
+    return [trial[:n] for trial, n in zip(padded, lengths, strict=True)]
+
+
+def _seconds(value: Any) -> float:
+    try:
+        return float(np.ravel(value)[0])
+    except (TypeError, ValueError) as error:
+        raise DataError(f"bin_width: found {value!r}; need a positive number of seconds.") from error
 
 
 def _read_mat(path: Path) -> Mapping[str, Any]:
@@ -112,18 +177,32 @@ def _read_mat(path: Path) -> Mapping[str, Any]:
     try:
         values = scipy.io.loadmat(path)
     except NotImplementedError:  # a v7.3 file, which is HDF5
-        return _read_hdf5_mat(path)
-    return {k: _cells(v) for k, v in values.items() if not k.startswith("__")}
+        return _without_matlab_axes(_read_hdf5_mat(path))
+    return _without_matlab_axes({k: _cells(v) for k, v in values.items() if not k.startswith("__")})
 
 
 def _cells(value: Any) -> Any:
-    """A cell array as a list; states and stages saved as (1, time) rows lose their first axis."""
+    """A cell array as a list, its text as strings."""
     if isinstance(value, np.ndarray) and value.dtype == object:
         return [v.item() if v.dtype.kind == "U" and v.size == 1 else v for v in value.ravel()]
     return value
 
 
-def _read_hdf5_mat(path: Path) -> Mapping[str, Any]:
+def _without_matlab_axes(values: dict[str, Any]) -> dict[str, Any]:
+    """MATLAB drops a last axis of one, so a single input comes as (trial, time), and has no vectors, so states and
+    stages of a trial come as a row or a column."""
+    us: Any = values.get("us")
+    ys: Any = values.get("ys")
+    arrays = isinstance(us, np.ndarray) and isinstance(ys, np.ndarray)
+    if arrays and us.ndim == 2 and us.shape == ys.shape[:2]:
+        values["us"] = us[..., None]
+    for key in ("z", "stages"):
+        if isinstance(values.get(key), list):
+            values[key] = [np.ravel(v) if 1 in np.shape(v) else v for v in values[key]]
+    return values
+
+
+def _read_hdf5_mat(path: Path) -> dict[str, Any]:
     import h5py
 
     with h5py.File(path) as file:
@@ -136,6 +215,8 @@ def _hdf5_value(file: Any, item: Any) -> Any:
 
     if item.dtype == h5py.ref_dtype:
         return [_hdf5_value(file, file[reference]) for reference in item[()].T.ravel()]
+    if item.attrs.get("MATLAB_empty"):  # then the values are the shape
+        return np.zeros(tuple(int(n) for n in item[()]))
     value = item[()].T
     if item.attrs.get("MATLAB_class") == b"char":
         return "".join(chr(c) for c in value.ravel())
@@ -143,8 +224,18 @@ def _hdf5_value(file: Any, item: Any) -> Any:
 
 
 def _read_npz(path: Path) -> Mapping[str, Any]:
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: is not a whole .npz file. It may be truncated or of another format; write it anew.")
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        return dict(file)
+        try:
+            return dict(file)
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+            raise DataError(
+                f"{path}: holds a list of arrays, which .npz stores as pickled code. "
+                "Save ys padded with NaN to one array (trial, time, neuron), and the bins of each trial as 'lengths'."
+            ) from error
 
 
 def _read_netcdf(path: Path) -> Mapping[str, Any]:

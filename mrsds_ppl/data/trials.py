@@ -114,6 +114,8 @@ class Trials:
             "region": ("neuron", region),
         }
         if labels is not None:
+            if len(labels) != len(signals):
+                raise DataError(f"labels: found {len(labels)}, but ys has {len(signals)} trials; need one a trial.")
             coords["label"] = ("trial", np.asarray(labels))
         attrs = {"region_sizes": sizes, "region_names": names, "bin_width": float(bin_width)}
         return cls(xr.Dataset(arrays, coords, attrs))
@@ -282,7 +284,10 @@ class Trials:
 def _trials(values: Any, name: str) -> list[Any]:
     if isinstance(values, np.ndarray) and values.dtype == object:
         values = list(values.ravel())
-    values = list(values)
+    try:
+        values = list(values)
+    except TypeError as error:
+        raise DataError(f"{name}: found {values!r}; need one array a trial.") from error
     if not values:
         raise DataError(f"{name}: found no trials.")
     return values

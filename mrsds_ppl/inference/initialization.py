@@ -1,8 +1,8 @@
 """Data-driven start: emissions and the encoder's direct path from a principal component analysis of each region.
 
 With signals smoothed over time, Y_r ~ b + X_r C_r^T, X_r of unit variance; the direct path starts as the posterior
-mean of one bin, x = (I + C^T S^-1 C)^-1 C^T S^-1 (y - b). Switching models fail by their start, and this one puts every latent
-where the activity is.
+mean of one bin, x = (I + C^T S^-1 C)^-1 C^T S^-1 (y - b). Switching models fail by their start, and this one puts
+every latent where the activity is.
 """
 
 from typing import Any, NamedTuple

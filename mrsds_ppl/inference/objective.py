@@ -12,7 +12,11 @@ from mrsds_ppl.inference.elbo import LogTerms, log_terms
 
 
 def make_objective(
-    model: Callable[..., Any], guide: Callable[..., Any], num_observed: float, num_particles: int = 1
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    num_observed: float,
+    num_particles: int = 1,
+    constrain: Callable[[Any], Any] = lambda params: params,
 ) -> Callable[[Any, Array, Batch, Array], tuple[Array, dict[str, Array]]]:
     """Minus the bound in nats per observed value, whose gradients have the same size for every data set.
 
@@ -23,11 +27,14 @@ def make_objective(
         model, guide: program and guide.
         num_observed: observed values of the training set.
         num_particles: draws of the guide per step.
+        constrain: from the parameters that are trained to the values of their sites.
     """
 
     def objective(params: Any, key: Array, batch: Batch, step: Array) -> tuple[Array, dict[str, Array]]:
+        values = constrain(params)
+
         def one(key: Array) -> tuple[Array, dict[str, Array]]:
-            terms = log_terms(key, params, model, guide, batch)
+            terms = log_terms(key, values, model, guide, batch)
             return terms.bound, _parts(terms)
 
         if num_particles == 1:

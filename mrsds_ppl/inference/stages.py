@@ -127,7 +127,7 @@ def fit_stages(
         checkpoints.clear()
         state = start
         steps = DEFAULT_SWITCH_INIT_STEPS if switch_init_steps is None else switch_init_steps
-        if model.num_states > 1 and steps > 0:
+        if model.num_states > 1 and steps > 0 and model.options.weight_prior is None:
             state = _start_states(
                 key, state, model, guide, objective, data, settings, run_chunk, steps, should_stop, say
             )

@@ -1,9 +1,9 @@
 """Many small multilayer perceptrons evaluated as one: every layer is one batched matrix product.
 
 Rows are data: an input has shape (*stack, row, feature). Every layer is left a plain matrix product even where it has
-one input: written as a scaled sum its gradient becomes a reduction over all rows, several times slower on a CPU. Networks
-that differ only by an offset per state (one-hot z given to each layer) share their weights along the state axis, which
-then has size one.
+one input: written as a scaled sum its gradient becomes a reduction over all rows, several times slower on a CPU.
+Networks that differ only by an offset per state (one-hot z given to each layer) share their weights along the state
+axis, which then has size one.
 """
 
 from collections.abc import Sequence

@@ -66,6 +66,6 @@ def make_step(guide_name, encoder, sizes):
         lr_warmup_steps=100,
         chunk_steps=sizes.steps,
     )
-    params = initial_parameters(jax.random.key(2), model, guide, data)
+    params = initial_parameters(jax.random.key(2), model, guide, data).params
     run_chunk = make_run_chunk(make_objective(model, guide, float(data.observed.sum())), settings)
     return Step(run_chunk, initial_state(params, jax.random.key(3), settings), data)

@@ -1,0 +1,331 @@
+"""Loaders: every format gives the same trials, and what cannot be read says why."""
+
+import importlib.util
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+import xarray as xr
+
+from mrsds_ppl.data import load_recording, load_user_function
+from mrsds_ppl.errors import ConfigError, DataError
+
+LENGTHS = (3, 5, 4)
+RNG = np.random.default_rng(0)
+YS = [RNG.normal(size=(n, 4)).astype(np.float32) for n in LENGTHS]
+US = [RNG.normal(size=(n, 2)).astype(np.float32) for n in LENGTHS]
+STATES = [np.arange(n) % 2 for n in LENGTHS]
+BLOCK = RNG.normal(size=(3, 5, 4)).astype(np.float32)
+
+
+def padded(arrays):
+    out = np.full((3, 5, *arrays[0].shape[1:]), np.nan)
+    for row, array in zip(out, arrays, strict=True):
+        row[: len(array)] = array
+    return out
+
+
+def cell(values):
+    """A MATLAB cell array of one row."""
+    out = np.empty((1, len(values)), object)
+    for i, value in enumerate(values):
+        out[0, i] = value
+    return out
+
+
+def write_hdf5_mat(path, **values):
+    """A v7.3 file as MATLAB writes it: a header of 512 bytes, axes reversed, cells as references, text as code points."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        kept = file.create_group("#refs#")
+
+        def put(group, name, value):
+            if isinstance(value, list):
+                references = np.array([[put(kept, f"{name}{i}", v).ref] for i, v in enumerate(value)], h5py.ref_dtype)
+                made, kind = group.create_dataset(name, data=references), "cell"
+            elif isinstance(value, str):
+                codes = np.array([[ord(c)] for c in value], np.uint16)
+                made, kind = group.create_dataset(name, data=codes), "char"
+            elif np.size(value) == 0:
+                made, kind = group.create_dataset(name, data=np.array(np.shape(value), np.uint64)), "double"
+                made.attrs["MATLAB_empty"] = np.uint8(1)
+            else:
+                made, kind = group.create_dataset(name, data=np.atleast_2d(value).T), "double"
+            made.attrs["MATLAB_class"] = np.bytes_(kind)
+            return made
+
+        for name, value in values.items():
+            put(file, name, value)
+    header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + bytes([0, 2]) + b"IM"
+    with path.open("r+b") as file:
+        file.write(header)
+
+
+def assert_unequal(trials):
+    """The trials above with their inputs."""
+    assert trials.lengths.tolist() == list(LENGTHS)
+    for i, (y, u) in enumerate(zip(YS, US, strict=True)):
+        np.testing.assert_array_equal(trials.y[i, : len(y)], y)
+        np.testing.assert_array_equal(trials.u[i, : len(u)], u)
+    assert trials.region_sizes == [1, 3]
+
+
+def test_mat_of_cells(tmp_path):
+    path = tmp_path / "a.mat"
+    rows, columns = [z[None] for z in STATES], [z[:, None] for z in STATES]
+    values = {"ys": cell(YS), "us": cell(US), "region_sizes": [1, 3], "region_names": cell(["V1", "MT"])}
+    scipy.io.savemat(path, {**values, "bin_width": 0.02, "z": cell(rows), "stages": cell(columns)})
+    trials = load_recording(path)
+    assert_unequal(trials)
+    assert trials.region_names == ["V1", "MT"]
+    assert trials.bin_width == 0.02
+    assert trials.z[0].tolist() == [0, 1, 0, -1, -1]
+    assert trials.num_stages == 2
+
+
+def test_mat_7_3_of_cells(tmp_path):
+    path = tmp_path / "a.mat"
+    rows = [z[None].astype(float) for z in STATES]
+    write_hdf5_mat(path, ys=YS, us=US, region_sizes=[1, 3], region_names=["V1", "MT"], bin_width=0.02, z=rows)
+    trials = load_recording(path)
+    assert_unequal(trials)
+    assert trials.region_names == ["V1", "MT"]
+    assert trials.bin_width == 0.02
+    assert trials.z[0].tolist() == [0, 1, 0, -1, -1]
+
+
+@pytest.mark.parametrize("version", ["5", "7.3"])
+def test_mat_of_arrays_with_one_input(tmp_path, version):
+    """MATLAB drops the last axis of a single input."""
+    path, values = tmp_path / "a.mat", {"ys": BLOCK, "us": BLOCK[..., 0], "region_sizes": [1, 3]}
+    scipy.io.savemat(path, values) if version == "5" else write_hdf5_mat(path, **values)
+    trials = load_recording(path)
+    np.testing.assert_array_equal(trials.y, BLOCK)
+    np.testing.assert_array_equal(trials.u, BLOCK[..., :1])
+
+
+@pytest.mark.parametrize("version", ["5", "7.3"])
+def test_mat_with_empty_inputs(tmp_path, version):
+    path, values = tmp_path / "a.mat", {"ys": BLOCK, "us": np.zeros((0, 0)), "region_sizes": [1, 3]}
+    scipy.io.savemat(path, values) if version == "5" else write_hdf5_mat(path, **values)
+    assert load_recording(path).num_inputs == 0
+
+
+def test_mat_with_padding_and_text(tmp_path):
+    path = tmp_path / "a.mat"
+    names = np.array(["V1", "MT+"])  # saved as a char matrix, padded with blanks
+    values = {"ys": padded(YS), "us": padded(US), "lengths": LENGTHS, "region_sizes": [1, 3], "region_names": names}
+    scipy.io.savemat(path, values)
+    trials = load_recording(path)
+    assert_unequal(trials)
+    assert trials.region_names == ["V1", "MT+"]
+
+
+def test_npz_with_lengths(tmp_path):
+    path = tmp_path / "a.npz"
+    beside = {"labels": np.array(["l", "r", "l"]), "z": padded(STATES), "x": padded(US), "bin_width": 0.01}
+    np.savez(path, ys=padded(YS), us=padded(US), region_sizes=[1, 3], lengths=LENGTHS, **beside)
+    trials = load_recording(path)
+    assert_unequal(trials)
+    assert trials.labels.tolist() == ["l", "r", "l"]
+    assert trials.z[0].tolist() == [0, 1, 0, -1, -1]
+    np.testing.assert_array_equal(trials.x[1], US[1])
+    assert trials.bin_width == 0.01
+
+
+def test_bin_width_of_the_file_goes_before_the_given_one(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, ys=BLOCK, region_sizes=[1, 3])
+    assert load_recording(path, bin_width=0.05).bin_width == 0.05
+    np.savez(path, ys=BLOCK, region_sizes=[1, 3], bin_width=0.01)
+    assert load_recording(path, bin_width=0.05).bin_width == 0.01
+
+
+def make_dataset():
+    variables = {"ys": (("trial", "time", "neuron"), BLOCK), "us": (("trial", "time", "input"), BLOCK[..., :2])}
+    return xr.Dataset(variables, attrs={"region_sizes": [1, 3], "region_names": ["V1", "MT"], "bin_width": 0.02})
+
+
+def assert_dataset(trials):
+    np.testing.assert_array_equal(trials.y, BLOCK)
+    np.testing.assert_array_equal(trials.u, BLOCK[..., :2])
+    assert trials.region_sizes == [1, 3]
+    assert trials.region_names == ["V1", "MT"]
+    assert trials.bin_width == 0.02
+
+
+def test_netcdf(tmp_path):
+    make_dataset().to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    assert_dataset(load_recording(tmp_path / "a.nc"))
+
+
+def test_zarr(tmp_path):
+    pytest.importorskip("zarr")
+    make_dataset().to_zarr(tmp_path / "a.zarr", zarr_format=2)
+    assert_dataset(load_recording(tmp_path / "a.zarr"))
+
+
+def test_nwb(tmp_path):
+    pynwb = pytest.importorskip("pynwb")
+    from datetime import UTC, datetime
+
+    file = pynwb.NWBFile("session", "id", datetime(2020, 1, 1, tzinfo=UTC))
+    file.add_scratch(BLOCK, name="ys", description="signals")
+    file.add_scratch(np.array([1, 3]), name="region_sizes", description="neurons")
+    with pynwb.NWBHDF5IO(str(tmp_path / "a.nwb"), "w") as io:
+        io.write(file)
+    trials = load_recording(tmp_path / "a.nwb")
+    np.testing.assert_array_equal(trials.y, BLOCK)
+    assert trials.region_sizes == [1, 3]
+
+
+@pytest.mark.parametrize(("ending", "package", "extra"), [(".nwb", "pynwb", "nwb"), (".zarr", "zarr", "zarr")])
+def test_missing_extra_is_named(tmp_path, ending, package, extra):
+    if importlib.util.find_spec(package):
+        pytest.skip(f"{package} is installed")
+    path = tmp_path / f"a{ending}"
+    path.touch()
+    with pytest.raises(DataError, match=rf"a{ending}.*pip install 'mrsds-ppl\[{extra}\]'"):
+        load_recording(path)
+
+
+def refused(path):
+    with pytest.raises(DataError) as error:
+        load_recording(path)
+    assert str(path) in str(error.value)
+    return str(error.value)
+
+
+def test_missing_file_and_unknown_ending(tmp_path):
+    assert "no such file" in refused(tmp_path / "a.mat")
+    (tmp_path / "a.csv").touch()
+    message = refused(tmp_path / "a.csv")
+    assert "'.csv'" in message
+    assert ".mat, .npz, .nc, .zarr, .nwb" in message
+
+
+@pytest.mark.parametrize("kind", ["5", "7.3", "npz", "nc"])
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.6, 0.95])
+def test_truncated_file(tmp_path, kind, part):
+    path = tmp_path / {"npz": "a.npz", "nc": "a.nc"}.get(kind, "a.mat")
+    values = {"ys": BLOCK, "region_sizes": np.array([1, 3])}
+    match kind:
+        case "5":
+            scipy.io.savemat(path, values)
+        case "7.3":
+            write_hdf5_mat(path, **values)
+        case "npz":
+            np.savez(path, **values)
+        case "nc":
+            make_dataset().to_netcdf(path, engine="h5netcdf")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(part * len(whole))])
+    message = refused(path)
+    assert "truncated" in message
+    assert "write it anew" in message
+
+
+@pytest.mark.parametrize("key", ["ys", "region_sizes"])
+def test_missing_key_lists_those_found(tmp_path, key):
+    values = {"ys": BLOCK, "region_sizes": [1, 3]}
+    values[key + "_old"] = values.pop(key)
+    np.savez(tmp_path / "a.npz", **values)
+    message = refused(tmp_path / "a.npz")
+    assert f"no key '{key}'" in message
+    assert f"'{key}_old'" in message
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"lengths": [3, 5]}, ["lengths: found 2", "(3, 5, 4)"]),
+        ({"lengths": [3, 6, 4]}, ["lengths: trial 1 has length 6", "1 to 5"]),
+        ({"lengths": [3, 5, 0]}, ["lengths: trial 2 has length 0"]),
+        ({"us": BLOCK[:, :4]}, ["us: trial 0 has 4 bins", "has 5"]),
+        ({"region_sizes": [1, 2]}, ["region_sizes: [1, 2] add up to 3", "4 neurons"]),
+        ({"region_sizes": [1.5, 2.5]}, ["region_sizes", "[1.5, 2.5]", "whole numbers"]),
+        ({"region_sizes": ["V1", "MT"]}, ["region_sizes", "V1", "number of neurons"]),
+        ({"bin_width": "fast"}, ["bin_width", "fast", "seconds"]),
+        ({"ys": 3.0}, ["ys", "one array a trial"]),
+        ({"ys": cell(YS)[0]}, ["padded with NaN", "lengths"]),
+    ],
+)
+def test_bad_key_is_named_with_its_file(tmp_path, values, said):
+    path = tmp_path / "a.npz"
+    np.savez(path, **{"ys": BLOCK, "region_sizes": [1, 3], **values})
+    message = refused(path)
+    for words in said:
+        assert words in message
+
+
+def write_function(tmp_path, body, arguments=""):
+    path = tmp_path / "mine.py"
+    path.write_text(f"import numpy as np\n\n\ndef load({arguments}):\n    {body}\n")
+    return f"{path}:load"
+
+
+GOOD = "return np.ones((2, 3, 4)), None, [1, 3], 2"
+
+
+def test_user_function_with_options(tmp_path):
+    source = write_function(tmp_path, "return [np.ones((3, 4)), np.ones((2, 4))], [], np.array([1, 3]), np.int64(2)")
+    trials = load_user_function(source, bin_width=0.02, region_names=["V1", "MT"])
+    assert trials.lengths.tolist() == [3, 2]
+    assert trials.num_inputs == 0
+    assert trials.bin_width == 0.02
+    assert trials.region_names == ["V1", "MT"]
+
+
+@pytest.mark.parametrize("arguments", ["data_path", "path", "seed=0, data_path=None", "*, data_path"])
+def test_user_function_is_given_the_path(tmp_path, arguments):
+    name = "path" if arguments == "path" else "data_path"
+    body = f"return np.full((2, 3, 4), float({name})), None, [1, 3], 2"
+    trials = load_user_function(write_function(tmp_path, body, arguments), data_path="7")
+    assert (trials.y == 7).all()
+
+
+def test_user_function_without_a_place_for_the_path(tmp_path):
+    for arguments in ("", "bins=3"):
+        assert load_user_function(write_function(tmp_path, GOOD, arguments), data_path="7").num_trials == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "body", "said"),
+    [
+        ("", "return np.ones((2, 3, 4)), None, 2", ["returned 3 values", "ys, us, region_sizes, num_regions"]),
+        ("", "return {'ys': 1}", ["returned dict", "ys, us, region_sizes, num_regions"]),
+        ("", "pass", ["returned NoneType"]),
+        ("", "return np.ones((2, 3, 4)), None, [1, 3], 3", ["num_regions=3", "[1, 3]"]),
+        ("", "return np.ones((2, 3, 4)), None, 2, [1, 3]", ["num_regions=[1, 3]", "region_sizes=2"]),
+        ("", "return np.ones((2, 3, 4)), None, None, 1", ["region_sizes=None"]),
+        ("", "return None, None, [1, 3], 2", ["mine.py:load: ys", "None"]),
+        ("", "return np.ones((2, 3, 4)), np.ones((2, 2, 1)), [1, 3], 2", ["us: trial 0 has 2 bins"]),
+        ("", "return 1 / 0", ["mine.py, line 5", "ZeroDivisionError"]),
+        ("data_path", GOOD, ["needs the argument 'data_path'", "--data-path"]),
+        ("path, seed", GOOD, ["['path', 'seed']", "given one"]),
+    ],
+)
+def test_bad_user_function_is_named(tmp_path, arguments, body, said):
+    source = write_function(tmp_path, body, arguments)
+    with pytest.raises(DataError) as error:
+        load_user_function(source)
+    assert "mine.py" in str(error.value)
+    for words in said:
+        assert words in str(error.value)
+
+
+def test_user_file_that_cannot_be_used(tmp_path):
+    with pytest.raises(DataError, match=r"none\.py: no such file.*file\.py:function"):
+        load_user_function(f"{tmp_path}/none.py:load")
+    source = write_function(tmp_path, GOOD)
+    with pytest.raises(DataError, match=r"no function 'lod'; found \['load'\]"):
+        load_user_function(source.replace(":load", ":lod"))
+    write_function(tmp_path, "return (")
+    with pytest.raises(DataError, match=r"cannot be imported \(SyntaxError"):
+        load_user_function(source)
+
+
+def test_errors_of_ours_in_a_user_function_pass_through(tmp_path):
+    body = "from mrsds_ppl.errors import ConfigError; raise ConfigError('data.mine: found 3')"
+    with pytest.raises(ConfigError, match=r"^data\.mine: found 3$"):
+        load_user_function(write_function(tmp_path, body))

@@ -1,0 +1,234 @@
+"""The data container: padding, missing values, coordinates, and what it refuses."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mrsds_ppl.data import Trials
+from mrsds_ppl.errors import DataError
+
+LENGTHS = (3, 5, 4)
+
+
+def signals(seed=0, neurons=4):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(n, neurons)).astype(np.float32) for n in LENGTHS]
+
+
+def make_trials(ys=None, **options):
+    return Trials.from_arrays(signals() if ys is None else ys, region_sizes=[1, 3], **options)
+
+
+def test_unequal_trials_are_padded_with_nan_and_not_observed():
+    ys = signals()
+    trials = make_trials(ys)
+    assert (trials.num_trials, trials.num_bins, trials.num_neurons) == (3, 5, 4)
+    assert trials.lengths.tolist() == list(LENGTHS)
+    for i, y in enumerate(ys):
+        np.testing.assert_array_equal(trials.y[i, : len(y)], y)
+        assert np.isnan(trials.y[i, len(y) :]).all()
+        assert trials.observed[i, : len(y)].all()
+        assert not trials.observed[i, len(y) :].any()
+
+
+def test_nan_is_missing_and_zero_is_not():
+    ys = signals()
+    ys[1][2, 3] = np.nan
+    ys[0][0, 0] = 0.0
+    trials = make_trials(ys)
+    trials.validate(counts=False)
+    assert not trials.observed[1, 2, 3]
+    assert trials.observed[0, 0, 0]
+    assert trials.observed.sum() == sum(LENGTHS) * 4 - 1
+    batch = trials.batch()
+    assert batch.y[1, 2, 3] == 0.0
+    assert np.isfinite(batch.y).all()
+    np.testing.assert_array_equal(batch.observed, trials.observed)
+
+
+def test_a_list_and_an_array_of_equal_trials_are_the_same():
+    y, u = np.random.default_rng(1).normal(size=(3, 6, 4)), np.ones((3, 6, 2))
+    one, other = make_trials(y, us=u), make_trials(list(y), us=list(u))
+    assert one.dataset.identical(other.dataset)
+
+
+def test_coordinates_name_trials_seconds_regions_and_neurons():
+    trials = make_trials(bin_width=0.02, region_names=["V1", "V2"], labels=["left", "right", "left"])
+    data = trials.dataset
+    np.testing.assert_allclose(data["time"], 0.02 * np.arange(5))
+    assert data["region"].values.tolist() == ["V1", "V2", "V2", "V2"]
+    assert data["neuron"].values.tolist() == ["V1:0", "V2:0", "V2:1", "V2:2"]
+    assert trials.region_sizes == [1, 3]
+    assert trials.region_names == ["V1", "V2"]
+    assert trials.region_of_neuron.tolist() == [0, 1, 1, 1]
+    assert trials.bin_width == 0.02
+    assert trials.ids.tolist() == [0, 1, 2]
+    assert trials.labels.tolist() == ["left", "right", "left"]
+
+
+def test_one_region_unless_told():
+    trials = Trials.from_arrays(signals())
+    assert trials.region_sizes == [4]
+    assert trials.region_names == ["region0"]
+
+
+def test_without_inputs_stages_or_truth_widths_are_zero():
+    trials = make_trials()
+    assert trials.u.shape == (3, 5, 0)
+    assert trials.stage.shape == (3, 5, 0)
+    assert (trials.x, trials.z, trials.messages, trials.labels) == (None, None, None, None)
+
+
+def test_batch_has_the_types_that_a_program_takes():
+    batch = make_trials(us=[np.ones((n, 2), int) for n in LENGTHS]).batch()
+    for name in ("y", "u", "stage"):
+        assert getattr(batch, name).dtype == np.float32
+    assert batch.lengths.dtype == np.int32
+    assert batch.observed.dtype == batch.visible.dtype == bool
+    np.testing.assert_array_equal(batch.u[0, 3:], 0.0)
+
+
+def test_hidden_neurons_are_scored_but_not_visible():
+    trials = make_trials()
+    batch = trials.batch(hidden_neurons=[0, 2])
+    np.testing.assert_array_equal(batch.observed, trials.observed)
+    assert not batch.visible[..., [0, 2]].any()
+    np.testing.assert_array_equal(batch.visible[..., [1, 3]], trials.observed[..., [1, 3]])
+    assert trials.batch().visible.sum() == trials.observed.sum()
+
+
+def test_truth_of_a_simulation_is_padded_beside_the_signals():
+    x = [np.full((n, 2), n, float) for n in LENGTHS]
+    z = [np.arange(n) % 2 for n in LENGTHS]
+    messages = [np.full((n, 2, 2, 1), n, float) for n in LENGTHS]
+    trials = make_trials(x=x, z=z, messages=messages)
+    assert trials.z.tolist() == [[0, 1, 0, -1, -1], [0, 1, 0, 1, 0], [0, 1, 0, 1, -1]]
+    assert trials.z.dtype.kind == "i"
+    assert np.isnan(trials.x[0, 3:]).all()
+    np.testing.assert_array_equal(trials.x[1], 5.0)
+    assert trials.messages.shape == (3, 5, 2, 2, 1)
+    assert np.isnan(trials.messages[2, 4]).all()
+
+
+def test_stages_as_integers_and_as_one_hot_agree():
+    integers = [np.arange(n) // 2 for n in LENGTHS]
+    one_hot = [np.eye(3)[s] for s in integers]
+    one, other = make_trials(stages=integers), make_trials(stages=one_hot)
+    assert one.num_stages == 3
+    np.testing.assert_array_equal(one.stage, other.stage)
+    np.testing.assert_array_equal(one.stage.sum(-1), np.arange(5) < np.array(LENGTHS)[:, None])
+
+
+def test_select_keeps_ids_padding_and_labels():
+    trials = make_trials(labels=["a", "b", "c"], z=[np.zeros(n) for n in LENGTHS])
+    some = trials.select([2, 0])
+    assert some.ids.tolist() == [2, 0]
+    assert some.lengths.tolist() == [4, 3]
+    assert some.num_bins == trials.num_bins
+    assert some.labels.tolist() == ["c", "a"]
+    np.testing.assert_array_equal(some.y, trials.y[[2, 0]])
+    assert some.region_sizes == trials.region_sizes
+
+
+def test_limit_bins_leaves_out_longer_trials():
+    short = make_trials().limit_bins(4)
+    assert short.ids.tolist() == [0, 2]
+    assert short.num_bins == 4
+    with pytest.raises(DataError, match=r"tlim.*2 bins or fewer.*3"):
+        make_trials().limit_bins(2)
+
+
+def test_with_inputs_widens_with_zeros():
+    trials = make_trials(us=[np.ones((n, 1)) for n in LENGTHS]).with_inputs(3)
+    assert trials.num_inputs == 3
+    np.testing.assert_array_equal(trials.u[1, :, 0], 1.0)
+    np.testing.assert_array_equal(trials.u[..., 1:], 0.0)
+    assert make_trials().with_inputs(2).u.shape == (3, 5, 2)
+    with pytest.raises(DataError, match=r"data\.inputs: found 2.*3 inputs"):
+        trials.with_inputs(2)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"us": [np.ones((n, 1)) for n in (3, 6, 4)]}, ["us: trial 1", "6 bins", "has 5"]),
+        ({"us": [np.ones((n, 1)) for n in LENGTHS[:2]]}, ["us: found 2 trials", "has 3"]),
+        ({"us": [np.ones((n, n)) for n in LENGTHS]}, ["us: trial 1", "(5, 5)", "(3, 3)"]),
+        ({"us": [np.ones(n) for n in LENGTHS]}, ["us: trial 0", "(3,)", "2 axes"]),
+        ({"z": [np.ones(n + 1) for n in LENGTHS]}, ["z: trial 0", "4 bins"]),
+        ({"ys": []}, ["ys: found no trials"]),
+        ({"ys": 3.0}, ["ys", "3.0", "one array a trial"]),
+        ({"ys": [["a", "b"]]}, ["ys: trial 0", "not an array of numbers"]),
+        ({"ys": [np.ones((3, 4)), np.ones((0, 4))]}, ["ys: trial 1 has no bins"]),
+        ({"ys": [np.ones((3, 4)), np.ones((3, 5))]}, ["ys: trial 1 has 5 neurons", "trial 0 has 4"]),
+        ({"ys": [np.ones((3, 5))]}, ["region_sizes", "[1, 3] add up to 4", "5 neurons"]),
+        ({"region_names": ["V1"]}, ["region_names", "1 names for 2 regions"]),
+        ({"bin_width": 0.0}, ["bin_width", "0.0", "positive"]),
+        ({"labels": ["a"]}, ["labels: found 1", "3 trials"]),
+    ],
+)
+def test_what_does_not_fit_is_named(options, said):
+    with pytest.raises(DataError) as error:
+        make_trials(**options)
+    for words in said:
+        assert words in str(error.value)
+
+
+def spoiled(value, counts):
+    ys = [np.full((n, 4), 2.0) for n in LENGTHS]
+    ys[1][4, 2] = value
+    trials = make_trials(ys, region_names=["V1", "V2"])
+    with pytest.raises(DataError) as error:
+        trials.validate(counts)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "counts", "said"),
+    [
+        (np.inf, False, "an infinite value"),
+        (-np.inf, True, "an infinite value"),
+        (-1.0, True, "a negative count"),
+        (0.5, True, "a fractional count"),
+    ],
+)
+def test_bad_value_is_named_by_trial_bin_and_neuron(value, counts, said):
+    message = spoiled(value, counts)
+    assert said in message
+    assert "trial 1, bin 4, neuron 2 (V2:1)" in message
+
+
+def test_bad_value_of_selected_trials_keeps_the_trial_id():
+    ys = signals()
+    ys[2][1, 0] = np.inf
+    with pytest.raises(DataError, match="trial 2, bin 1, neuron 0"):
+        make_trials(ys).select([2]).validate(counts=False)
+
+
+def test_signals_may_be_negative_and_counts_may_be_missing():
+    make_trials().validate(counts=False)
+    ys = [np.full((n, 4), 3.0) for n in LENGTHS]
+    ys[0][1] = np.nan
+    make_trials(ys).validate(counts=True)
+
+
+def test_neuron_never_observed_is_named():
+    ys = signals()
+    for y in ys:
+        y[:, 3] = np.nan
+    with pytest.raises(DataError, match=r"neuron 3 \(region1:2\) is never observed"):
+        make_trials(ys).validate(counts=False)
+
+
+def test_inputs_must_be_finite():
+    us = [np.ones((n, 2)) for n in LENGTHS]
+    us[2][3, 1] = np.nan
+    with pytest.raises(DataError, match="us: trial 2, bin 3, input 1 is nan"):
+        make_trials(us=us).validate(counts=False)
+
+
+def test_data_layer_does_not_import_jax():
+    code = "import sys, mrsds_ppl.data, mrsds_ppl.data.simulate; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
