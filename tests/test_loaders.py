@@ -35,7 +35,7 @@ def cell(values):
 
 
 def write_hdf5_mat(path, **values):
-    """A v7.3 file as MATLAB writes it: a header of 512 bytes, axes reversed, cells as references, text as code points."""
+    """A v7.3 file as MATLAB writes it: a header of 512 bytes, axes reversed, cells as references, text as codes."""
     with h5py.File(path, "w", userblock_size=512) as file:
         kept = file.create_group("#refs#")
 
@@ -245,6 +245,7 @@ def test_missing_key_lists_those_found(tmp_path, key):
         ({"region_sizes": [1, 2]}, ["region_sizes: [1, 2] add up to 3", "4 neurons"]),
         ({"region_sizes": [1.5, 2.5]}, ["region_sizes", "[1.5, 2.5]", "whole numbers"]),
         ({"region_sizes": ["V1", "MT"]}, ["region_sizes", "V1", "number of neurons"]),
+        ({"region_sizes": []}, ["region_sizes: [] add up to 0", "4 neurons"]),
         ({"bin_width": "fast"}, ["bin_width", "fast", "seconds"]),
         ({"ys": 3.0}, ["ys", "one array a trial"]),
         ({"ys": cell(YS)[0]}, ["padded with NaN", "lengths"]),

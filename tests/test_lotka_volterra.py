@@ -54,12 +54,12 @@ def test_published_sizes_and_steps_are_the_defaults():
     assert trials.num_inputs == 0
     assert trials.messages is None
     trials.validate(counts=False)
-    assert 0 < trials.x.min()
+    assert trials.x.min() > 0
     assert trials.x.max() < 10
 
 
 def test_running_a_regime_forth_and_back_returns():
-    """Regime 1 backwards from where its own forward equations lead comes back to the start, to the order of the step."""
+    """Regime 1 backwards from where its own forward equations lead returns to the start, to the order of the step."""
     alpha, beta, gamma, delta = 0.9, 1.1, 0.8, 1.2
     x, y = 1.0, 1.0
     for _ in range(5000):
@@ -80,7 +80,10 @@ def test_each_trial_has_one_to_three_separate_switches():
     for s in switches:
         assert np.diff([0, *s, 40]).min() >= 4
     once = np.array([s[0] for s in switches if len(s) == 1])
-    assert stats.kstest(once, stats.randint(4, 37).cdf).pvalue > 1e-4 or once.max() - once.min() > 28
+    # A lone switch is uniform on bins 4 to 36: mean 20, standard deviation 9.5, and about 200 of them.
+    assert abs(once.mean() - 20) < 3.5
+    assert once.min() < 7
+    assert once.max() > 33
 
 
 def test_first_regime_may_be_random():

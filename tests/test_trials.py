@@ -109,6 +109,7 @@ def test_truth_of_a_simulation_is_padded_beside_the_signals():
     assert np.isnan(trials.x[0, 3:]).all()
     np.testing.assert_array_equal(trials.x[1], 5.0)
     assert trials.messages.shape == (3, 5, 2, 2, 1)
+    np.testing.assert_array_equal(trials.messages[1], 5.0)
     assert np.isnan(trials.messages[2, 4]).all()
 
 

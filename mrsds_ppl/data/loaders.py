@@ -136,7 +136,7 @@ def _trials_from(values: Mapping[str, Any], path: Path, bin_width: float) -> Tri
     for key in ("ys", "region_sizes"):
         if key not in values:
             raise DataError(f"{path}: has no key '{key}'; found {sorted(values)}. Needed are {_KEYS}.")
-    values = {k: v for k, v in values.items() if k == "ys" or not _is_empty(v)}
+    values = {k: v for k, v in values.items() if k in ("ys", "region_sizes") or not _is_empty(v)}
     per_trial: dict[str, Any] = {k: values.get(k) for k in ("ys", "us", "stages", "x", "z")}
     names, labels = values.get("region_names"), values.get("labels")
     try:

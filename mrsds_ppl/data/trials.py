@@ -33,8 +33,8 @@ class Trials:
 
     ``dataset`` is an xarray Dataset with y and observed (trial, time, neuron), u (trial, time, input), stage (trial,
     time, stage), lengths (trial), and of simulations x (trial, time, latent), z (trial, time) and messages (trial,
-    time, target, source, latent); coordinates: trial ids, time in seconds, region and name of each neuron. NaN in y is
-    missing.
+    time, target, source, latent of the target); coordinates: trial ids, time in seconds, region and name of each
+    neuron. NaN in y is missing.
     """
 
     dataset: xr.Dataset
@@ -104,7 +104,8 @@ class Trials:
         if z is not None:
             arrays["z"] = (("trial", "time"), _beside(z, "z", lengths, 1, -1.0).astype(int))
         if messages is not None:
-            axes = ("trial", "time", "target", "source", "latent")
+            # The latents of the target alone: not the axis of x, which has those of every region.
+            axes = ("trial", "time", "target", "source", "target_latent")
             arrays["messages"] = (axes, _beside(messages, "messages", lengths, 4, np.nan))
         region = np.repeat(names, sizes)
         coords = {
@@ -157,7 +158,7 @@ class Trials:
 
     @property
     def messages(self) -> np.ndarray | None:
-        """True messages (trial, time, target, source, latent) of a simulation."""
+        """True messages (trial, time, target, source, latent of the target) of a simulation, NaN in padding."""
         return self.dataset["messages"].values if "messages" in self.dataset else None
 
     @property

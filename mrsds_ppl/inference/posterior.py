@@ -43,7 +43,7 @@ class PosteriorSet:
     z_logprob: Float[np.ndarray, "trial time state"]
     y_mean: Float[np.ndarray, "trial time neuron"]
     y_next: Float[np.ndarray, "trial time neuron"]
-    messages: Float[np.ndarray, "trial time target source_input latent"]
+    messages: Float[np.ndarray, "trial time target source_input target_latent"]
     norms: Float[np.ndarray, "trial time target source_input"]
     log_likelihood: Float[np.ndarray, " trial"]
     elbo: Float[np.ndarray, " trial"]
