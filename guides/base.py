@@ -17,6 +17,7 @@ from numpyro.infer.autoguide import AutoGuide, AutoNormal
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.inference.markov import summed_out
+from mrsds_ppl.nn import draws
 from mrsds_ppl.nn.encoders import ENCODERS, EncoderOptions, Linear
 
 
@@ -84,13 +85,13 @@ class AmortizedGuide(AutoGuide):
         self.triangular, self.trainable_covariance = triangular, trainable_covariance
         self.num_latents = model.num_latents
         num_neurons = sum(model.region_sizes)
-        keys = random.split(key, 3)
+        keys = draws.split(key, 3)
         features = ENCODERS[encoder](model.region_sizes, model.num_inputs, options or EncoderOptions(), key=keys[0])
         sizes = tuple(self.head_sizes())
         self.recognition = Recognition(
             standardizer=Standardizer(jnp.zeros(num_neurons), jnp.ones(num_neurons), model.region_sizes),
             encoder=features,
-            direct=0.01 * random.normal(keys[2], (num_neurons, self.num_latents)),
+            direct=draws.normal(keys[2], (num_neurons, self.num_latents), 0.01),
             head=Linear(features.num_features, sum(sizes), key=keys[1], scale=0.1),
             sizes=sizes,
         )

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import lax
 from jaxtyping import Array, Float
@@ -25,7 +26,8 @@ class Covariance(eqx.Module):
     trainable: bool = eqx.field(static=True)
 
     def __init__(self, size: tuple[int, ...], scale: float | Array, *, triangular: bool, trainable: bool) -> None:
-        self.raw_diagonal = inverse_softplus(jnp.broadcast_to(jnp.asarray(scale, dtype=float), size))
+        raw = inverse_softplus(np.broadcast_to(np.asarray(scale, dtype=float), size))
+        self.raw_diagonal = jnp.asarray(raw, jax.dtypes.canonicalize_dtype(float))
         self.lower = jnp.zeros((*size, size[-1])) if triangular else None
         self.trainable = trainable
 
@@ -51,7 +53,7 @@ class Covariance(eqx.Module):
         return dist.MultivariateNormal(mean, scale_tril=self.cholesky)
 
 
-def inverse_softplus(scale: Array) -> Array:
+def inverse_softplus(scale: np.ndarray) -> np.ndarray:
     """raw such that softplus(raw) + 1e-4 = scale."""
-    positive = jnp.maximum(scale - _FLOOR, _FLOOR)
-    return positive + jnp.log(-jnp.expm1(-positive))
+    positive = np.maximum(scale - _FLOOR, _FLOOR)
+    return positive + np.log(-np.expm1(-positive))

@@ -20,10 +20,10 @@ from typing import Literal, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax import random
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.nn import draws
 from mrsds_ppl.nn.stacked import StackedMLP
 
 
@@ -87,7 +87,7 @@ class Dynamics(eqx.Module):
         self.num_states, self.latent_sizes = num_states, tuple(latent_sizes)
         self.num_inputs, self.options = num_inputs, options
         regions, width = len(self.latent_sizes), max(self.latent_sizes)
-        keys = random.split(key, 3)
+        keys = draws.split(key, 3)
         share = options.zcond
         additive, linear = options.communication == "additive", options.communication == "additive-linear"
         fan_in = 2 * width if options.communication == "conditional" else width

@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.nn import draws
 from mrsds_ppl.nn.activations import ACTIVATIONS
 from mrsds_ppl.nn.stacked import StackedMLP
 
@@ -66,13 +67,13 @@ class Readout(eqx.Module):
     ) -> None:
         self.region_sizes = tuple(region_sizes)
         self.latent_sizes = tuple(latent_sizes)
-        hidden_key, weight_key = random.split(key)
+        hidden_key, weight_key = draws.split(key, 2)
         self.hidden = None
         if layers:
             sizes = (max(latent_sizes), *layers)
             self.hidden = StackedMLP((len(latent_sizes),), sizes, activations, key=hidden_key)
         features = layers[-1] if layers else max(latent_sizes)
-        self.weight = random.normal(weight_key, (sum(region_sizes), features)) / np.sqrt(features)
+        self.weight = draws.normal(weight_key, (sum(region_sizes), features), 1 / np.sqrt(features))
         self.bias = jnp.zeros(sum(region_sizes))
 
     def __call__(self, x: Float[Array, "*batch latent"]) -> Float[Array, "*batch neuron"]:

@@ -2,10 +2,10 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax import random
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.nn import draws
 
 
 class Initial(eqx.Module):
@@ -26,5 +26,5 @@ class Initial(eqx.Module):
         self, num_states: int, num_latents: int, *, triangular: bool, trainable: bool, key: PRNGKeyArray
     ) -> None:
         self.state_logits = jnp.zeros(num_states)
-        self.means = 0.1 * random.normal(key, (num_states, num_latents))
+        self.means = draws.normal(key, (num_states, num_latents), 0.1)
         self.noise = Covariance((num_latents,), 1.0, triangular=triangular, trainable=trainable)

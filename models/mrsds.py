@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax import random
 from jaxtyping import Array, Num, PRNGKeyArray
 from numpyro.contrib.module import eqx_from_dict, eqx_module, eqx_to_dict, random_eqx_module
 
@@ -30,6 +29,7 @@ from mrsds_ppl.models.dynamics import Dynamics, DynamicsOptions
 from mrsds_ppl.models.emissions import EMISSIONS, Emissions, Readout
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.transitions import Transitions
+from mrsds_ppl.nn import draws
 
 # One state a trial where states are drawn; the constant of all states where they are summed.
 States = Array | np.ndarray
@@ -103,7 +103,7 @@ class MRSDS:
         self.log_normalizer = log_normalizer
         self.num_latents = sum(self.latent_sizes)
         num_features = self.num_latents * options.xz + num_inputs * options.uz + num_stages * options.sz
-        keys = random.split(key, 4)
+        keys = draws.split(key, 4)
         readout = Readout(
             self.region_sizes, self.latent_sizes, options.emission_layers, options.emission_activations, key=keys[3]
         )

@@ -7,8 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import random
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from mrsds_ppl.nn import draws
 
 
 class Transitions(eqx.Module):
@@ -29,14 +30,15 @@ class Transitions(eqx.Module):
     def __init__(
         self, num_states: int, num_features: int, *, hidden: int = 0, stay: float = 0.95, key: PRNGKeyArray
     ) -> None:
-        keys = random.split(key)
+        keys = draws.split(key, 2)
         self.hidden_weight = None
         if hidden and num_features:
-            self.hidden_weight = random.normal(keys[0], (hidden, num_features)) / np.sqrt(num_features)
+            self.hidden_weight = draws.normal(keys[0], (hidden, num_features), 1 / np.sqrt(num_features))
         width = hidden if self.hidden_weight is not None else num_features
-        self.weight = 0.01 * random.normal(keys[1], (num_states, num_states, width))
+        self.weight = draws.normal(keys[1], (num_states, num_states, width), 0.01)
         leave = (1.0 - stay) / max(num_states - 1, 1)
-        self.bias = jnp.log(jnp.where(jnp.eye(num_states, dtype=bool), stay if num_states > 1 else 1.0, leave))
+        prob = np.where(np.eye(num_states, dtype=bool), stay if num_states > 1 else 1.0, leave)
+        self.bias = jnp.asarray(np.log(prob), jax.dtypes.canonicalize_dtype(float))
 
     def logits(self, features: Float[Array, "*batch feature"]) -> Float[Array, "from *batch to"]:
         """Unnormalised log p(z_t = to | z_{t-1} = from)."""

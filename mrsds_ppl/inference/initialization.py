@@ -101,7 +101,7 @@ def _emissions(emissions: Any, found: Components, trials: Trials, latent_sizes: 
     if not counts:
         noise = emissions.noise
         start = Covariance(
-            noise.raw_diagonal.shape, jnp.sqrt(found.residual), triangular=False, trainable=noise.trainable
+            noise.raw_diagonal.shape, np.sqrt(found.residual), triangular=False, trainable=noise.trainable
         )
         emissions = eqx.tree_at(lambda e: e.noise.raw_diagonal, emissions, start.raw_diagonal.astype(jnp.float32))
     return emissions

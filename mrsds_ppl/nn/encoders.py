@@ -12,9 +12,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import random
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from mrsds_ppl.nn import draws
 from mrsds_ppl.nn.activations import ACTIVATIONS
 
 
@@ -45,7 +45,7 @@ class Linear(eqx.Module):
     bias: Float[Array, " fan_out"]
 
     def __init__(self, fan_in: int, fan_out: int, *, key: PRNGKeyArray, scale: float = 1.0) -> None:
-        self.weight = scale * random.normal(key, (fan_in, fan_out)) / np.sqrt(max(fan_in, 1))
+        self.weight = draws.normal(key, (fan_in, fan_out), scale / np.sqrt(max(fan_in, 1)))
         self.bias = jnp.zeros(fan_out)
 
     def __call__(self, x: Float[Array, "*batch fan_in"]) -> Float[Array, "*batch fan_out"]:
@@ -66,9 +66,10 @@ class RegionEmbedding(eqx.Module):
     ) -> None:
         self.region_sizes, self.layers, self.activations = tuple(region_sizes), tuple(layers), tuple(activations)
         self.weights, self.biases = [], []
+        keys = draws.split(key, len(self.layers))
         for index, block in enumerate(self._blocks()):
             fan_in = block.sum(0, keepdims=True)
-            self.weights.append(random.normal(random.fold_in(key, index), block.shape) * block / np.sqrt(fan_in))
+            self.weights.append(draws.normal(keys[index], block.shape, block / np.sqrt(fan_in)))
             self.biases.append(jnp.zeros(block.shape[1]))
 
     def __call__(self, y: Float[Array, "*batch neuron"]) -> Float[Array, "*batch feature"]:
@@ -95,12 +96,12 @@ class ConvolutionEncoder(eqx.Module):
     def __init__(
         self, region_sizes: Sequence[int], num_inputs: int, options: EncoderOptions, *, key: PRNGKeyArray
     ) -> None:
-        keys = random.split(key, 2 + 2 * len(options.dilations))
+        keys = draws.split(key, 2 + 2 * len(options.dilations))
         layers, width = options.embedding_layers, options.channels
         self.embedding = RegionEmbedding(region_sizes, layers, options.embedding_activations, keys[0])
         self.enter = Linear(layers[-1] * len(region_sizes) + num_inputs, width, key=keys[1])
         fan_in = options.kernel_size * width
-        self.filters = [random.normal(k, (fan_in, width)) * np.sqrt(2 / fan_in) for k in keys[2::2]]
+        self.filters = [draws.normal(k, (fan_in, width), np.sqrt(2 / fan_in)) for k in keys[2::2]]
         self.mixers = [Linear(width, width, key=k, scale=0.5) for k in keys[3::2]]
         self.dilations, self.num_features = tuple(options.dilations), width
 
@@ -138,14 +139,14 @@ class TransformerEncoder(eqx.Module):
     def __init__(
         self, region_sizes: Sequence[int], num_inputs: int, options: EncoderOptions, *, key: PRNGKeyArray
     ) -> None:
-        keys = random.split(key, 3)
+        keys = draws.split(key, 3)
         layers = options.embedding_layers
         self.embedding = RegionEmbedding(region_sizes, layers, options.embedding_activations, keys[0])
         width = layers[-1] * len(region_sizes) + num_inputs
-        block_keys = random.split(keys[1], options.num_transformer_blocks)
+        block_keys = draws.split(keys[1], options.num_transformer_blocks)
         self.blocks = [TransformerBlock(width, options, key=k) for k in block_keys]
         widths = [width, *options.mlp_units]
-        mlp_keys = random.split(keys[2], len(widths))
+        mlp_keys = draws.split(keys[2], len(widths))
         self.mlp = [Linear(a, b, key=k) for a, b, k in zip(widths[:-1], widths[1:], mlp_keys, strict=False)]
         self.positional, self.num_features = options.positional, widths[-1]
 
@@ -179,10 +180,10 @@ class TransformerBlock(eqx.Module):
     num_heads: int = eqx.field(static=True)
 
     def __init__(self, width: int, options: EncoderOptions, *, key: PRNGKeyArray) -> None:
-        keys = random.split(key, 6)
+        keys = draws.split(key, 6)
         inner = options.num_heads * options.head_size
         scale = 1 / np.sqrt(width)
-        self.queries, self.keys, self.values = (scale * random.normal(k, (width, inner)) for k in keys[:3])
+        self.queries, self.keys, self.values = (draws.normal(k, (width, inner), scale) for k in keys[:3])
         self.merge = Linear(inner, width, key=keys[3])
         self.widen = Linear(width, options.ff_dim, key=keys[4])
         self.narrow = Linear(options.ff_dim, width, key=keys[5])

@@ -11,9 +11,10 @@ from itertools import pairwise
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax import lax, random
+from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from mrsds_ppl.nn import draws
 from mrsds_ppl.nn.activations import ACTIVATIONS
 
 
@@ -48,16 +49,16 @@ class StackedMLP(eqx.Module):
         weight_stack = (1, *stack[1:]) if shared_weights else tuple(stack)
         self.activations = tuple(activations)
         self.weights = []
-        keys = random.split(key, 2 * (len(sizes) - 1))
+        keys = draws.split(key, 2 * (len(sizes) - 1))
         for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             gain = 2.0 if self.activations[layer] == "relu" else 1.0
             scale = (gain / max(fan_in, 1)) ** 0.5 * (output_scale if layer == len(sizes) - 2 else 1.0)
-            self.weights.append(scale * random.normal(keys[2 * layer], (*weight_stack, fan_in, fan_out)))
+            self.weights.append(draws.normal(keys[2 * layer], (*weight_stack, fan_in, fan_out), scale))
         # Hidden units of a network with one input need offsets to bend in different places.
         self.biases = None
         if bias or shared_weights:
             self.biases = [
-                (0.3 if layer < len(sizes) - 2 else 0.0) * random.normal(keys[2 * layer + 1], (*stack, fan_out))
+                draws.normal(keys[2 * layer + 1], (*stack, fan_out), 0.3 if layer < len(sizes) - 2 else 0.0)
                 for layer, fan_out in enumerate(sizes[1:])
             ]
 

@@ -60,7 +60,13 @@ def simulate_lotka_volterra(
     onsets = np.diff(z, axis=1, prepend=-1) != 0
     us = (onsets[..., None] & (z[..., None] == np.arange(2))).astype(np.float32) if cue else None
     return Trials.from_arrays(
-        ys, us, region_sizes=[neurons_per_region] * 2, region_names=["prey", "predator"], bin_width=steps_per_bin * step, x=x, z=z
+        ys,
+        us,
+        region_sizes=[neurons_per_region] * 2,
+        region_names=["prey", "predator"],
+        bin_width=steps_per_bin * step,
+        x=x,
+        z=z,
     )
 
 

@@ -1,0 +1,25 @@
+"""Initial weights, drawn on the host: compiling a random operation for every shape of a network takes seconds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+def split(key: PRNGKeyArray, count: int) -> list[PRNGKeyArray]:
+    """``count`` independent keys."""
+    words = np.random.SeedSequence(_words(key)).spawn(count)
+    return [
+        random.wrap_key_data(jnp.asarray(w.generate_state(2), jnp.uint32), impl=random.key_impl(key)) for w in words
+    ]
+
+
+def normal(key: PRNGKeyArray, shape: tuple[int, ...], scale: float | np.ndarray = 1.0) -> Float[Array, "..."]:
+    """Independent normal numbers of standard deviation ``scale``, which may vary along the last axes."""
+    numbers = scale * np.random.default_rng(_words(key)).standard_normal(shape)
+    return jnp.asarray(numbers, jax.dtypes.canonicalize_dtype(float))
+
+
+def _words(key: PRNGKeyArray) -> list[int]:
+    return [int(word) for word in np.asarray(random.key_data(key)).ravel()]
