@@ -25,7 +25,9 @@ class Covariance(eqx.Module):
     lower: Float[Array, "*stack size size"] | None
     trainable: bool = eqx.field(static=True)
 
-    def __init__(self, size: tuple[int, ...], scale: float | np.ndarray, *, triangular: bool, trainable: bool) -> None:
+    def __init__(
+        self, size: tuple[int, ...], scale: float | Array | np.ndarray, *, triangular: bool, trainable: bool
+    ) -> None:
         raw = inverse_softplus(np.broadcast_to(np.asarray(scale, dtype=float), size))
         self.raw_diagonal = jnp.asarray(raw, jax.dtypes.canonicalize_dtype(float))
         self.lower = jnp.zeros((*size, size[-1])) if triangular else None

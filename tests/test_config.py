@@ -93,7 +93,7 @@ def test_v1v2_file_names_its_loader_from_its_own_folder(tmp_path, monkeypatch):
     config = load_config(copy)
     assert config.data.data_source == f"{loader.resolve()}:load"
     assert config.model.emissions.dist == "poisson"
-    assert config.model.latent_dims == 4
+    assert config.model.latent_dims == 6
     loader.unlink()
     with pytest.raises(ConfigError, match=r"data\.data_source.*no file \.\./tests/v1v2_loader\.py"):
         load_config(copy)

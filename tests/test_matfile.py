@@ -88,9 +88,13 @@ def test_history_scores_and_sizes_are_rows(tmp_path: Path):
 
 def test_an_array_too_large_for_the_format_names_the_remedy(tmp_path: Path):
     train = arguments()["train"]
-    huge = np.broadcast_to(train.x_draws[:1], (2**22, *train.x_draws.shape[1:]))  # takes no memory
+    many = 2**22
+    huge = np.broadcast_to(train.x_draws[:1], (many, *train.x_draws.shape[1:]))  # takes no memory
+    states = np.broadcast_to(train.z_prob_draws[:1], (many, *train.z_prob_draws.shape[1:]))
+    weights = np.broadcast_to(train.log_likelihood_draws[:1], (many, *train.log_likelihood_draws.shape[1:]))
+    crowd = replace(train, x_draws=huge, z_prob_draws=states, log_likelihood_draws=weights)
     with pytest.raises(RunError, match=r"xs_train_draws of shape .* would take 3\.0 GB.*output\.draws"):
-        write_latents(tmp_path / "run.mat", **arguments(train=replace(train, x_draws=huge)))
+        write_latents(tmp_path / "run.mat", **arguments(train=crowd))
     assert list(tmp_path.iterdir()) == []
 
 
