@@ -1,7 +1,7 @@
 """Initial weights, drawn on the host: compiling a random operation for every shape of a network takes seconds.
 
-Where the key itself is being traced (networks built inside ``jit``, ``vmap`` or ``eval_shape``) JAX draws them, to other
-numbers of the same law.
+Where the key itself is being traced (networks built inside ``jit``, ``vmap`` or ``eval_shape``) JAX draws them, to
+other numbers of the same law.
 """
 
 import jax
