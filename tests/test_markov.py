@@ -1,5 +1,6 @@
 """The enumerated chain against brute force over all K^T paths, in float64: values, gradients, probabilities, draws."""
 
+import functools
 import itertools
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from jax import random
 from numpyro import handlers
 from numpyro.infer.util import log_density
+from scipy.special import logsumexp
 
 from mrsds_ppl.inference import chain as chains
 from mrsds_ppl.inference.markov import (
@@ -68,16 +70,23 @@ def make_switching(params, lengths=LENGTHS, bins=BINS, log_normalizer=chains.seq
 
 
 def log_joint_by_hand(params, inputs, x, path):
-    """log p(z, x) of one trial, by the definition of the model, bin by bin."""
-    log_prior = jax.nn.log_softmax(params["initial"])
-    total = log_prior[path[0]] + dist.Normal(params["means"][path[0]], 0.7).log_prob(x[0]).sum()
-    for t in range(1, path.shape[0]):
-        features = jnp.concatenate([x[t - 1], inputs[t]])
-        logits = jnp.einsum("i,ijk->jk", features, params["transition"])[path[t - 1]]
-        mean = params["dynamics"][path[t]].T @ jnp.tanh(x[t - 1]) + params["offset"][path[t]] + 0.5 * inputs[t]
-        noise = dist.Normal(mean, jnp.exp(params["log_scale"]))
-        total = total + jax.nn.log_softmax(logits)[path[t]] + noise.log_prob(x[t]).sum()
-    return total
+    """log p(z, x) of one trial, by the definition of the model: the first bin, then the sum over those that follow."""
+
+    def later_bin(previous_state, state, previous_x, x, u):
+        logits = jnp.concatenate([previous_x, u]) @ params["transition"][:, previous_state]
+        mean = params["dynamics"][state].T @ jnp.tanh(previous_x) + params["offset"][state] + 0.5 * u
+        log_path = jax.scipy.stats.norm.logpdf(x, mean, jnp.exp(params["log_scale"])).sum()
+        return jax.nn.log_softmax(logits)[state] + log_path
+
+    first = jax.nn.log_softmax(params["initial"])[path[0]]
+    first = first + jax.scipy.stats.norm.logpdf(x[0], params["means"][path[0]], 0.7).sum()
+    length = path.shape[0]
+    if length == 1:
+        return first
+    return first + jax.vmap(later_bin)(path[:-1], path[1:], x[: length - 1], x[1:length], inputs[1:length]).sum()
+
+
+score_paths = jax.jit(jax.vmap(log_joint_by_hand, in_axes=(None, None, None, 0)))
 
 
 def brute_force(params, inputs, x, lengths=LENGTHS):
@@ -86,9 +95,14 @@ def brute_force(params, inputs, x, lengths=LENGTHS):
     tables = []
     for trial, length in enumerate(lengths):
         paths = np.array(list(itertools.product(range(num_states), repeat=int(length))))
-        score = jax.vmap(log_joint_by_hand, in_axes=(None, None, None, 0))
-        tables.append((paths, score(params, inputs[:, trial], x[trial], jnp.asarray(paths))))
+        tables.append((paths, score_paths(params, inputs[:, trial], x[trial], paths)))
     return tables
+
+
+def path_probabilities(params, inputs, x):
+    """Per trial: all paths, their log p(z, x) and p(z | x), as numpy arrays."""
+    tables = [(paths, np.asarray(scores)) for paths, scores in brute_force(params, inputs, x)]
+    return [(paths, scores, np.exp(scores - logsumexp(scores))) for paths, scores in tables]
 
 
 def valid_density(params, x, lengths=LENGTHS, **options):
@@ -97,24 +111,33 @@ def valid_density(params, x, lengths=LENGTHS, **options):
     return switching.log_normalizer(potentials(switching, x)).sum()
 
 
+def make_path():
+    return random.normal(random.key(11), (TRIALS, BINS, LATENTS))
+
+
 @pytest.fixture(params=[2, 3])
 def case(request):
-    params = make_params(request.param)
-    return params, random.normal(random.key(11), (TRIALS, BINS, LATENTS))
+    return make_params(request.param), make_path()
 
 
-@pytest.mark.parametrize("algorithm", [chains.sequential_log_normalizer, chains.parallel_log_normalizer])
-def test_density_and_gradient_equal_brute_force(case, algorithm):
-    params, x = case
+@functools.cache
+def density_and_gradient_by_hand(num_states):
+    """sum over trials of log sum over all paths of p(z, x), and its gradient in the parameters and x."""
+    params = make_params(num_states)
     inputs = make_switching(params).inputs
 
     def by_hand(params, x):
         return sum(jax.nn.logsumexp(scores) for _, scores in brute_force(params, inputs, x))
 
-    expected, expected_grad = jax.value_and_grad(by_hand, argnums=(0, 1))(params, x)
-    found, found_grad = jax.value_and_grad(lambda p, x: valid_density(p, x, log_normalizer=algorithm), argnums=(0, 1))(
-        params, x
-    )
+    return jax.jit(jax.value_and_grad(by_hand, argnums=(0, 1)))(params, make_path())
+
+
+@pytest.mark.parametrize("algorithm", [chains.sequential_log_normalizer, chains.parallel_log_normalizer])
+def test_density_and_gradient_equal_brute_force(case, algorithm):
+    params, x = case
+    expected, expected_grad = density_and_gradient_by_hand(len(params["initial"]))
+    density = functools.partial(valid_density, log_normalizer=algorithm)
+    found, found_grad = jax.jit(jax.value_and_grad(density, argnums=(0, 1)))(params, x)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
     for a, b in zip(jax.tree.leaves(found_grad), jax.tree.leaves(expected_grad), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
@@ -123,12 +146,15 @@ def test_density_and_gradient_equal_brute_force(case, algorithm):
 def test_smoothed_pairwise_and_most_likely_equal_brute_force(case):
     params, x = case
     switching = make_switching(params)
-    chain = potentials(switching, x)
-    smoothed = chains.smooth(chain)
-    best = chains.most_likely_path(chain)
+
+    @jax.jit
+    def decode(x):
+        chain = potentials(switching, x)
+        return chains.smooth(chain), chains.most_likely_path(chain)
+
+    smoothed, best = jax.tree.map(np.asarray, decode(x))
     num_states = switching.num_states
-    for trial, (paths, scores) in enumerate(brute_force(params, switching.inputs, x)):
-        weights = np.exp(scores - jax.nn.logsumexp(scores))
+    for trial, (paths, scores, weights) in enumerate(path_probabilities(params, switching.inputs, x)):
         length = LENGTHS[trial]
         for t in range(length):
             marginal = [weights[paths[:, t] == k].sum() for k in range(num_states)]
@@ -144,12 +170,10 @@ def test_smoothed_pairwise_and_most_likely_equal_brute_force(case):
 
 
 def test_posterior_draws_have_the_law_of_the_paths():
-    params = make_params(2)
-    x = random.normal(random.key(11), (TRIALS, BINS, LATENTS))
+    params, x = make_params(2), make_path()
     switching = make_switching(params)
-    draws = np.asarray(StateLaw(switching, x).sample(random.key(3), (4000,)))
-    for trial, (paths, scores) in enumerate(brute_force(params, switching.inputs, x)):
-        expected = np.exp(scores - jax.nn.logsumexp(scores))
+    draws = np.asarray(jax.jit(lambda x, key: StateLaw(switching, x).sample(key, (4000,)))(x, random.key(3)))
+    for trial, (paths, _, expected) in enumerate(path_probabilities(params, switching.inputs, x)):
         seen = (draws[:, trial, None, : LENGTHS[trial]] == paths).all(-1).mean(0)
         assert np.abs(seen - expected).max() < 4 * np.sqrt(0.25 / 4000)
 
@@ -157,29 +181,33 @@ def test_posterior_draws_have_the_law_of_the_paths():
 def test_state_law_is_the_normalised_joint(case):
     params, x = case
     switching = make_switching(params)
-    tables = brute_force(params, switching.inputs, x)
-    path = np.stack([np.pad(paths[-1], (0, BINS - len(paths[-1])), mode="edge") for paths, _ in tables])
-    expected = [scores[-1] - jax.nn.logsumexp(scores) for _, scores in tables]
-    np.testing.assert_allclose(StateLaw(switching, x).log_prob(jnp.asarray(path)), expected, rtol=1e-9, atol=1e-12)
+    tables = path_probabilities(params, switching.inputs, x)
+    path = np.stack([np.pad(paths[-1], (0, BINS - len(paths[-1])), mode="edge") for paths, _, _ in tables])
+    expected = [scores[-1] - logsumexp(scores) for _, scores, _ in tables]
+    found = jax.jit(lambda x, path: StateLaw(switching, x).log_prob(path))(x, path)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_padding_order_and_jit_change_nothing(case):
     params, x = case
     plain = valid_density(params, x)
-    padded = jnp.concatenate([x, jnp.full((TRIALS, 4, LATENTS), 3.0)], axis=1)
-    np.testing.assert_allclose(valid_density(params, padded), plain, rtol=1e-12)
-    np.testing.assert_allclose(jax.jit(valid_density)(params, x), plain, rtol=1e-12)
+    compiled = jax.jit(valid_density)
+    padded = np.concatenate([x, np.full((TRIALS, 4, LATENTS), 3.0)], axis=1)
+    np.testing.assert_allclose(compiled(params, padded), plain, rtol=1e-12)
+    np.testing.assert_allclose(compiled(params, x), plain, rtol=1e-12)
     switching = make_switching(params)
     order = np.array([2, 0, 1])
     shuffled = switching._replace(inputs=switching.inputs[:, order], lengths=switching.lengths[order])
-    np.testing.assert_allclose(PathLaw(shuffled).log_prob(x[order]), PathLaw(switching).log_prob(x)[order], rtol=1e-12)
+    found, expected = jax.jit(lambda x: (PathLaw(shuffled).log_prob(x[order]), PathLaw(switching).log_prob(x)))(x)
+    np.testing.assert_allclose(found, expected[order], rtol=1e-12)
 
 
 def test_garbage_in_padded_bins_reaches_neither_value_nor_gradient(case):
     params, x = case
     spoiled = x.at[1, 3:].set(1e6).at[2, 1:].set(-1e6)
-    gradient = jax.grad(valid_density)(params, x)
-    for a, b in zip(jax.tree.leaves(jax.grad(valid_density)(params, spoiled)), jax.tree.leaves(gradient), strict=True):
+    gradient = jax.jit(jax.grad(valid_density))
+    leaves = (jax.tree.leaves(gradient(params, path)) for path in (spoiled, x))
+    for a, b in zip(*leaves, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10)
 
 
@@ -187,7 +215,8 @@ def test_prior_samples_have_the_law_of_the_programs():
     """The first two bins: frequencies of (z_1, z_2) against quadrature over x_1 by plain Monte Carlo."""
     params = make_params(2)
     switching = make_switching(params, lengths=np.full(TRIALS, BINS))
-    z, x = jax.vmap(lambda k: ancestral(switching, k))(random.split(random.key(0), 20000))
+    draw = jax.jit(jax.vmap(lambda k: ancestral(switching, k)))
+    z, x = (np.asarray(a) for a in draw(random.split(random.key(0), 20000)))
     prior = jax.nn.softmax(params["initial"])
     np.testing.assert_allclose((z[:, 0, 0] == 1).mean(), prior[1], atol=0.015)
     for k in range(2):
@@ -215,11 +244,18 @@ def test_program_has_the_joint_density_and_sums_to_the_marginal(case):
     trace = handlers.trace(handlers.seed(program, random.key(0))).get_trace()
     assert {"x", "z"} <= set(trace)
     assert trace["z"]["value"].shape == (TRIALS, BINS)
-    marginal, _ = log_density(summed_out(program), (), {}, {"x": x})
-    np.testing.assert_allclose(marginal, PathLaw(switching).log_prob(x).sum(), rtol=1e-12)
-    z = StateLaw(switching, x).sample(random.key(1))
-    joint, _ = log_density(program, (), {}, {"x": x, "z": z})
-    np.testing.assert_allclose(joint, marginal + StateLaw(switching, x).log_prob(z).sum(), rtol=1e-12)
+
+    @jax.jit
+    def densities(x):
+        law = StateLaw(switching, x)
+        z = law.sample(random.key(1))
+        marginal, _ = log_density(summed_out(program), (), {}, {"x": x})
+        joint, _ = log_density(program, (), {}, {"x": x, "z": z})
+        return marginal, joint, PathLaw(switching).log_prob(x).sum(), law.log_prob(z).sum()
+
+    marginal, joint, path_density, state_density = densities(x)
+    np.testing.assert_allclose(marginal, path_density, rtol=1e-12)
+    np.testing.assert_allclose(joint, marginal + state_density, rtol=1e-12)
 
 
 def test_extreme_evidence_keeps_the_sum_finite():

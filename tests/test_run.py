@@ -88,12 +88,13 @@ def test_a_run_leaves_its_files(workplace, capsys):
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_is_as_if_never_stopped(workplace):
+def test_killed_and_resumed_is_as_if_never_stopped(workplace, monkeypatch):
     """SIGKILL after a checkpoint, then --resume: the latents equal those of the run that went through."""
     write(workplace, {**TINY, "training": {**TINY["training"], "num_steps": 400}})
     command = [sys.executable, "-m", "mrsds_ppl", "fit", str(workplace / "tiny.yaml")]
     command += ["--data-path", str(workplace / "data.npz"), "--result-path", str(workplace / "out")]
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    monkeypatch.chdir(workplace)
     through = subprocess.run([*command, "--name", "through"], env=env, capture_output=True, text=True, check=False)
     assert through.returncode == 0, through.stderr
     models = workplace / "out" / "killed-models"
