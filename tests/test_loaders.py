@@ -95,13 +95,14 @@ def test_mat_7_3_of_cells(tmp_path):
 
 
 @pytest.mark.parametrize("version", ["5", "7.3"])
-def test_mat_of_arrays_with_one_input(tmp_path, version):
-    """MATLAB drops the last axis of a single input."""
-    path, values = tmp_path / "a.mat", {"ys": BLOCK, "us": BLOCK[..., 0], "region_sizes": [1, 3]}
+def test_mat_of_arrays_with_one_input_and_one_latent(tmp_path, version):
+    """MATLAB drops a last axis of one."""
+    path, values = tmp_path / "a.mat", {"ys": BLOCK, "us": BLOCK[..., 0], "x": BLOCK[..., 1], "region_sizes": [1, 3]}
     scipy.io.savemat(path, values) if version == "5" else write_hdf5_mat(path, **values)
     trials = load_recording(path)
     np.testing.assert_array_equal(trials.y, BLOCK)
     np.testing.assert_array_equal(trials.u, BLOCK[..., :1])
+    np.testing.assert_array_equal(trials.x, BLOCK[..., 1:2])
 
 
 @pytest.mark.parametrize("version", ["5", "7.3"])
@@ -241,6 +242,9 @@ def test_missing_key_lists_those_found(tmp_path, key):
         ({"lengths": [3, 5]}, ["lengths: found 2", "(3, 5, 4)"]),
         ({"lengths": [3, 6, 4]}, ["lengths: trial 1 has length 6", "1 to 5"]),
         ({"lengths": [3, 5, 0]}, ["lengths: trial 2 has length 0"]),
+        ({"lengths": [2.5, 5, 4]}, ["lengths", "2.5", "whole numbers"]),
+        ({"lengths": [np.nan, 5, 4]}, ["lengths", "nan", "whole numbers"]),
+        ({"lengths": ["a", "b", "c"]}, ["lengths", "'a'", "bins of each trial"]),
         ({"us": BLOCK[:, :4]}, ["us: trial 0 has 4 bins", "has 5"]),
         ({"region_sizes": [1, 2]}, ["region_sizes: [1, 2] add up to 3", "4 neurons"]),
         ({"region_sizes": [1.5, 2.5]}, ["region_sizes", "[1.5, 2.5]", "whole numbers"]),
@@ -324,6 +328,16 @@ def test_user_file_that_cannot_be_used(tmp_path):
     write_function(tmp_path, "return (")
     with pytest.raises(DataError, match=r"cannot be imported \(SyntaxError"):
         load_user_function(source)
+
+
+def test_user_file_may_define_dataclasses(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nimport numpy as np\n\n"
+        "@dataclass\nclass Session:\n    neurons: int = 4\n\n"
+        "def load():\n    return np.ones((2, 3, Session().neurons)), None, [1, 3], 2\n"
+    )
+    assert load_user_function(f"{path}:load").num_neurons == 4
 
 
 def test_errors_of_ours_in_a_user_function_pass_through(tmp_path):

@@ -1,6 +1,8 @@
 """The switching Lotka-Volterra simulator against a scalar loop, and the law of what it draws."""
 
 import inspect
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -142,13 +144,45 @@ def test_cue_changes_nothing_else():
     [
         ({"num_trials": 0}, "num_trials: found 0"),
         ({"neurons_per_region": -1}, "neurons_per_region: found -1"),
-        ({"num_bins": 5}, "num_bins: found 5, need at least 20"),
-        ({"observation_noise": -0.5}, "observation_noise"),
+        ({"num_bins": 5}, "num_bins: found 5, need a whole number of at least 20"),
+        ({"observation_noise": -0.5}, "observation_noise: found -0.5"),
+        ({"state_noise": float("nan")}, "state_noise: found nan"),
+        ({"step": 0.0}, "step: found 0"),
+        ({"step": -0.001}, "step: found -0.001"),
+        ({"step": 5.0}, "step: found 5.0.*diverges"),
+        ({"seed": -1}, "seed: found -1"),
     ],
 )
 def test_bad_options_are_named(options, said):
     with pytest.raises(ConfigError, match=said):
-        simulate_lotka_volterra(0, **options)
+        simulate_lotka_volterra(**{"seed": 0, **options})
+
+
+def test_wrong_types_are_named_where_annotations_are_not_enforced():
+    """As users run it, in a process of its own: a YAML value may have any type."""
+    code = """if True:
+        from mrsds_ppl.data.simulate import simulate_lotka_volterra
+        from mrsds_ppl.errors import ConfigError
+        for options in ({"num_trials": 2.5}, {"num_trials": "a"}, {"num_bins": None}, {"steps_per_bin": True},
+                        {"observation_noise": "x"}, {"cue": "yes"}, {"random_first_state": 1}):
+            try:
+                simulate_lotka_volterra(0, **options)
+            except ConfigError as error:
+                print(error)
+    """
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.splitlines()
+    starts = [
+        "num_trials: found 2.5, need a whole number",
+        "num_trials: found 'a'",
+        "num_bins: found None",
+        "steps_per_bin: found True",
+        "observation_noise: found 'x', need a number",
+        "cue: found 'yes', need true or false",
+        "random_first_state: found 1, need true or false",
+    ]
+    assert len(said) == len(starts)
+    for message, start in zip(said, starts, strict=True):
+        assert message.startswith(f"data.simulation.{start}")
 
 
 def test_simulator_is_registered():

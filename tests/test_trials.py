@@ -167,6 +167,11 @@ def test_with_inputs_widens_with_zeros():
         ({"ys": [np.ones((3, 5))]}, ["region_sizes", "[1, 3] add up to 4", "5 neurons"]),
         ({"region_names": ["V1"]}, ["region_names", "1 names for 2 regions"]),
         ({"bin_width": 0.0}, ["bin_width", "0.0", "positive"]),
+        ({"bin_width": np.inf}, ["bin_width", "inf", "positive"]),
+        ({"ys": [np.ones((3, 4)) * 1j]}, ["ys: trial 0", "complex"]),
+        ({"z": [[0, 1, 0], [0, 1, 0, np.nan, 1], [0] * 4]}, ["z: trial 1, bin 3 is nan", "whole numbers from 0"]),
+        ({"z": [[0, 0.5, 0], [0] * 5, [0] * 4]}, ["z: trial 0, bin 1 is 0.5"]),
+        ({"stages": [[0, 1, 0], [0] * 5, [0, 0, -1, 0]]}, ["stages: trial 2, bin 2 is -1.0"]),
         ({"labels": ["a"]}, ["labels: found 1", "3 trials"]),
     ],
 )
@@ -199,6 +204,10 @@ def test_bad_value_is_named_by_trial_bin_and_neuron(value, counts, said):
     message = spoiled(value, counts)
     assert said in message
     assert "trial 1, bin 4, neuron 2 (V2:1)" in message
+
+
+def test_value_too_large_for_single_precision_counts_as_infinite():
+    assert "an infinite value" in spoiled(1e39, counts=False)
 
 
 def test_bad_value_of_selected_trials_keeps_the_trial_id():

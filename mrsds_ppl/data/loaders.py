@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import sys
 import traceback
 import zipfile
 from collections.abc import Callable, Mapping
@@ -60,10 +61,12 @@ def load_user_function(source: str, data_path: str | Path | None = None, **optio
     path = Path(file)
     if not path.is_file():
         raise DataError(f"{file or source}: no such file. data.data_source needs the form file.py:function.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"_mrsds_loader_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickles look their module up by its name, one that shadows no installed package.
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -123,13 +126,17 @@ def _is_empty(value: Any) -> bool:
 
 
 def _sizes(values: Any) -> list[int]:
+    return _whole_numbers(values, "region_sizes", "the number of neurons of each region").tolist()
+
+
+def _whole_numbers(values: Any, name: str, what: str) -> np.ndarray:
     try:
-        sizes = np.ravel(values).astype(float)
+        numbers = np.ravel(values).astype(float)
     except (TypeError, ValueError) as error:
-        raise DataError(f"region_sizes: found {values!r}; need the number of neurons of each region.") from error
-    if not np.array_equal(sizes, np.round(sizes)):
-        raise DataError(f"region_sizes: found {sizes.tolist()}; need whole numbers of neurons.")
-    return sizes.astype(int).tolist()
+        raise DataError(f"{name}: found {values!r}; need {what}.") from error
+    if not (np.isfinite(numbers) & (numbers == np.round(numbers))).all():
+        raise DataError(f"{name}: found {numbers.tolist()}; need whole numbers, {what}.")
+    return numbers.astype(int)
 
 
 def _trials_from(values: Mapping[str, Any], path: Path, bin_width: float) -> Trials:
@@ -141,7 +148,7 @@ def _trials_from(values: Mapping[str, Any], path: Path, bin_width: float) -> Tri
     names, labels = values.get("region_names"), values.get("labels")
     try:
         if "lengths" in values:
-            lengths = np.ravel(values["lengths"]).astype(int)
+            lengths = _whole_numbers(values["lengths"], "lengths", "the number of bins of each trial")
             per_trial = {k: None if v is None else _cut(v, lengths, k) for k, v in per_trial.items()}
         return Trials.from_arrays(
             region_sizes=_sizes(values["region_sizes"]),
@@ -189,13 +196,14 @@ def _cells(value: Any) -> Any:
 
 
 def _without_matlab_axes(values: dict[str, Any]) -> dict[str, Any]:
-    """MATLAB drops a last axis of one, so a single input comes as (trial, time), and has no vectors, so states and
-    stages of a trial come as a row or a column."""
-    us: Any = values.get("us")
+    """MATLAB drops a last axis of one, so a single input or latent comes as (trial, time), and has no vectors, so
+    states and stages of a trial come as a row or a column."""
     ys: Any = values.get("ys")
-    arrays = isinstance(us, np.ndarray) and isinstance(ys, np.ndarray)
-    if arrays and us.ndim == 2 and us.shape == ys.shape[:2]:
-        values["us"] = us[..., None]
+    for key in ("us", "x"):
+        value: Any = values.get(key)
+        arrays = isinstance(value, np.ndarray) and isinstance(ys, np.ndarray)
+        if arrays and value.ndim == 2 and value.shape == ys.shape[:2]:
+            values[key] = value[..., None]
     for key in ("z", "stages"):
         if isinstance(values.get(key), list):
             values[key] = [np.ravel(v) if 1 in np.shape(v) else v for v in values[key]]

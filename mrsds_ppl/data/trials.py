@@ -89,7 +89,7 @@ class Trials:
         names = [f"region{r}" for r in range(len(sizes))] if region_names is None else [str(n) for n in region_names]
         if len(names) != len(sizes):
             raise DataError(f"region_names: found {len(names)} names for {len(sizes)} regions: {names}.")
-        if not bin_width > 0:
+        if not 0 < bin_width < np.inf:
             raise DataError(f"bin_width: found {bin_width}, need a positive number of seconds.")
         y = _pad(signals, np.nan, np.float32)
         arrays: dict[str, Any] = {
@@ -102,7 +102,7 @@ class Trials:
         if x is not None:
             arrays["x"] = (("trial", "time", "latent"), _beside(x, "x", lengths, 2, np.nan))
         if z is not None:
-            arrays["z"] = (("trial", "time"), _beside(z, "z", lengths, 1, -1.0).astype(int))
+            arrays["z"] = (("trial", "time"), _whole(_beside(z, "z", lengths, 1, -1.0), "z", lengths).astype(int))
         if messages is not None:
             # The latents of the target alone: not the axis of x, which has those of every region.
             axes = ("trial", "time", "target", "source", "target_latent")
@@ -296,7 +296,10 @@ def _trials(values: Any, name: str) -> list[Any]:
 
 def _matrix(values: Any, name: str, trial: int, ndim: int = 2) -> np.ndarray:
     try:
-        array = np.asarray(values, dtype=np.float32)
+        if np.iscomplexobj(values):
+            raise TypeError("complex numbers")
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which validate() names
+            array = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise DataError(f"{name}: trial {trial} is not an array of numbers ({error}).") from error
     if array.ndim != ndim:
@@ -323,9 +326,19 @@ def _one_hot(stages: Any, lengths: np.ndarray) -> np.ndarray:
         return _beside(None, "stages", lengths, 2, 0.0)
     if np.ndim(_trials(stages, "stages")[0]) == 2:
         return _beside(stages, "stages", lengths, 2, 0.0)
-    index = _beside(stages, "stages", lengths, 1, -1.0)
+    index = _whole(_beside(stages, "stages", lengths, 1, -1.0), "stages", lengths)
     found = np.unique(index[index >= 0])
     return (index[..., None] == found).astype(np.float32)
+
+
+def _whole(values: np.ndarray, name: str, lengths: np.ndarray) -> np.ndarray:
+    """The values (trial, time), if those of valid bins are whole numbers from 0."""
+    valid = np.arange(values.shape[1]) < lengths[:, None]
+    wrong = np.argwhere(valid & ~((values >= 0) & (values == np.floor(values)) & (values < np.inf)))
+    if len(wrong):
+        t, b = wrong[0]
+        raise DataError(f"{name}: trial {t}, bin {b} is {values[t, b]}; need whole numbers from 0.")
+    return values
 
 
 def _pad(arrays: list[np.ndarray], fill: float, dtype: type) -> np.ndarray:

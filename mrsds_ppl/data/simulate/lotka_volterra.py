@@ -6,6 +6,9 @@ Regime 0 has (alpha, beta, gamma, delta) = (2/3, 4/3, 1, 1); regime 1 has (0.9, 
 time. Source: Karniol-Tambour et al., ICLR 2024, section 5.
 """
 
+from numbers import Integral, Real
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -40,19 +43,30 @@ def simulate_lotka_volterra(
         cue: two inputs that are one in the bin in which their regime begins. Without, u is empty.
 
     Raises:
-        ConfigError: a size below one, too few bins for three switches, or a negative noise.
+        ConfigError: an argument of the wrong type, a size below one, too few bins for three switches, a negative noise,
+            or a step that is not positive or so long that the latents diverge.
     """
     sizes = {"num_trials": num_trials, "neurons_per_region": neurons_per_region, "steps_per_bin": steps_per_bin}
-    for name, value in sizes.items():
-        if value < 1:
-            raise ConfigError(f"data.simulation.{name}: found {value}, need at least 1.")
-    if num_bins < 20:
-        raise ConfigError(f"data.simulation.num_bins: found {num_bins}, need at least 20 to hold three switches.")
-    if min(observation_noise, state_noise) < 0:
-        raise ConfigError("data.simulation: observation_noise and state_noise are standard deviations, 0 or more.")
+    for name, size in sizes.items():
+        _check_number(name, size, Integral, 1)
+    _check_number("num_bins", num_bins, Integral, 20, " to hold three switches")
+    _check_number("observation_noise", observation_noise, Real, 0, ", a standard deviation")
+    _check_number("state_noise", state_noise, Real, 0, ", a standard deviation")
+    _check_number("step", step, Real, 0, ", a length of time")
+    for name, flag in {"random_first_state": random_first_state, "cue": cue}.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise ConfigError(f"data.simulation.{name}: found {flag!r}, need true or false.")
+    if step == 0:
+        raise ConfigError("data.simulation.step: found 0, need a positive length of time.")
+    if seed < 0:
+        raise ConfigError(f"seed: found {seed}, need 0 or more.")
     rng = np.random.default_rng(seed)
     z = _regimes(rng, num_trials, num_bins, random_first_state)
-    x = euler(z, np.ones(2), steps_per_bin, step)
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = euler(z, np.ones(2), steps_per_bin, step)
+    # The flow keeps both latents positive and bounded; a path that does not has left it.
+    if not (np.isfinite(x).all() and x.min() > 0):
+        raise ConfigError(f"data.simulation.step: found {step}, with which Euler's method diverges; shorten it.")
     x = x + rng.normal(scale=state_noise, size=x.shape)
     loadings = rng.normal(size=(2, neurons_per_region))
     signals = (x[..., None] * loadings).reshape(num_trials, num_bins, -1)
@@ -68,6 +82,13 @@ def simulate_lotka_volterra(
         x=x,
         z=z,
     )
+
+
+def _check_number(name: str, value: Any, kind: type, least: int, why: str = "") -> None:
+    number = isinstance(value, kind) and not isinstance(value, bool)
+    if not number or not least <= value < np.inf:
+        noun = "a whole number" if kind is Integral else "a number"
+        raise ConfigError(f"data.simulation.{name}: found {value!r}, need {noun} of at least {least}{why}.")
 
 
 def euler(
