@@ -270,6 +270,7 @@ def test_plain_numpyro_script_runs_with_any_guide(name):
     assert "dynamics$params" in result.params
 
 
+@pytest.mark.slow
 def test_steps_share_one_trace_and_descend():
     model, batch = make_model(num_states=2), by_hand.make_batch(LENGTHS, BINS, 5)
     traces = 0

@@ -194,6 +194,7 @@ def test_state_law_is_the_normalised_joint(case):
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_padding_order_and_jit_change_nothing(case):
     params, x = case
     plain = valid_density(params, x)

@@ -81,6 +81,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_stacked_networks_equal_a_plain_loop_in_value_and_gradient(name):
     dynamics = make_dynamics(**CASES[name])
