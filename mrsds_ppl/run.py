@@ -19,9 +19,10 @@ from mrsds_ppl.build import initial_parameters, make_guide, make_model, make_set
 from mrsds_ppl.config import RunConfig, ignored_keys, reject_unknown, resolved_yaml
 from mrsds_ppl.data.simulate import SIMULATORS
 from mrsds_ppl.data.split import Split, choose_held_out_neurons, split_trials
-from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.device import choose_device, device_line, enable_compilation_cache
+from mrsds_ppl.describe import describe, versions
+from mrsds_ppl.device import choose_device, enable_compilation_cache
 from mrsds_ppl.errors import RunError
+from mrsds_ppl.inference.checkpoints import Checkpoints
 from mrsds_ppl.inference.initialization import initialize
 from mrsds_ppl.inference.interrupts import graceful_interrupt
 from mrsds_ppl.inference.objective import make_objective
@@ -115,6 +116,8 @@ def _fit(config: RunConfig, split: Split, paths: RunPaths, resume: bool, say: Lo
             say=say,
         )
     if found.stopped:
+        if Checkpoints(paths.checkpoints).latest() is None:
+            raise KeyboardInterrupt("stopped before the first checkpoint; the same command starts it anew")
         raise KeyboardInterrupt(f"stopped at step {found.step}; the same command with --resume goes on from there")
     # Weights that have a prior enter what follows by their posterior medians.
     fitted = start.constrain(found.params)
@@ -227,41 +230,3 @@ def check(config: RunConfig) -> str:
     trials = make_trials(config)
     split = split_trials(trials, config.training.test_perc, config.training.data_seed)
     return describe(config, trials, split)
-
-
-def describe(config: RunConfig, trials: Trials, split: Split) -> str:
-    """Shapes, regions, parameters and memory of a fit, in a few lines."""
-    model = make_model(config, split.train, split.train.num_trials)
-    guide = make_guide(config, model)
-    count = sum(leaf.size for leaf in jax.tree.leaves((model.networks, guide.recognition)) if hasattr(leaf, "size"))
-    regions = ", ".join(
-        f"{name} ({size} neurons)" for name, size in zip(trials.region_names, trials.region_sizes, strict=True)
-    )
-    lengths = trials.lengths
-    missing = 1 - trials.observed.sum() / (lengths.sum() * trials.num_neurons)
-    batch = min(config.training.batch_size, split.train.num_trials)
-    megabytes = (
-        4e-6
-        * batch
-        * trials.num_bins
-        * (6 * trials.num_neurons + 12 * 32 * model.num_states * len(model.latent_sizes) ** 2)
-    )
-    return "\n".join(
-        [
-            f"trials: {split.train.num_trials} for training, {split.test.num_trials} for test; "
-            f"{lengths.min()} to {lengths.max()} bins of {trials.bin_width:g} s; {trials.num_inputs} inputs",
-            f"regions: {regions}; {missing:.1%} missing",
-            f"model: {model.num_states} states, latents {list(model.latent_sizes)}, "
-            f"{config.model.emissions.dist} emissions, {count:,} parameters",
-            f"inference: {config.inference.guide} guide, {config.inference.encoder} encoder, "
-            f"{config.training.num_steps} steps of {batch} trials, roughly {megabytes:.0f} MB a step",
-        ]
-    )
-
-
-def versions(device: Any) -> dict[str, str]:
-    """Versions of what numbers depend on."""
-    from importlib.metadata import version
-
-    names = ("jax", "jaxlib", "numpyro", "equinox", "optax", "numpy", "scipy")
-    return {"mrsds-ppl": __version__, **{n: version(n) for n in names}, "device": device_line(device)}
