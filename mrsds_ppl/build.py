@@ -31,19 +31,16 @@ def make_trials(config: RunConfig) -> Trials:
         simulator = SIMULATORS[data.data_source]
         arguments = data.simulation_arguments()
         reject_unknown("data.simulation", arguments, simulation_options(data.data_source))
-        try:
-            trials = simulator(config.training.data_seed, **arguments)
-        except TypeError as error:
-            raise ConfigError(f"data.simulation: found {arguments}; a value has the wrong type ({error})") from error
-    elif ".py:" in data.data_source:
-        names = None if data.region_names is None else list(data.region_names)
-        options = {"bin_width": data.bin_width, "region_names": names}
-        trials = load_user_function(data.data_source, data.data_path, **options)
+        trials = simulator(config.training.data_seed, **arguments)
     else:
-        trials = load_recording(data.recording(), bin_width=data.bin_width)
+        options: dict[str, Any] = {"bin_width": data.bin_width, "region_names": data.region_names}
+        if ".py:" in data.data_source:
+            trials = load_user_function(data.data_source, data.data_path, **options)
+        else:
+            trials = load_recording(data.recording(), **options)
     if data.tlim is not None:
         trials = trials.limit_bins(data.tlim)
-    if data.inputs is not None and not data.is_simulation and trials.num_inputs:
+    if data.inputs is not None and trials.num_inputs:
         trials = trials.with_inputs(data.inputs)
     trials.validate(counts=config.model.emissions.dist == "poisson")
     return trials

@@ -87,7 +87,13 @@ def ignored_keys(config: RunConfig) -> list[str]:
         unused.append("data.data_path")
     else:
         unused += ["data.num_trials", "data.uz", "data.simulation"]
-    return [path for path in unused if _is_set(config, path)]
+    # Ordinary keys of other runs: written out at their defaults by a resolved file, they say nothing.
+    elsewhere = ["data.bin_width", "data.region_names"] if config.data.is_simulation else []
+    if config.inference.guide != "mean_field":
+        elsewhere += ["inference.triangular_cov", "inference.covariance"]
+    plain = RunConfig()
+    changed = [path for path in elsewhere if _value(config, path) != _value(plain, path)]
+    return [path for path in unused if _is_set(config, path)] + changed
 
 
 def resolved_yaml(config: RunConfig, extra: Mapping[str, Any]) -> str:
@@ -107,6 +113,11 @@ def resolved_yaml(config: RunConfig, extra: Mapping[str, Any]) -> str:
     if not _is_set(config, "data.uz"):
         del values["data"]["uz"]
     return yaml.safe_dump({**values, VERSIONS: dict(extra)}, sort_keys=False, allow_unicode=True)
+
+
+def _value(config: RunConfig, path: str) -> Any:
+    section, key = path.split(".")
+    return getattr(getattr(config, section), key)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def fit(
         say(f"mrsds-ppl {__version__}: {config_path} -> {paths.folder / name}*")
         say(describe(config, trials, split))
         for key in ignored_keys(config):
-            say(f"note: {key} has no effect in this version; it is accepted because published files have it")
+            say(f"note: {key} has no effect on this run")
         write_text(paths.config, resolved_yaml(config, versions(device)))
         result = _fit(config, split, paths, resume, say)
         say(f"done in {time.perf_counter() - started:.0f} s: {paths.mat}, {paths.posterior}")

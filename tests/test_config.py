@@ -141,6 +141,14 @@ def test_ignored_keys_are_those_the_file_set(tmp_path):
     assert ignored_keys(RunConfig()) == []
 
 
+def test_keys_of_other_guides_and_sources_are_named(tmp_path):
+    text = "{data: {bin_width: 0.1}, inference: {triangular_cov: true, covariance: per_bin}}"
+    found = set(ignored_keys(load_config(write(tmp_path, text))))
+    assert found == {"data.bin_width", "inference.triangular_cov", "inference.covariance"}
+    other = {"inference.guide": "mean_field", "data.data_source": "mydata"}
+    assert ignored_keys(load_config(write(tmp_path, text), other)) == []
+
+
 def test_ignored_keys_exist():
     assert set(IGNORED_KEYS) <= set(known_paths(RunConfig))
 

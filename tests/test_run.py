@@ -205,6 +205,12 @@ def test_gpu_that_is_not_there_is_a_warning(workplace, capsys):
     assert "warning: GPU 7" in capsys.readouterr().out
 
 
+def test_regions_of_a_recording_take_the_names_of_the_configuration(workplace, capsys):
+    write(workplace, {**TINY, "data": {"data_source": "mydata", "region_names": ["M1", "PMd"]}})
+    assert cli.main(["check", str(workplace / "tiny.yaml"), str(workplace / "data.npz")]) == 0
+    assert "M1 (4 neurons), PMd (4 neurons)" in capsys.readouterr().out
+
+
 def test_check_says_what_would_be_fitted(workplace, capsys):
     assert cli.main(["check", str(workplace / "tiny.yaml"), str(workplace / "data.npz")]) == 0
     said = capsys.readouterr().out

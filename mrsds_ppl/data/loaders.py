@@ -5,7 +5,7 @@ import inspect
 import sys
 import traceback
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from mrsds_ppl.errors import DataError, MrsdsError
 _KEYS = "ys (trial, time, neuron), us (trial, time, input), region_sizes"
 
 
-def load_recording(path: str | Path, *, bin_width: float = 1.0) -> Trials:
+def load_recording(path: str | Path, *, bin_width: float = 1.0, region_names: Sequence[str] | None = None) -> Trials:
     """Trials from a file with the keys ``ys``, ``us``, ``region_sizes``.
 
     Optional keys: ``region_names``, ``bin_width`` (seconds), ``stages``, ``x``, ``z``, ``labels``, and ``lengths``
@@ -27,6 +27,7 @@ def load_recording(path: str | Path, *, bin_width: float = 1.0) -> Trials:
     Args:
         path: ``.mat`` (v5 and v7.3), ``.npz``, ``.nc``, ``.zarr`` or ``.nwb``.
         bin_width: seconds, where the file does not say.
+        region_names: names that win over those of the file.
 
     Raises:
         DataError: the file is missing, truncated, of another kind, or lacks a key.
@@ -46,6 +47,8 @@ def load_recording(path: str | Path, *, bin_width: float = 1.0) -> Trials:
             f"{path}: cannot be read as a {path.suffix} file ({type(error).__name__}: {error}). "
             "It may be truncated or of another format; write it anew."
         ) from error
+    if region_names is not None:
+        values["region_names"] = np.array(list(region_names))
     return _trials_from(values, path, bin_width)
 
 
