@@ -5,13 +5,34 @@ The command line reads this file for its help, so it imports nothing that takes 
 
 from collections.abc import Iterable
 
-SIMULATORS = ("lotka-volterra",)
-PUBLISHED_SIMULATORS = {"lv-multiswitch2": "lotka-volterra"}
+SIMULATORS = ("lotka-volterra", "oscillators", "double-well", "three-rnns")
+PUBLISHED_SIMULATORS = {
+    "lv-multiswitch2": "lotka-volterra",
+    "double-well-2smoothnew": "double-well",
+    "double-well-2smoothnew2b": "double-well",
+}
 RECORDING = "mydata"
 
-GUIDE_NAMES = ("gaussian_markov", "mean_field")
+GUIDE_NAMES = (
+    "gaussian_markov",
+    "mean_field",
+    "structured",
+    "switching_structured",
+    "auto_normal",
+    "auto_lowrank",
+    "auto_delta",
+)
+ROLLOUT_GUIDES = ("structured", "switching_structured")
+PATH_GUIDES = ("auto_normal", "auto_lowrank", "auto_delta")  # without an encoder
+# Those that read inference.triangular_cov.
+TRIANGULAR_GUIDES = ("mean_field", *ROLLOUT_GUIDES)
 # What the published program calls its inference types (its option -mtype).
 PUBLISHED_GUIDES = {"mrsds": "mean_field", "svae": "structured", "s-svae": "switching_structured"}
+
+
+def is_own_guide(name: str) -> bool:
+    """Whether the name of a guide is a user's ``path/to/file.py:ClassName``."""
+    return ".py:" in name
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:

@@ -7,11 +7,11 @@ time. Source: Karniol-Tambour et al., ICLR 2024, section 5.
 """
 
 from numbers import Integral, Real
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from mrsds_ppl.data.simulate.checks import check_flag, check_number, check_seed
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import ConfigError
 
@@ -48,18 +48,16 @@ def simulate_lotka_volterra(
     """
     sizes = {"num_trials": num_trials, "neurons_per_region": neurons_per_region, "steps_per_bin": steps_per_bin}
     for name, size in sizes.items():
-        _check_number(name, size, Integral, 1)
-    _check_number("num_bins", num_bins, Integral, 20, " to hold three switches")
-    _check_number("observation_noise", observation_noise, Real, 0, ", a standard deviation")
-    _check_number("state_noise", state_noise, Real, 0, ", a standard deviation")
-    _check_number("step", step, Real, 0, ", a length of time")
+        check_number(name, size, Integral, 1)
+    check_number("num_bins", num_bins, Integral, 20, " to hold three switches")
+    check_number("observation_noise", observation_noise, Real, 0, ", a standard deviation")
+    check_number("state_noise", state_noise, Real, 0, ", a standard deviation")
+    check_number("step", step, Real, 0, ", a length of time")
     for name, flag in {"random_first_state": random_first_state, "cue": cue}.items():
-        if not isinstance(flag, bool | np.bool_):
-            raise ConfigError(f"data.simulation.{name}: found {flag!r}, need true or false.")
+        check_flag(name, flag)
     if step == 0:
         raise ConfigError("data.simulation.step: found 0, need a positive length of time.")
-    if seed < 0:
-        raise ConfigError(f"seed: found {seed}, need 0 or more.")
+    check_seed(seed)
     rng = np.random.default_rng(seed)
     z = _regimes(rng, num_trials, num_bins, random_first_state)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -82,13 +80,6 @@ def simulate_lotka_volterra(
         x=x,
         z=z,
     )
-
-
-def _check_number(name: str, value: Any, kind: type, least: int, why: str = "") -> None:
-    number = isinstance(value, kind) and not isinstance(value, bool)
-    if not number or not least <= value < np.inf:
-        noun = "a whole number" if kind is Integral else "a number"
-        raise ConfigError(f"data.simulation.{name}: found {value!r}, need {noun} of at least {least}{why}.")
 
 
 def euler(

@@ -1,0 +1,190 @@
+"""Switching limit-cycle oscillators: the hard case. R regions of two latents, K states without any cue.
+
+    x_t^r = m_k^{rr}(x_{t-1}^r) + sum_{s != r} G_k[r, s] c tanh(B_rs x_{t-1}^s) + noise,      k = z_t
+    m_k^{rr}(x) = Rot(w_k + v_r) x (1 + a) / (1 + a |x|^2 / rho_k^2)
+
+In state k region r turns by w_k + v_r radians a bin on a circle of radius rho_k, and the messages of the graph G_k are
+on. z is a sticky Markov chain that depends on nothing else, so states differ in their dynamics alone.
+"""
+
+from itertools import product
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from mrsds_ppl.data.simulate.checks import check_number, check_seed
+from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.errors import ConfigError
+
+_TURN, _TURN_GAP = 0.2, 0.3  # radians a bin of the slowest state, and from state to state
+_PULL = 0.25  # a: how fast the radius returns to the limit cycle
+_EMISSIONS = ("poisson", "gaussian")
+
+
+class OscillatorParameters(NamedTuple):
+    """The true dynamics: turn and radius of each state, graph of messages (state, target, source), their maps."""
+
+    turn: Float[np.ndarray, "state region"]
+    radius: Float[np.ndarray, " state"]
+    graph: Bool[np.ndarray, "state target source"]
+    maps: Float[np.ndarray, "target source 2 2"]
+    strength: float
+
+
+def simulate_oscillators(
+    seed: int,
+    num_trials: int = 240,
+    min_bins: int = 80,
+    num_bins: int = 120,
+    num_regions: int = 3,
+    num_states: int = 3,
+    neurons_per_region: int = 40,
+    emission: str = "poisson",
+    mean_count: float = 0.8,
+    loading: float = 0.37,
+    observation_noise: float = 1.0,
+    state_noise: float = 0.05,
+    message_strength: float = 0.2,
+    stay: float = 0.95,
+) -> Trials:
+    """Trials of unequal length with the true latents, states and messages.
+
+    Args:
+        seed: seed of every draw.
+        num_trials: number of trials.
+        min_bins, num_bins: shortest and longest length of a trial, whose length is uniform between them.
+        num_regions, num_states, neurons_per_region: R, K and neurons.
+        emission: ``poisson`` counts with a softplus rate, or ``gaussian``.
+        mean_count: expected count of a neuron and bin.
+        loading: standard deviation of the loadings.
+        observation_noise: standard deviation of Gaussian signals.
+        state_noise: standard deviation of the noise of each latent and bin.
+        message_strength: c, the largest size of each component of a message.
+        stay: probability of keeping the state from bin to bin.
+
+    Raises:
+        ConfigError: an argument that is out of its range (it is named).
+    """
+    for name, size in (("num_trials", num_trials), ("neurons_per_region", neurons_per_region)):
+        check_number(name, size, Integral, 1)
+    check_number("num_regions", num_regions, Integral, 1)
+    check_number("num_states", num_states, Integral, 1, most=8)
+    check_number("num_bins", num_bins, Integral, 2)
+    check_number("min_bins", min_bins, Integral, 2, most=num_bins)
+    check_number("mean_count", mean_count, Real, 1e-3, most=1e3)
+    check_number("stay", stay, Real, 0, ", a probability", most=1)
+    check_number("message_strength", message_strength, Real, 0)
+    for name, deviation in (
+        ("loading", loading),
+        ("observation_noise", observation_noise),
+        ("state_noise", state_noise),
+    ):
+        check_number(name, deviation, Real, 0, ", a standard deviation")
+    if emission not in _EMISSIONS:
+        raise ConfigError(f"data.simulation.emission: found {emission!r}; allowed: {', '.join(_EMISSIONS)}.")
+    check_seed(seed)
+    rng = np.random.default_rng(seed)
+    true = draw_parameters(rng, num_states, num_regions, message_strength)
+    z = _states(rng, num_trials, num_bins, num_states, stay)
+    x, messages = _paths(rng, true, z, state_noise)
+    lengths = rng.integers(min_bins, num_bins + 1, size=num_trials)
+    loadings = rng.normal(scale=loading, size=(num_regions, neurons_per_region, 2))
+    drive = np.einsum("btrd,rnd->btrn", x.reshape(num_trials, num_bins, num_regions, 2), loadings)
+    drive = drive.reshape(num_trials, num_bins, -1)
+    if emission == "poisson":
+        ys = rng.poisson(np.logaddexp(0.0, drive + _bias(drive, mean_count))).astype(float)
+    else:
+        ys = drive + rng.normal(scale=observation_noise, size=drive.shape)
+    cut = [slice(0, n) for n in lengths]
+    return Trials.from_arrays(
+        [y[c] for y, c in zip(ys, cut, strict=True)],
+        region_sizes=[neurons_per_region] * num_regions,
+        bin_width=0.05,
+        x=[v[c] for v, c in zip(x, cut, strict=True)],
+        z=[v[c] for v, c in zip(z, cut, strict=True)],
+        messages=[m[c] for m, c in zip(messages, cut, strict=True)],
+    )
+
+
+def draw_parameters(
+    rng: np.random.Generator, num_states: int, num_regions: int, strength: float
+) -> OscillatorParameters:
+    """States that differ in turn, radius and graph: each has a graph of its own, evenly drawn."""
+    states = np.arange(num_states)
+    turn = _TURN + _TURN_GAP * states[:, None] + rng.uniform(-0.03, 0.03, size=(num_states, num_regions))
+    radius = 1.0 + 0.15 * (states - (num_states - 1) / 2) / max(num_states - 1, 1) * 2
+    angles = rng.uniform(0, 2 * np.pi, size=(num_regions, num_regions))
+    maps = 1.5 * _rotation(angles)
+    return OscillatorParameters(turn, radius, _graphs(rng, num_states, num_regions), maps, strength)
+
+
+def _graphs(rng: np.random.Generator, num_states: int, num_regions: int) -> Bool[np.ndarray, "state target source"]:
+    """Graphs with half of the directed messages each, all different where there are enough of them."""
+    edges = [(r, s) for r, s in product(range(num_regions), repeat=2) if r != s]
+    graph = np.zeros((num_states, num_regions, num_regions), bool)
+    seen: set[tuple[int, ...]] = set()
+    for state in range(num_states):
+        for _ in range(100):
+            chosen = tuple(sorted(rng.permutation(len(edges))[: (len(edges) + 1) // 2]))
+            if chosen not in seen:
+                break
+        seen.add(chosen)
+        for edge in chosen:
+            graph[state][edges[edge]] = True
+    return graph
+
+
+def _states(
+    rng: np.random.Generator, num_trials: int, num_bins: int, num_states: int, stay: float
+) -> Int[np.ndarray, "trial bin"]:
+    z = np.zeros((num_trials, num_bins), int)
+    z[:, 0] = rng.integers(0, num_states, size=num_trials)
+    for t in range(1, num_bins):
+        leave = rng.random(num_trials) > stay
+        jump = rng.integers(1, max(num_states, 2), size=num_trials) % num_states
+        z[:, t] = np.where(leave, (z[:, t - 1] + jump) % num_states, z[:, t - 1])
+    return z
+
+
+def sent_messages(
+    true: OscillatorParameters, z: Int[np.ndarray, " trial"], x: Float[np.ndarray, "trial region 2"]
+) -> Float[np.ndarray, "trial target source 2"]:
+    """Messages from x of one bin to the next bin in state z; on the diagonal the change that a region makes itself."""
+    turned = np.einsum("brij,brj->bri", _rotation(true.turn[z]), x)
+    radius = true.radius[z][:, None, None]
+    local = turned * (1 + _PULL) / (1 + _PULL * (x**2).sum(-1, keepdims=True) / radius**2)
+    sent = true.strength * np.tanh(np.einsum("rsij,bsj->brsi", true.maps, x)) * true.graph[z][..., None]
+    regions = np.arange(x.shape[1])
+    sent[:, regions, regions] = local - x
+    return sent
+
+
+def _paths(
+    rng: np.random.Generator, true: OscillatorParameters, z: Int[np.ndarray, "trial bin"], noise: float
+) -> tuple[Float[np.ndarray, "trial bin latent"], Float[np.ndarray, "trial bin target source 2"]]:
+    (num_trials, num_bins), num_regions = z.shape, true.turn.shape[1]
+    angles = rng.uniform(0, 2 * np.pi, size=(num_trials, num_regions))
+    x = np.zeros((num_trials, num_bins, num_regions, 2))
+    x[:, 0] = true.radius[z[:, 0]][:, None, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    messages = np.zeros((num_trials, num_bins, num_regions, num_regions, 2))
+    for t in range(1, num_bins):
+        messages[:, t] = sent_messages(true, z[:, t], x[:, t - 1])
+        x[:, t] = x[:, t - 1] + messages[:, t].sum(2) + rng.normal(scale=noise, size=x[:, t].shape)
+    return x.reshape(num_trials, num_bins, -1), messages
+
+
+def _bias(drive: Float[np.ndarray, "trial bin neuron"], mean_count: float) -> Float[np.ndarray, " neuron"]:
+    """Offsets that give every neuron the mean count, by bisection: the mean rate rises with the offset."""
+    low, high = np.full(drive.shape[-1], -100.0), np.full(drive.shape[-1], 1.0 + mean_count + np.abs(drive).max())
+    for _ in range(40):
+        middle = (low + high) / 2
+        above = np.logaddexp(0.0, drive + middle).mean((0, 1)) > mean_count
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return (low + high) / 2
+
+
+def _rotation(angle: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch 2 2"]:
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.stack([np.stack([cos, -sin], axis=-1), np.stack([sin, cos], axis=-1)], axis=-2)
