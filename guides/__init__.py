@@ -1,9 +1,38 @@
 """Guides: one inference type a file, swapped by name. All are NumPyro guides of the program ``models.MRSDS``."""
 
+from numpyro.infer.autoguide import AutoGuide
+
+from mrsds_ppl.guides.auto import AutoPathDelta, AutoPathLowRank, AutoPathNormal, PathGuide, for_new_trials
 from mrsds_ppl.guides.base import AmortizedGuide
 from mrsds_ppl.guides.gaussian_markov import GaussianChain, GaussianMarkov
 from mrsds_ppl.guides.mean_field import MeanField
+from mrsds_ppl.guides.rollout import Rollout
+from mrsds_ppl.guides.structured import Structured
+from mrsds_ppl.guides.switching_structured import SwitchingStructured, state_kl
 
-GUIDES = {"gaussian_markov": GaussianMarkov, "mean_field": MeanField}
+GUIDES: dict[str, type[AutoGuide]] = {
+    "gaussian_markov": GaussianMarkov,
+    "mean_field": MeanField,
+    "structured": Structured,
+    "switching_structured": SwitchingStructured,
+    "auto_normal": AutoPathNormal,
+    "auto_lowrank": AutoPathLowRank,
+    "auto_delta": AutoPathDelta,
+}
 
-__all__ = ["GUIDES", "AmortizedGuide", "GaussianChain", "GaussianMarkov", "MeanField"]
+__all__ = [
+    "GUIDES",
+    "AmortizedGuide",
+    "AutoPathDelta",
+    "AutoPathLowRank",
+    "AutoPathNormal",
+    "GaussianChain",
+    "GaussianMarkov",
+    "MeanField",
+    "PathGuide",
+    "Rollout",
+    "Structured",
+    "SwitchingStructured",
+    "for_new_trials",
+    "state_kl",
+]

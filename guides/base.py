@@ -1,6 +1,6 @@
 """What all amortised guides share: standardised signals, an encoder, and the sites ``x`` and the global weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -17,6 +17,7 @@ from numpyro.infer.autoguide import AutoGuide, AutoNormal
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.inference.markov import summed_out
+from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.nn import draws
 from mrsds_ppl.nn.encoders import ENCODERS, EncoderOptions, Linear
 
@@ -104,26 +105,44 @@ class AmortizedGuide(AutoGuide):
         """Widths of the heads; the first is the posterior mean's."""
         raise NotImplementedError
 
-    def law(self, outputs: list[Array], batch: Batch) -> dist.Distribution:
-        """q(x) of a batch from the heads' outputs: batch (trial,), event (bin, latent); standard normal in padding."""
+    def law(self, outputs: list[Array], batch: Batch, networks: Callable[[], Networks]) -> dist.Distribution:
+        """q(x) of a batch: batch (trial,), event (bin, latent); standard normal in padding.
+
+        Args:
+            outputs: the heads' outputs.
+            batch: the trials.
+            networks: gives the program's networks to guides that read its dynamics.
+        """
         raise NotImplementedError
 
     def __call__(self, batch: Batch) -> dict[str, Array]:
         batch = jax.tree.map(jnp.asarray, batch)
         others = {} if self.global_guide is None else self.global_guide(batch)
-        recognition = eqx_module("recognition", self.recognition)
+        law = self._law(batch, others)
         with self.model.trials_plate(batch):
-            x = numpyro.sample("x", self.law(recognition(batch), batch))
+            x = numpyro.sample("x", law)
         return {"x": x, **others}
+
+    def _law(self, batch: Batch, weights: dict[str, Any]) -> dist.Distribution:
+        """q(x); ``weights`` are those of the program that have a prior, if any."""
+
+        def networks() -> Networks:
+            # Parameters of the program are declared here too; draws of weights are the global guide's.
+            with handlers.block(hide_fn=lambda site: site["type"] == "sample"), handlers.substitute(data=weights):
+                return self.model.declare()
+
+        return self.law(eqx_module("recognition", self.recognition)(batch), batch, networks)
 
     def path_law(self, params: dict[str, Any], batch: Batch) -> dist.Distribution:
         """q(x | y, u) of a batch under fitted parameters."""
         batch = jax.tree.map(jnp.asarray, batch)
         found = {}
 
+        # Weights that have a prior and are not among the parameters are at their posterior medians.
+        others = {} if self.global_guide is None else self.global_guide.median(params)
+
         def program() -> None:
-            recognition = eqx_module("recognition", self.recognition)
-            found["law"] = self.law(recognition(batch), batch)
+            found["law"] = self._law(batch, {**others, **params})
 
         handlers.trace(handlers.substitute(program, data=params)).get_trace()
         return found["law"]

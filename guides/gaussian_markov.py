@@ -6,7 +6,7 @@ It has the exact temporal covariance of a linear-Gaussian posterior, at O(T D^2)
 since the draw knows its own eps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from numpyro.distributions import constraints
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.guides.base import AmortizedGuide, lower_triangle, padding, positive
+from mrsds_ppl.models.mrsds import Networks
 
 
 class GaussianMarkov(AmortizedGuide):
@@ -30,7 +31,7 @@ class GaussianMarkov(AmortizedGuide):
         latents = self.model.num_latents
         return (latents, latents, latents**2, latents * (latents - 1) // 2)
 
-    def law(self, outputs: list[Array], batch: Batch) -> dist.Distribution:
+    def law(self, outputs: list[Array], batch: Batch, networks: Callable[[], Networks]) -> dist.Distribution:
         latents, pad = self.num_latents, padding(batch)
         mean, raw_scale, gains, lower = outputs
         scale = jnp.where(pad, 1.0, positive(raw_scale))

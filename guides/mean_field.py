@@ -4,7 +4,7 @@ Fast and simple, but it leaves out the temporal covariance of x; the fitted Q sw
 apart. Prefer :class:`mrsds_ppl.guides.GaussianMarkov` unless you compare with published runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.guides.base import AmortizedGuide, lower_triangle, padding, positive
+from mrsds_ppl.models.mrsds import Networks
 
 
 class MeanField(AmortizedGuide):
@@ -37,7 +38,7 @@ class MeanField(AmortizedGuide):
             return (latents,)
         return (latents, latents) + ((latents * (latents - 1) // 2,) if self._triangular else ())
 
-    def law(self, outputs: list[Array], batch: Batch) -> dist.Distribution:
+    def law(self, outputs: list[Array], batch: Batch, networks: Callable[[], Networks]) -> dist.Distribution:
         latents, pad = self.num_latents, padding(batch)
         scale, lower = self._covariance(outputs, batch)
         if not self.trainable_covariance:

@@ -7,6 +7,7 @@ import jax
 import numpyro
 from jax import random
 from numpyro.distributions import biject_to
+from numpyro.infer.autoguide import AutoGuide
 
 from mrsds_ppl.config import RunConfig, reject_unknown
 from mrsds_ppl.data.loaders import load_recording, load_user_function
@@ -17,7 +18,9 @@ from mrsds_ppl.guides import GUIDES, AmortizedGuide
 from mrsds_ppl.inference.markov import summed_out
 from mrsds_ppl.inference.training import TrainingSettings
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
+from mrsds_ppl.names import ROLLOUT_GUIDES, TRIANGULAR_GUIDES
 from mrsds_ppl.nn.encoders import EncoderOptions
+from mrsds_ppl.user_guide import check_sites, make_of, user_guide
 
 
 def make_trials(config: RunConfig) -> Trials:
@@ -105,8 +108,14 @@ def make_model(config: RunConfig, trials: Trials, num_trials: int) -> MRSDS:
     )
 
 
-def make_guide(config: RunConfig, model: MRSDS) -> AmortizedGuide:
-    """The guide that the configuration names, with its encoder."""
+def make_guide(config: RunConfig, model: MRSDS) -> AutoGuide:
+    """The guide that the configuration names, with its encoder; a user's own from ``file.py:ClassName``.
+
+    A user's class is given those of ``key``, ``encoder``, ``options`` and ``trainable_covariance`` that it takes.
+
+    Raises:
+        ConfigError: the guide cannot be loaded or made, or is none.
+    """
     inference = config.inference
     options = EncoderOptions(
         embedding_layers=inference.embedding.layers,
@@ -121,8 +130,14 @@ def make_guide(config: RunConfig, model: MRSDS) -> AmortizedGuide:
         "trainable_covariance": inference.trainable_cov,
     }
     if inference.guide == "mean_field":
-        arguments |= {"triangular": inference.triangular_cov, "per_bin": inference.covariance == "per_bin"}
-    return GUIDES[inference.guide](model, **arguments)
+        arguments["per_bin"] = inference.covariance == "per_bin"
+    if inference.guide in TRIANGULAR_GUIDES:
+        arguments["triangular"] = inference.triangular_cov
+    if inference.guide in ROLLOUT_GUIDES:
+        arguments["psi_add"] = inference.psi_add
+    if inference.guide in GUIDES:
+        return make_of(GUIDES[inference.guide], model, arguments)
+    return user_guide(inference.guide, model, arguments)
 
 
 def make_settings(config: RunConfig, trials: Trials) -> TrainingSettings:
@@ -149,14 +164,20 @@ class Start(NamedTuple):
     constrain: Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def initial_parameters(key: jax.Array, model: MRSDS, guide: AmortizedGuide, batch: Batch) -> Start:
+def initial_parameters(key: jax.Array, model: MRSDS, guide: Any, batch: Batch) -> Start:
     """Parameters of program and guide before training.
 
     Args:
         key: random key.
         model, guide: program and guide.
-        batch: any trials; they give the sites their shapes.
+        batch: any trials; they give the sites their shapes. For guides that ``needs_every_trial`` says it of, all of
+            the training trials.
+
+    Raises:
+        ConfigError: a site of a user's guide does not match the program.
     """
+    if type(guide) not in GUIDES.values():
+        check_sites(key, model, guide, batch)
     constraints: dict[str, Any] = {}
 
     def collect(key: jax.Array) -> dict[str, Any]:
@@ -171,7 +192,14 @@ def initial_parameters(key: jax.Array, model: MRSDS, guide: AmortizedGuide, batc
 
     # Compiled, what the sites do beside giving their parameters is never run. NumPyro's own guides keep values of
     # their first call, which must not be a compiler's.
-    values = collect(key) if guide.global_guide is not None else jax.jit(collect)(key)
+    values = collect(key) if needs_every_trial(guide) else jax.jit(collect)(key)
     transforms = {name: biject_to(constraint) for name, constraint in constraints.items()}
     params = {name: transforms[name].inv(v) if name in transforms else v for name, v in values.items()}
     return Start(params, lambda p: {n: transforms[n](v) if n in transforms else v for n, v in p.items()})
+
+
+def needs_every_trial(guide: Any) -> bool:
+    """Whether a guide keeps values of the trials that it is first called with, which then are all training trials."""
+    if isinstance(guide, AmortizedGuide):
+        return guide.global_guide is not None
+    return bool(getattr(guide, "needs_every_trial", True))

@@ -15,7 +15,7 @@ from mrsds_ppl.config_errors import explain, reject_unknown
 from mrsds_ppl.config_model import InferenceConfig, ModelConfig
 from mrsds_ppl.config_sections import IGNORED_KEYS, DataConfig, OutputConfig, Section, TrainingConfig
 from mrsds_ppl.errors import ConfigError
-from mrsds_ppl.names import GUIDE_NAMES, SIMULATORS
+from mrsds_ppl.names import GUIDE_NAMES, PATH_GUIDES, ROLLOUT_GUIDES, SIMULATORS, TRIANGULAR_GUIDES, is_own_guide
 
 __all__ = [
     "GUIDE_NAMES",
@@ -60,6 +60,9 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     data = values.get("data")
     if isinstance(data, dict):
         values["data"] = _locate_files(data, path.parent)
+    inference = values.get("inference")
+    if isinstance(inference, dict):
+        values["inference"] = _locate_guide(inference, path.parent)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
@@ -89,11 +92,22 @@ def ignored_keys(config: RunConfig) -> list[str]:
         unused += ["data.num_trials", "data.uz", "data.simulation"]
     # Ordinary keys of other runs: written out at their defaults by a resolved file, they say nothing.
     elsewhere = ["data.bin_width", "data.region_names"] if config.data.is_simulation else []
-    if config.inference.guide != "mean_field":
-        elsewhere += ["inference.triangular_cov", "inference.covariance"]
+    elsewhere += [f"inference.{key}" for key in _unread_by(config.inference.guide)]
     plain = RunConfig()
     changed = [path for path in elsewhere if _value(config, path) != _value(plain, path)]
     return [path for path in unused if _is_set(config, path)] + changed
+
+
+def _unread_by(guide: str) -> list[str]:
+    """Keys of ``inference`` that a guide does not read; those of a user's own guide are unknown."""
+    if is_own_guide(guide):
+        return ["triangular_cov", "covariance", "psi_add"]
+    unread = [] if guide in TRIANGULAR_GUIDES else ["triangular_cov"]
+    unread += [] if guide == "mean_field" else ["covariance"]
+    unread += [] if guide in ROLLOUT_GUIDES else ["psi_add"]
+    if guide in PATH_GUIDES:
+        unread += ["encoder", "embedding", "transformer_params", "convolution_params", "trainable_cov"]
+    return unread
 
 
 def resolved_yaml(config: RunConfig, extra: Mapping[str, Any]) -> str:
@@ -172,6 +186,19 @@ def _locate_files(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(path, str):
         located["data_path"] = str(_find(path, folder) or path)
     return located
+
+
+def _locate_guide(inference: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The section with the file of a user's own guide made absolute."""
+    guide = inference.get("guide")
+    if not isinstance(guide, str) or not is_own_guide(guide):
+        return inference
+    file, _, name = guide.rpartition(":")
+    found = _find(file, folder)
+    if found is None:
+        where = f"{folder.absolute()} or {Path.cwd()}"
+        raise ConfigError(f"inference.guide: found {guide!r}, but there is no file {file} in {where}")
+    return {**inference, "guide": f"{found}:{name}"}
 
 
 def _find(file: str, folder: Path) -> Path | None:

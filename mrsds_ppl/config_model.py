@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mrsds_ppl.config_sections import Count, Float, Int, Section, Steps, whole_number
-from mrsds_ppl.names import GUIDE_NAMES, PUBLISHED_GUIDES, hint
+from mrsds_ppl.names import GUIDE_NAMES, PUBLISHED_GUIDES, hint, is_own_guide
 
 ActivationName = Literal["relu", "tanh", "gelu", "softplus", "elu", "sigmoid", None]
 
@@ -198,7 +198,11 @@ class InitialEncoderConfig(NetworkConfig):
 
 
 class InferenceConfig(Section):
-    """The guide and its encoder. Without ``encoder``, ``transformer: true`` chooses the transformer."""
+    """The guide and its encoder. Without ``encoder``, ``transformer: true`` chooses the transformer.
+
+    ``guide`` is a name, a published name, or a class of one's own, ``path/to/file.py:ClassName``. ``psi_add``: the
+    corrections of the structured guides enter after the dynamics networks, or (false) before them.
+    """
 
     guide: str = GUIDE_NAMES[0]
     encoder: Literal["convolution", "transformer"] = "convolution"
@@ -209,6 +213,7 @@ class InferenceConfig(Section):
     triangular_cov: bool = False
     trainable_cov: bool = True
     covariance: Literal["shared", "per_bin"] = "shared"
+    psi_add: bool = True
     num_samples: Count = 1
     xic_inf: InitialEncoderConfig = InitialEncoderConfig()
 
@@ -223,8 +228,9 @@ class InferenceConfig(Section):
     @classmethod
     def _known_guide(cls, name: str) -> str:
         guide = PUBLISHED_GUIDES.get(name, name)
-        if guide not in GUIDE_NAMES:
+        if guide not in GUIDE_NAMES and not is_own_guide(guide):
             published = [old for old, new in PUBLISHED_GUIDES.items() if new in GUIDE_NAMES]
             allowed = ", ".join((*GUIDE_NAMES, *published))
+            allowed += ", or path/to/file.py:ClassName"
             raise ValueError(f"unknown guide; allowed: {allowed}" + hint(name, (*GUIDE_NAMES, *published)))
         return guide

@@ -16,7 +16,11 @@ def describe(config: RunConfig, trials: Trials, split: Split) -> str:
     """Shapes, regions, parameters and memory of a fit, in a few lines."""
     model = make_model(config, split.train, split.train.num_trials)
     guide = make_guide(config, model)
-    count = sum(leaf.size for leaf in jax.tree.leaves((model.networks, guide.recognition)) if hasattr(leaf, "size"))
+    count = sum(
+        leaf.size
+        for leaf in jax.tree.leaves((model.networks, getattr(guide, "recognition", None)))
+        if hasattr(leaf, "size")
+    )
     regions = ", ".join(
         f"{name} ({size} neurons)" for name, size in zip(trials.region_names, trials.region_sizes, strict=True)
     )

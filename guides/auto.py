@@ -1,0 +1,274 @@
+"""Guides without an encoder: every trial has parameters of its own, as in NumPyro's automatic guides.
+
+    auto_normal    q(x) = prod N(loc, scale^2), independent numbers
+    auto_lowrank   q(x_i) = N(loc_i, W_i W_i^T + diag(s_i^2)) of the whole path of trial i
+    auto_delta     a point; its "bound" is the log joint density, whose maximum is the mode (MAP), and cannot be
+                   compared with the bounds of other guides
+
+They are ``AutoNormal``, ``AutoLowRankMultivariateNormal`` and ``AutoDelta`` of NumPyro over the site x, trial by trial:
+a trial is found in the table of parameters by its signals, so that batches may be any of the trials, and trials that
+were not trained on are fitted, with the program frozen, by :meth:`PathGuide.adapt`. The low rank is one for each trial,
+which are independent given the program. Start: x at the principal components of the signals.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+from jax import lax, random
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro import handlers
+from numpyro.infer.autoguide import AutoDelta, AutoGuide, AutoNormal
+
+from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.errors import RunError
+from mrsds_ppl.guides.base import padding, positive
+from mrsds_ppl.inference.elbo import log_terms
+from mrsds_ppl.inference.initialization import principal_components
+from mrsds_ppl.inference.markov import summed_out
+
+_MARKS, _CHECKS = "auto_trials", 8
+_START_SCALE = -0.5  # a standard deviation of 0.46 by `positive`
+
+
+class PathGuide(AutoGuide):
+    """q(x) from a table with one entry a trial; subclasses say what an entry holds and which law it gives.
+
+    The first trials that the guide is called with, and only they, are those of the table: call it first, or start
+    ``SVI``, with all training trials. Their mini-batches can follow.
+
+    Args:
+        model: the program; sizes are read off it. Weights with a prior get NumPyro's guide of the same kind.
+        (others): accepted so that all guides are made alike; there is no encoder.
+    """
+
+    # Values of the first call are kept, which must be all training trials and must not be a compiler's.
+    needs_every_trial = True
+    recognition = None
+    point = False
+
+    def __init__(self, model: Any, *, key: PRNGKeyArray | None = None) -> None:
+        super().__init__(model, prefix="auto")
+        self._start: dict[str, np.ndarray] | None = None
+        self._direct: tuple[np.ndarray, np.ndarray] | None = None
+        self.global_guide: AutoNormal | AutoDelta | None = None
+        if model.options.weight_prior is not None:
+            hidden = handlers.block(summed_out(model), hide=["x", "y", "z"])
+            self.global_guide = AutoDelta(hidden) if self.point else AutoNormal(hidden, init_scale=0.02)
+
+    def entries(self, loc: Float[np.ndarray, "trial bin latent"]) -> dict[str, np.ndarray]:
+        """The table at the start, by site, for paths that start at ``loc``."""
+        raise NotImplementedError
+
+    def law(self, entries: dict[str, Array], batch: Batch) -> dist.Distribution:
+        """q(x) of a batch: batch (trial,), event (bin, latent); standard normal in padding (zero of a point)."""
+        raise NotImplementedError
+
+    def __call__(self, batch: Batch) -> dict[str, Array]:
+        if self._start is None:
+            self._start = self._begin(batch)
+        batch = jax.tree.map(jnp.asarray, batch)
+        others = {} if self.global_guide is None else self.global_guide(batch)
+        table = {name: numpyro.param(name, jnp.asarray(value)) for name, value in self._start.items()}
+        law = self.law(_look_up(table, batch), batch)
+        with self.model.trials_plate(batch):
+            x = numpyro.sample("x", law)
+        return {"x": x, **others}
+
+    def path_law(self, params: dict[str, Any], batch: Batch) -> dist.Distribution:
+        """q(x | y, u) of a batch under fitted parameters."""
+        batch = jax.tree.map(jnp.asarray, batch)
+        table = {name: value for name, value in params.items() if name.startswith("auto_path_") or name == _MARKS}
+        return self.law(_look_up(table, batch), batch)
+
+    def sample_posterior(
+        self, rng_key: Array, params: dict[str, Any], batch: Batch, *, sample_shape: tuple[int, ...] = ()
+    ) -> dict[str, Array]:
+        """Draws of every latent site, (*sample_shape, trial, bin, latent) for x."""
+        x_key, other_key = random.split(rng_key)
+        found = {"x": self.path_law(params, batch).sample(x_key, sample_shape)}
+        if self.global_guide is not None:
+            found |= self.global_guide.sample_posterior(other_key, params, sample_shape=sample_shape)
+        return found
+
+    def median(self, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
+        """Posterior median of every latent site."""
+        batch = jax.tree.map(jnp.asarray, batch)
+        others = {} if self.global_guide is None else self.global_guide.median(params)
+        path = _look_up({n: params[n] for n in ("auto_path_loc", _MARKS)}, batch)["auto_path_loc"]
+        return {"x": jnp.where(padding(batch), 0.0, path), **others}
+
+    def adapt(
+        self,
+        key: PRNGKeyArray,
+        params: dict[str, Any],
+        batch: Batch,
+        steps: int = 400,
+        learning_rate: float = 0.03,
+    ) -> dict[str, Any]:
+        """Parameters with entries for new trials, fitted to the bound by Adam while everything else stays as it is.
+
+        Only what the batch shows (``visible``) is scored, so that held-out neurons stay held out. Entries of other
+        trials remain where the padded length is the same, and are replaced otherwise.
+
+        Args:
+            key: random key.
+            params: fitted parameters by site.
+            batch: the new trials.
+            steps, learning_rate: of Adam; the rate falls by a cosine.
+
+        Raises:
+            RunError: the guide was never called with the training trials; the fit of the new ones is not finite.
+        """
+        if self._direct is None:
+            raise RunError(
+                "the guide has no training trials yet; call it with them once before it is adapted to others"
+            )
+        batch = jax.tree.map(jnp.asarray, batch)
+        shown = batch._replace(observed=batch.observed & batch.visible)
+        start = jax.tree.map(jnp.asarray, self._entries(shown))
+        marks = start.pop(_MARKS)
+        optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps, 0.05))
+        size = jnp.maximum(shown.observed.sum(), 1)
+
+        def loss(table: dict[str, Array], key: Array) -> Array:
+            values = {**params, **table, _MARKS: marks}
+            return -log_terms(key, values, self.model, self, shown).log_weights.sum() / size
+
+        @jax.jit
+        def fit(table: dict[str, Array], keys: Array) -> tuple[dict[str, Array], Array]:
+            def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Array]:
+                table, state = carry
+                value, gradient = jax.value_and_grad(loss)(table, key)
+                updates, state = optimizer.update(gradient, state)
+                return (optax.apply_updates(table, updates), state), value
+
+            (table, _), losses = lax.scan(step, (table, optimizer.init(table)), keys)
+            return table, losses[-1]
+
+        table, last = fit(start, random.split(key, steps))
+        if not np.isfinite(float(last)):
+            raise RunError(f"the fit of {len(marks)} new trials ended at a loss of {float(last)}; lower learning_rate")
+        table[_MARKS] = marks
+        known = params.get("auto_path_loc")
+        if known is not None and known.shape[1] == table["auto_path_loc"].shape[1]:
+            table = {name: jnp.concatenate([params[name], value]) for name, value in table.items()}
+        return {**params, **table}
+
+    def _begin(self, batch: Batch) -> dict[str, np.ndarray]:
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in batch):
+            raise RunError(
+                f"{type(self).__name__} takes its start from the training trials and cannot be called first inside a "
+                "compiled function; call guide(batch) under numpyro.handlers.seed, or SVI.init, outside of it"
+            )
+        whole = jax.tree.map(np.asarray, batch)
+        signals = np.where(whole.observed, whole.y, np.nan)
+        paths = [y[:length] for y, length in zip(signals, whole.lengths, strict=True)]
+        trials = Trials.from_arrays(paths, region_sizes=self.model.region_sizes)
+        found = principal_components(trials, self.model.latent_sizes)
+        weighted = found.loadings / found.residual[:, None]
+        inverse = np.linalg.inv(np.eye(weighted.shape[1]) + found.loadings.T @ weighted)
+        self._direct = found.center, weighted @ inverse
+        return self._entries(batch)
+
+    def _entries(self, batch: Batch) -> dict[str, np.ndarray]:
+        assert self._direct is not None
+        center, direct = self._direct
+        whole = jax.tree.map(np.asarray, batch)
+        loc = np.where(whole.observed, whole.y - center, 0.0) @ direct
+        kind = jax.dtypes.canonicalize_dtype(float)
+        values = self.entries(loc.astype(kind))
+        # By the function that looks trials up, so that a trial is at distance zero from its own entry.
+        marks = np.asarray(_marks(jax.tree.map(jnp.asarray, batch)))
+        return {**{name: np.asarray(value, kind) for name, value in values.items()}, _MARKS: marks}
+
+
+class AutoPathNormal(PathGuide):
+    """Independent normals, as of ``numpyro.infer.autoguide.AutoNormal``."""
+
+    def entries(self, loc: Float[np.ndarray, "trial bin latent"]) -> dict[str, np.ndarray]:
+        return {"auto_path_loc": loc, "auto_path_scale": np.full_like(loc, _START_SCALE)}
+
+    def law(self, entries: dict[str, Array], batch: Batch) -> dist.Distribution:
+        pad = padding(batch)
+        scale = jnp.where(pad, 1.0, positive(entries["auto_path_scale"]))
+        return dist.Normal(jnp.where(pad, 0.0, entries["auto_path_loc"]), scale).to_event(2)
+
+
+class AutoPathLowRank(PathGuide):
+    """Normal with a covariance of low rank and a diagonal, as of ``AutoLowRankMultivariateNormal``, for each path.
+
+    Args:
+        rank: columns of W.
+        (others): see :class:`PathGuide`.
+    """
+
+    def __init__(self, model: Any, *, key: PRNGKeyArray | None = None, rank: int = 10) -> None:
+        self.rank = rank
+        super().__init__(model, key=key)
+
+    def entries(self, loc: Float[np.ndarray, "trial bin latent"]) -> dict[str, np.ndarray]:
+        # Columns that start at zero would all get the same gradient, zero.
+        factor = 0.01 * np.random.default_rng(0).normal(size=(*loc.shape, self.rank))
+        return {"auto_path_loc": loc, "auto_path_scale": np.full_like(loc, _START_SCALE), "auto_path_factor": factor}
+
+    def law(self, entries: dict[str, Array], batch: Batch) -> dist.Distribution:
+        pad, loc = padding(batch), entries["auto_path_loc"]
+        trials, shape = loc.shape[0], loc.shape[1:]
+        scale = jnp.where(pad, 1.0, positive(entries["auto_path_scale"]))
+        factor = jnp.where(pad[..., None], 0.0, entries["auto_path_factor"])
+        flat = dist.LowRankMultivariateNormal(
+            jnp.where(pad, 0.0, loc).reshape(trials, -1),
+            factor.reshape(trials, -1, self.rank),
+            (scale**2).reshape(trials, -1),
+        )
+        return dist.TransformedDistribution(flat, dist.transforms.ReshapeTransform(shape, (shape[0] * shape[1],)))
+
+
+class AutoPathDelta(PathGuide):
+    """A point, as of ``AutoDelta``: log q is 0 there, so the objective is that of the mode, not a bound."""
+
+    point = True
+
+    def entries(self, loc: Float[np.ndarray, "trial bin latent"]) -> dict[str, np.ndarray]:
+        return {"auto_path_loc": loc}
+
+    def law(self, entries: dict[str, Array], batch: Batch) -> dist.Distribution:
+        return dist.Delta(jnp.where(padding(batch), 0.0, entries["auto_path_loc"]), event_dim=2)
+
+
+def for_new_trials(
+    key: PRNGKeyArray, params: dict[str, Any], guide: AutoGuide, batches: Sequence[Batch]
+) -> dict[str, Any]:
+    """Parameters that serve trials which were not trained on; an amortised guide's are those it has."""
+    if isinstance(guide, PathGuide):
+        for batch in batches:
+            params = guide.adapt(key, params, batch)
+    return params
+
+
+def _look_up(table: dict[str, Array], batch: Batch) -> dict[str, Array]:
+    """The entries of a batch's trials: those of the nearest marks, signals before what is hidden of them."""
+    marks, rest = table[_MARKS], {name: value for name, value in table.items() if name != _MARKS}
+    apart = (lax.stop_gradient(marks) - _marks(batch)[:, None]) ** 2
+    size = lax.stop_gradient((marks[:, :_CHECKS] ** 2).mean()) + 1e-12
+    distance = apart[..., :_CHECKS].sum(-1) / size + 1e-3 * apart[..., _CHECKS:].sum(-1)
+    index = jnp.argmin(distance, axis=-1)
+    return {name: value[index] for name, value in rest.items()}
+
+
+def _marks(batch: Batch) -> Float[Array, "trial mark"]:
+    """Fixed random sums over the signals of each trial, then over what an encoder would see of its neurons."""
+    rng = np.random.default_rng(0)
+    bins, neurons = batch.y.shape[1:]
+    over_bins, over_neurons = rng.normal(size=(bins, _CHECKS)), rng.normal(size=(neurons, _CHECKS))
+    kind = jax.dtypes.canonicalize_dtype(float)
+    kernels = [jnp.asarray(a, kind) for a in (over_bins, over_neurons / neurons**0.5)]
+    signals = jnp.einsum("tbn,bc,nc->tc", batch.y.astype(kind), *kernels)
+    hidden = (batch.observed & ~batch.visible).any(1).astype(kind)
+    return jnp.concatenate([signals, hidden @ kernels[1]], axis=-1)

@@ -1,0 +1,268 @@
+"""Guides with parameters of each trial, a user's own guides, and the names by which all are chosen."""
+
+import by_hand
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import random
+from numpyro.infer import SVI
+from numpyro.infer.autoguide import AutoNormal
+from scipy import stats
+
+from mrsds_ppl.build import initial_parameters, make_guide, make_model, needs_every_trial
+from mrsds_ppl.config import ignored_keys, load_config
+from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.errors import ConfigError
+from mrsds_ppl.guides import GUIDES
+from mrsds_ppl.inference.elbo import MarkovELBO, log_terms
+from mrsds_ppl.inference.markov import summed_out
+from mrsds_ppl.models import DynamicsOptions, ModelOptions
+from mrsds_ppl.names import GUIDE_NAMES, PATH_GUIDES
+
+pytestmark = pytest.mark.slow
+
+LENGTHS, BINS, LATENTS = [5, 3, 4], 5, 3
+LINEAR = ModelOptions(dynamics=DynamicsOptions(layers=(), activations=(None,)))
+OWN = """
+from mrsds_ppl.guides import MeanField
+from numpyro.infer.autoguide import AutoNormal
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+
+class Mine(MeanField):
+    pass
+
+class Misnamed(MeanField):
+    def __call__(self, batch):
+        numpyro.sample("xx", dist.Normal(0.0, 1.0))
+
+class Short(MeanField):
+    def __call__(self, batch):
+        numpyro.sample("x", dist.Normal(jnp.zeros(3), 1.0).to_event(1))
+
+class NoMedian(AutoNormal):
+    pass
+
+class Broken(MeanField):
+    def __init__(self, model, *, key):
+        raise RuntimeError("no such thing")
+
+something = 3
+"""
+
+
+def make_batch(lengths=LENGTHS, seed=0):
+    batch = by_hand.make_batch(lengths, BINS, 5, seed=seed)
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32) if a.dtype == float else a, batch)
+
+
+def model_of(num_states=2, weight_prior=None):
+    options = ModelOptions(dynamics=LINEAR.dynamics, weight_prior=weight_prior)
+    return by_hand.filled_model([3, 2], [2, 1], num_states, num_inputs=1, options=options)
+
+
+def started(name, batch, model=None, **kwargs):
+    """A guide that has seen the batch, and its parameters."""
+    guide = GUIDES[name](model or model_of(), **kwargs)
+    return guide, initial_parameters(random.key(0), guide.model, guide, batch).params
+
+
+def test_names_of_the_configuration_are_those_of_the_guides():
+    assert tuple(GUIDES) == GUIDE_NAMES
+
+
+@pytest.mark.parametrize(
+    ("name", "prior"), [*((n, None) for n in PATH_GUIDES), pytest.param("auto_normal", 0.5, marks=pytest.mark.slow)]
+)
+def test_plain_numpyro_script_trains_it(name, prior):
+    batch = make_batch()
+    guide = GUIDES[name](model_of(weight_prior=prior))
+    svi = SVI(guide.model, guide, optax.adam(1e-2), loss=MarkovELBO())
+    result = svi.run(random.key(1), 60, batch, progress_bar=False)
+    assert np.isfinite(result.losses).all()
+    assert result.losses[-10:].mean() < result.losses[:10].mean()
+    draws = guide.sample_posterior(random.key(2), result.params, batch, sample_shape=(4,))
+    assert draws["x"].shape == (4, 3, BINS, LATENTS)
+    median = guide.median(result.params, batch)
+    assert median["x"].shape == (3, BINS, LATENTS)
+    np.testing.assert_array_equal(median["x"][1, 3:], 0.0)
+    assert (set(draws) != {"x"}) == (prior is not None)
+
+
+@pytest.mark.parametrize("name", PATH_GUIDES)
+def test_trials_are_found_in_any_order_and_number(name):
+    batch = make_batch()
+    guide, params = started(name, batch)
+    params["auto_path_loc"] = jnp.asarray(np.random.default_rng(0).normal(size=(3, BINS, LATENTS)), jnp.float32)
+    whole = jax.jit(lambda b: guide.median(params, b)["x"])(batch)
+    some = jax.tree.map(lambda leaf: leaf[np.array([2, 0])], batch)
+    np.testing.assert_array_equal(jax.jit(lambda b: guide.median(params, b)["x"])(some), whole[np.array([2, 0])])
+    assert len(np.unique(np.asarray(whole)[:, 0, 0])) == 3
+
+
+def test_normal_guide_is_that_of_numpyro():
+    batch = make_batch([BINS] * 3)
+    guide, params = started("auto_normal", batch)
+    other = AutoNormal(summed_out(guide.model))
+    svi = SVI(guide.model, other, optax.adam(1e-2), loss=MarkovELBO())
+    state = svi.init(random.key(0), batch)
+    theirs = {
+        **svi.get_params(state),
+        "x_auto_loc": params["auto_path_loc"],
+        "x_auto_scale": jax.nn.softplus(params["auto_path_scale"] - 1.05) + 1e-3,
+    }
+    ours = log_terms(random.key(5), params, guide.model, guide, batch)
+    moments = np.asarray(params["auto_path_loc"]), np.asarray(theirs["x_auto_scale"])
+    found = other.quantiles(theirs, [0.5, 0.975])["x"]
+    np.testing.assert_allclose(found[0], moments[0], rtol=1e-5)
+    np.testing.assert_allclose(found[1], moments[0] + stats.norm.ppf(0.975) * moments[1], rtol=1e-4)
+    assert ours.guide["x"].shape == (3,)
+
+
+def test_low_rank_law_is_the_dense_gaussian_of_a_path():
+    batch = make_batch()
+    guide, params = started("auto_lowrank", batch, rank=2)
+    rng = np.random.default_rng(0)
+    params["auto_path_factor"] = jnp.asarray(rng.normal(size=(3, BINS, LATENTS, 2)), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(3, BINS, LATENTS)), jnp.float32)
+    found = jax.jit(lambda x: guide.path_law(params, batch).log_prob(x))(x)
+    for trial, length in enumerate(LENGTHS):
+        valid = np.repeat(np.arange(BINS) < length, LATENTS)
+        factor = np.asarray(params["auto_path_factor"], float)[trial].reshape(-1, 2) * valid[:, None]
+        scale = np.log1p(np.exp(np.asarray(params["auto_path_scale"], float)[trial].ravel() - 1.05)) + 1e-3
+        dense = factor @ factor.T + np.diag(np.where(valid, scale, 1.0) ** 2)
+        center = np.asarray(params["auto_path_loc"], float)[trial].ravel() * valid
+        expected = stats.multivariate_normal(center, dense).logpdf(np.asarray(x[trial], float).ravel())
+        np.testing.assert_allclose(found[trial], expected, rtol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["auto_normal", "auto_delta"])
+def test_adapting_to_new_trials_raises_their_bound_and_leaves_the_old_ones(name):
+    batch, new = make_batch(), make_batch([4, 5], seed=7)
+    guide, params = started(name, batch)
+    adapted = guide.adapt(random.key(1), params, new, steps=200)
+    for other in ("dynamics$params", "emissions$params"):
+        jax.tree.map(np.testing.assert_array_equal, adapted[other], params[other])
+    before, after = (guide.median(p, batch)["x"] for p in (params, adapted))
+    np.testing.assert_array_equal(before, after)
+
+    def bound(params):
+        terms = jax.jit(lambda k, b: log_terms(k, params, guide.model, guide, b).log_weights)
+        return np.mean([terms(random.key(i), new) for i in range(20)])
+
+    start = guide.adapt(random.key(1), params, new, steps=1)
+    assert bound(adapted) > bound(start) + 1.0
+
+
+def test_adapting_does_not_see_hidden_neurons():
+    batch, new = make_batch(), make_batch([4, 5], seed=7)
+    guide, params = started("auto_delta", batch)
+    hidden = new._replace(visible=new.visible.at[..., 1].set(False))
+    shifted = hidden._replace(y=hidden.y.at[..., 1].add(3.0))
+    found = [guide.median(guide.adapt(random.key(1), params, b, steps=20), b)["x"] for b in (hidden, shifted, new)]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.any(found[0] != found[2])
+
+
+def small_trials():
+    rng = np.random.default_rng(0)
+    return Trials.from_arrays(rng.normal(size=(6, 8, 5)), region_sizes=[3, 2])
+
+
+def build(tmp_path, guide, extra=""):
+    path = tmp_path / "run.yaml"
+    path.write_text(f"model: {{num_states: 2, latent_dims: 1}}\ninference: {{guide: {guide}{extra}}}\n")
+    config, trials = load_config(path), small_trials()
+    model = make_model(config, trials, trials.num_trials)
+    return config, model, make_guide(config, model), trials.batch()
+
+
+@pytest.mark.parametrize("name", [n for n in GUIDE_NAMES if n != "structured"])
+def test_guide_is_made_by_its_name_and_starts(tmp_path, name):
+    _, model, guide, batch = build(tmp_path, name)
+    params = initial_parameters(random.key(0), model, guide, batch).params
+    assert "dynamics$params" in params
+    assert needs_every_trial(guide) == (name in PATH_GUIDES)
+
+
+def test_own_guide_is_found_beside_its_configuration(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN)
+    config, model, guide, batch = build(tmp_path, "mine.py:Mine")
+    assert type(guide).__name__ == "Mine"
+    assert config.inference.guide == f"{tmp_path.resolve()}/mine.py:Mine"
+    assert "recognition$params" in initial_parameters(random.key(0), model, guide, batch).params
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mine.py:Other", ["has no class 'Other'", "Mine"]),
+        ("other.py:Mine", ["there is no file other.py"]),
+        ("mine.py:something", ["is not a guide", "AutoGuide"]),
+        ("mine.py:Broken", ["RuntimeError: no such thing"]),
+        ("mine.py:NoMedian", ["median(params, batch)"]),
+        ("mine.py:Misnamed", ["does not sample the program's site 'x'", "['xx']"]),
+        ("mine.py:Short", ["site 'x' with shape (3,)", "(6, 8, 2)"]),
+    ],
+)
+def test_own_guide_that_does_not_fit_is_named(tmp_path, name, words):
+    (tmp_path / "mine.py").write_text(OWN)
+    with pytest.raises(ConfigError) as error:  # noqa: PT012 - making and checking are two steps of one start
+        _, model, guide, batch = build(tmp_path, name)
+        initial_parameters(random.key(0), model, guide, batch)
+    assert all(word in str(error.value) for word in words)
+
+
+PUBLISHED = """
+model:
+  uz: True
+  xz: False
+  ux: False
+  xtransition:
+    no_us_input: True
+    zcond: True
+    dynamics:
+      single_region_latent: True
+      input_func_type: 'seperate'
+      layers: [32, 16]
+      activations: ["relu", "relu", null]
+    inputs: {layers: [], activations: [null]}
+  emissions: {dist: "gaussian", layers: [], activations: [null], final_activation: null}
+inference:
+  triangular_cov: False
+  trainable_cov: True
+  transformer: True
+  embedding: {layers: [6], activations: ["relu"]}
+  transformer_params: {head_size: 50, num_heads: 3, ff_dim: 4, num_transformer_blocks: 1, mlp_units: [32]}
+  xic_inf: {layers: [32, null], activations: ["relu", null], xic_input_type: "hs", xic_input_len: -1}
+  num_samples: 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("published", "states", "name"),
+    [("mrsds", 2, "mean_field"), ("svae", 1, "structured"), ("s-svae", 2, "switching_structured")],
+)
+def test_published_files_load_with_each_published_inference_type(tmp_path, published, states, name):
+    path = tmp_path / "published.yaml"
+    path.write_text(PUBLISHED)
+    config = load_config(path, {"inference.guide": published, "model.num_states": states})
+    trials = small_trials()
+    guide = make_guide(config, make_model(config, trials, trials.num_trials))
+    assert config.inference.guide == name
+    assert type(guide) is GUIDES[name]
+
+
+def test_structured_guide_of_a_switching_program_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"model\.num_states is 2; use switching_structured"):
+        build(tmp_path, "svae")
+
+
+def test_keys_that_a_guide_does_not_read_are_named(tmp_path):
+    config, *_ = build(tmp_path, "auto_normal", ", encoder: transformer, psi_add: false")
+    assert {"inference.encoder", "inference.psi_add"} <= set(ignored_keys(config))
+    config, *_ = build(tmp_path, "s-svae", ", psi_add: false, triangular_cov: true")
+    assert not [key for key in ignored_keys(config) if key.startswith("inference")]
