@@ -40,23 +40,6 @@ IGNORED_KEYS = (
     "training.use_true_z",
     "training.mode",
     "training.save_training_path",
-    # Terms of the published regimen that training does not have yet.
-    "training.beta_max",
-    "training.beta_warmup_steps",
-    "training.x0_weight",
-    "training.overshoot",
-    "training.kl_z_scale",
-    "training.smooth_coef",
-    "training.temperature_annealing",
-    "training.t_init",
-    "training.t_min",
-    "training.annealing_rate",
-    "training.annealing_steps",
-    "training.annealing_kickin_steps",
-    "training.dynamics_only",
-    "training.num_steps_do",
-    "training.lr_warmup_steps_do",
-    "training.restarts",
 )
 
 
@@ -161,7 +144,12 @@ class DataConfig(Section):
 
 
 class TrainingConfig(Section):
-    """Optimisation, its regimen terms (None: off), the split into training and test, and the seeds."""
+    """Optimisation, its regimen terms (None: off), the split into training and test, and the seeds.
+
+    ``restarts``: seeds that are trained side by side, of which the best is kept. ``dynamics_only``: a second stage of
+    ``num_steps_do`` steps with the guide as it is. ``overshoot``: a weight for each horizon, horizon 0 first.
+    ``temperature_annealing`` turns the temperature of ``t_init`` to ``annealing_kickin_steps`` on.
+    """
 
     batch_size: Count = 64
     num_steps: Count = 2000

@@ -21,18 +21,23 @@ from mrsds_ppl.data.simulate import SIMULATORS
 from mrsds_ppl.data.split import Split, choose_held_out_neurons, split_trials
 from mrsds_ppl.describe import describe, versions
 from mrsds_ppl.device import choose_device, enable_compilation_cache
-from mrsds_ppl.errors import RunError
+from mrsds_ppl.errors import ConfigError, RunError
+from mrsds_ppl.guides import PathGuide, for_new_trials
 from mrsds_ppl.inference.checkpoints import Checkpoints
+from mrsds_ppl.inference.history import History
 from mrsds_ppl.inference.initialization import initialize
 from mrsds_ppl.inference.interrupts import graceful_interrupt
 from mrsds_ppl.inference.objective import make_objective
+from mrsds_ppl.inference.paths import RunPaths
 from mrsds_ppl.inference.posterior import PosteriorSampler, PosteriorSet
-from mrsds_ppl.inference.stages import Fit, RunPaths, fit_stages
-from mrsds_ppl.inference.training import History
+from mrsds_ppl.inference.restarts import hold_out, stack
+from mrsds_ppl.inference.stages import Fit, Stages, fit_stages
+from mrsds_ppl.inference.unused import share_of_bins, unused_sentence
 from mrsds_ppl.output.atomic import write_text, written_aside
 from mrsds_ppl.output.datatree import write_posterior
 from mrsds_ppl.output.matfile import write_latents
 from mrsds_ppl.output.runlog import run_log
+from mrsds_ppl.plan import restart_of, second_stage, terms_of
 
 Log = Callable[[str], None]
 
@@ -90,42 +95,74 @@ def fit(
 
 
 def _fit(config: RunConfig, split: Split, paths: RunPaths, resume: bool, say: Log) -> RunResult:
-    model = make_model(config, split.train, split.train.num_trials)
+    training = config.training
+    validation = hold_out(split.train, training.data_seed) if training.restarts > 1 else None
+    trained_on = split.train if validation is None else validation.train
+    model = make_model(config, split.train, trained_on.num_trials)
     guide = make_guide(config, model)
-    data = jax.device_put(split.train.batch())
-    key = random.key(config.training.train_seed)
-    start = initial_parameters(random.fold_in(key, 0), model, guide, data)
+    if validation is not None and isinstance(guide, PathGuide):
+        raise ConfigError(
+            f"training.restarts: found {training.restarts} with {config.inference.guide}, which has no posterior of "
+            "the trials that choose the best; allowed: 1, or a guide with an encoder"
+        )
+    data = jax.device_put(trained_on.batch())
+    key = random.key(training.train_seed)
     counts = config.model.emissions.dist == "poisson"
-    params = initialize(start.params, split.train, model.latent_sizes, counts)
-    num_observed = float(split.train.observed.sum())
-    objective = make_objective(model, guide, num_observed, config.training.num_particles, start.constrain)
+    start = initial_parameters(random.fold_in(key, 0), model, guide, data)
+    params = initialize(start.params, trained_on, model.latent_sizes, counts)
+    keys = random.fold_in(key, 1)
+    if validation is not None:
+        others = [restart_of(config, number, trained_on, data) for number in range(1, training.restarts)]
+        keys, params = stack([keys, *(one.key for one in others)]), stack([params, *(one.params for one in others)])
+        say(
+            f"restarts: {training.restarts}, model and training seeds from {training.model_seed} and "
+            f"{training.train_seed}; trained on {trained_on.num_trials} trials, {validation.chooses.num_trials} choose"
+        )
+    terms = terms_of(config, guide, start.constrain(start.params), data)
+    for note in terms.notes:
+        say(f"note: {note}")
+    num_observed = float(trained_on.observed.sum())
+    objective = make_objective(model, guide, num_observed, training.num_particles, start.constrain, terms.on)
+    settings = make_settings(config, split.train)
     with graceful_interrupt() as interrupted:
-        found = fit_stages(
-            random.fold_in(key, 1),
-            params,
+        stages = Stages(
             model,
             guide,
             objective,
             data,
-            make_settings(config, split.train),
-            switch_init_steps=config.training.switch_init_steps,
-            save_steps=config.training.save_steps,
-            paths=paths,
-            resume=resume,
+            paths,
+            save_steps=training.save_steps,
             should_stop=interrupted,
             say=say,
+            constrain=start.constrain,
+            held_out=None if validation is None else jax.device_put(validation.chooses.batch()),
+        )
+        found = fit_stages(
+            keys,
+            params,
+            stages,
+            settings,
+            switch_init_steps=training.switch_init_steps,
+            resume=resume,
+            dynamics_only=second_stage(config, settings),
         )
     if found.stopped:
-        if Checkpoints(paths.checkpoints).latest() is None:
+        folders = (paths.checkpoints, paths.restart_checkpoints)
+        if all(Checkpoints(folder).latest() is None for folder in folders):
             raise KeyboardInterrupt("stopped before the first checkpoint; the same command starts it anew")
         raise KeyboardInterrupt(f"stopped at step {found.step}; the same command with --resume goes on from there")
     # Weights that have a prior enter what follows by their posterior medians.
     fitted = start.constrain(found.params)
     fitted |= {name: v for name, v in guide.median(fitted, split.test.batch()).items() if name != "x"}
+    hidden = choose_held_out_neurons(split.test.region_sizes, training.drop_perc, training.data_seed)
+    unseen = [split.test.batch(), split.test.batch(hidden)]
+    fitted = for_new_trials(random.fold_in(key, 4), fitted, guide, unseen)
     found = found._replace(params=fitted)
     sampler = PosteriorSampler(model, guide)
     train, test = _posteriors(config, split, sampler, found, random.fold_in(key, 2))
-    hidden = choose_held_out_neurons(split.test.region_sizes, config.training.drop_perc, config.training.data_seed)
+    shares = np.asarray(share_of_bins(train.z_prob, train.lengths))
+    if (sentence := unused_sentence(shares, revived=False)) is not None:
+        say(sentence)
     evaluation = evaluate_run(random.fold_in(key, 3), found.params, sampler, split, train, test, hidden, counts)
     for line in (*evaluation.lines(), *recovery_lines(split, test, model)):
         say(line)
@@ -164,7 +201,7 @@ def _write(
         dropout_ids=hidden,
         latent_region_sizes=model.latent_sizes,
         history=_history(found.history),
-        evaluations=evaluation.arrays(),
+        evaluations={**evaluation.arrays(), **_restart_bounds(found)},
     )
     write_posterior(
         paths.posterior,
@@ -180,8 +217,22 @@ def _write(
             "data_seed": config.training.data_seed,
             "model_seed": config.training.model_seed,
             "train_seed": config.training.train_seed,
+            **_restart_attributes(found),
         },
     )
+
+
+def _restart_bounds(found: Fit) -> dict[str, np.ndarray]:
+    """Bounds of all restarts on the trials that choose, where there were several."""
+    return {} if found.restart_bounds is None else {"restart_bounds": np.asarray(found.restart_bounds)}
+
+
+def _restart_attributes(found: Fit) -> dict[str, str | int]:
+    """The same as text, and which was kept."""
+    if found.restart_bounds is None:
+        return {}
+    bounds = " ".join(f"{bound:.7g}" for bound in found.restart_bounds)
+    return {"restart_bounds": bounds, "restart": found.restart}
 
 
 def _history(history: History) -> dict[str, np.ndarray]:
@@ -189,7 +240,7 @@ def _history(history: History) -> dict[str, np.ndarray]:
     return {
         "elbos": np.asarray(metrics["elbo"]),
         "lrs": np.asarray(history.learning_rate),
-        "temps": np.ones(len(history.step)),
+        "temps": np.asarray(metrics.get("temperature", np.ones(len(history.step)))),
         "log_pxs": np.asarray(metrics["log_px"]),
         "log_pys": np.asarray(metrics["log_py"]),
         "log_qxs": np.asarray(metrics["log_qx"]),

@@ -44,7 +44,8 @@ def test_the_keys_are_the_published_ones(tmp_path: Path):
         "test_gen1_mses test_gen1_r2s cosmooth_gen1_mses cosmooth_gen1_r2s cosmooth_bps "
         "xs_train_true xs_test_true zs_train_true zs_test_true"
     )
-    assert set(contents) == set(published.split())
+    ours = {f"{name}_{split}" for name in ("elbo", "log_marginal", "pareto_k") for split in ("train", "test")}
+    assert set(contents) == set(published.split()) | ours | {"restart_bounds"}
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -44,8 +44,27 @@ class LogTerms(NamedTuple):
         return self.scale * self.log_weights.sum() + sum(whole, jnp.zeros(()))
 
 
+class TracedTerms(NamedTuple):
+    """The log densities, and the sites of program and guide that they were read off."""
+
+    terms: LogTerms
+    model: dict[str, Any]
+    guide: dict[str, Any]
+
+
 def log_terms(key: Key, params: dict[str, Any], model: Program, guide: Program, *args: Any, **kwargs: Any) -> LogTerms:
     """Draw x from the guide and evaluate every site of guide and program, z summed out of the program.
+
+    Raises:
+        ValueError: a site of the program has no counterpart in the guide (the site is named).
+    """
+    return traced_terms(key, params, model, guide, *args, **kwargs).terms
+
+
+def traced_terms(
+    key: Key, params: dict[str, Any], model: Program, guide: Program, *args: Any, **kwargs: Any
+) -> TracedTerms:
+    """As :func:`log_terms`, with the sites themselves.
 
     Raises:
         ValueError: a site of the program has no counterpart in the guide (the site is named).
@@ -65,7 +84,8 @@ def log_terms(key: Key, params: dict[str, Any], model: Program, guide: Program, 
             )
     check_model_guide_match(model_trace, guide_trace)
     scales = [s["scale"] for s in model_trace.values() if s["type"] == "sample" and s["scale"] is not None]
-    return LogTerms(_log_probs(model_trace), _log_probs(guide_trace), scales[0] if scales else 1.0)
+    terms = LogTerms(_log_probs(model_trace), _log_probs(guide_trace), scales[0] if scales else 1.0)
+    return TracedTerms(terms, model_trace, guide_trace)
 
 
 def _log_probs(sites: dict[str, Any]) -> dict[str, Array]:

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mrsds_ppl.inference.training import History
+from mrsds_ppl.inference.history import History
 
 logger = logging.getLogger(__name__)
 

@@ -1,210 +1,307 @@
-"""The stages of a fit: warm-up, a start for the states, joint training; each resumable at its checkpoints.
+"""The stages of a fit: warm-up, a start for the states, joint training, the dynamics alone; each resumable.
 
 Everything random in a stage is drawn from the run's key and the step, and a checkpoint stands at the end of a chunk, so
-a resumed run repeats the uninterrupted one bit for bit.
+a resumed run repeats the uninterrupted one bit for bit. Restarts go through warm-up, start and joint training side by
+side; the best goes on alone.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax import random
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Float
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.checkpoints import Checkpoints
+from mrsds_ppl.inference.history import History, Keys, TrainState
+from mrsds_ppl.inference.paths import RunPaths as RunPaths
 from mrsds_ppl.inference.progress import ScalarLog, TrainingProgress
+from mrsds_ppl.inference.restarts import best_restart, fold_each, held_out_bounds
 from mrsds_ppl.inference.switch_init import start_switching
-from mrsds_ppl.inference.training import (
-    History,
-    Objective,
-    TrainingSettings,
-    TrainState,
-    initial_state,
-    make_run_chunk,
-    train,
-)
-from mrsds_ppl.models.mrsds import MRSDS
+from mrsds_ppl.inference.training import Objective, RunChunk, TrainingSettings, initial_state, make_run_chunk, train
+from mrsds_ppl.inference.unused import unused_sentence
+from mrsds_ppl.models.mrsds import MRSDS, Networks
 
 DEFAULT_SWITCH_INIT_STEPS = 200
-
-
-@dataclass(frozen=True)
-class RunPaths:
-    """Names of a run's files."""
-
-    folder: Path
-    name: str
-
-    def _file(self, ending: str) -> Path:
-        return self.folder / f"{self.name}{ending}"
-
-    @property
-    def log(self) -> Path:
-        return self._file("-log.txt")
-
-    @property
-    def config(self) -> Path:
-        return self._file("-config.yaml")
-
-    @property
-    def scalars(self) -> Path:
-        return self._file("-logs")
-
-    @property
-    def checkpoints(self) -> Path:
-        return self._file("-models")
-
-    @property
-    def mat(self) -> Path:
-        return self._file("_latents.mat")
-
-    @property
-    def posterior(self) -> Path:
-        return self._file("_posterior.nc")
+_SHOWN = ("elbo", "log_px", "log_py", "log_qx")
 
 
 class Fit(NamedTuple):
-    """Fitted parameters, the history of joint training, steps done and skipped, and whether the run was stopped."""
+    """Fitted parameters, the history of training, steps done and skipped, and whether the run was stopped.
+
+    Where there were restarts, ``restart_bounds`` holds their bounds on held-out trials, and ``restart`` the best's
+    number.
+    """
 
     params: dict[str, Any]
     history: History
     step: int
     skipped: int
     stopped: bool
+    restart_bounds: Float[np.ndarray, " restart"] | None = None
+    restart: int = 0
+
+
+class _Trained(NamedTuple):
+    """How a stage ended; ``history`` holds what went before as well."""
+
+    state: TrainState
+    history: History
+    stopped: bool
+
+    def fit(self) -> Fit:
+        return Fit(self.state.params, self.history, int(self.state.step), int(np.sum(self.state.skipped)), self.stopped)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What all stages of a fit share.
+
+    Args:
+        model, guide, objective: what is trained.
+        data: training set, on the device.
+        paths: where checkpoints and scalars go.
+        save_steps: steps between checkpoints.
+        should_stop: asked between chunks.
+        say: prints a line.
+        constrain: from the parameters that are trained to the values of their sites.
+        held_out: trials that choose among restarts; None where there are none, and keys and parameters are of one.
+    """
+
+    model: MRSDS
+    guide: Any
+    objective: Objective
+    data: Batch
+    paths: RunPaths
+    save_steps: int
+    should_stop: Callable[[], bool]
+    say: Callable[[str], None]
+    constrain: Callable[[Any], Any] = lambda params: params
+    held_out: Batch | None = None
 
 
 def fit_stages(
-    key: PRNGKeyArray,
+    key: Keys,
     params: dict[str, Any],
-    model: MRSDS,
-    guide: Any,
-    objective: Objective,
-    data: Batch,
+    stages: Stages,
     settings: TrainingSettings,
     *,
     switch_init_steps: int | None,
-    save_steps: int,
-    paths: RunPaths,
     resume: bool,
-    should_stop: Callable[[], bool],
-    say: Callable[[str], None],
+    dynamics_only: TrainingSettings | None = None,
 ) -> Fit:
     """Train from ``params``, or from the latest checkpoint.
 
     Args:
-        key: random key of all stages.
-        params: parameters at the start.
-        model, guide, objective: what is trained.
-        data: training set, on the device.
+        key: random key of all stages, or one for each restart.
+        params: parameters at the start, of restarts along a leading axis.
+        stages: what is trained, and what it is trained with.
         settings: of the optimiser.
         switch_init_steps: steps of the warm-up before states are sought; None for the default, 0 for no such stage.
-        save_steps: steps between checkpoints.
-        paths: where checkpoints and scalars go.
         resume: go on from the latest checkpoint.
-        should_stop: asked between chunks.
-        say: prints a line.
+        dynamics_only: of the second stage, which trains the program under the guide as it is; None for no such stage.
 
     Raises:
         RunError: nothing to resume, or steps that stay non-finite.
     """
-    checkpoints = Checkpoints(paths.checkpoints)
-    start = initial_state(params, random.fold_in(key, 1), settings)
-    run_chunk = make_run_chunk(objective, settings)
-    history = History.empty()
+    paths, say, restarts = stages.paths, stages.say, stages.held_out is not None
+    joint, alone = Checkpoints(paths.checkpoints), Checkpoints(paths.dynamics_checkpoints)
+    # Restarts have a folder of their own: the run's holds one state, the best, once there is one.
+    running = Checkpoints(paths.restart_checkpoints) if restarts else joint
+    if resume and running.latest() is None and joint.latest() is None:
+        raise RunError(f"{running.directory}: holds no checkpoint to resume from; leave --resume out to start anew.")
+    if not resume:
+        for checkpoints in (joint, alone, Checkpoints(paths.restart_checkpoints)):
+            checkpoints.clear()
+    start = initial_state(params, fold_each(key, 1), settings, stacked=restarts)
+    if restarts and joint.latest() is not None:
+        state, extra = joint.restore(None, start.restart(0))
+        bounds, best = np.asarray(extra["restart_bounds"]), int(extra["restart"])
+        fit = _Trained(state, History.from_dict(extra["history"]), stopped=False).fit()
+        fit = fit._replace(restart_bounds=bounds, restart=best)
+        say(f"resumed with restart {best}, the best of {len(bounds)}")
+    else:
+        trained = _joint(key, start, stages, settings, switch_init_steps, resume, running)
+        fit = _choose(key, trained, stages, joint) if restarts and not trained.stopped else trained.fit()
+    if dynamics_only is None or fit.stopped:
+        return fit
+    return _dynamics(key, fit, stages, settings.num_steps, dynamics_only, alone, resume)
+
+
+def _joint(
+    key: Keys,
+    start: TrainState,
+    stages: Stages,
+    settings: TrainingSettings,
+    switch_init_steps: int | None,
+    resume: bool,
+    checkpoints: Checkpoints,
+) -> _Trained:
+    """Warm-up, start of the states, joint training; of restarts, all of them."""
+    model, should_stop = stages.model, stages.should_stop
+    run_chunk = make_run_chunk(stages.objective, settings, stacked=start.skipped.ndim > 0)
+    history, state = History.empty(), start
     if resume:
-        if checkpoints.latest() is None:
-            raise RunError(
-                f"{paths.checkpoints}: holds no checkpoint to resume from; leave --resume out to start anew."
-            )
         state, extra = checkpoints.restore(None, start)
         history = History.from_dict(extra["history"])
-        say(f"resumed at step {int(state.step)} of {settings.num_steps}")
+        stages.say(f"resumed at step {int(state.step)} of {settings.num_steps}")
     else:
-        checkpoints.clear()
-        state = start
         steps = DEFAULT_SWITCH_INIT_STEPS if switch_init_steps is None else switch_init_steps
         if model.num_states > 1 and steps > 0 and model.options.weight_prior is None:
-            state = _start_states(
-                key, state, model, guide, objective, data, settings, run_chunk, steps, should_stop, say
-            )
+            state = _start_states(key, state, stages, settings, run_chunk, steps)
         if not should_stop():
             checkpoints.save(0, state, {"history": history.to_dict()})
     if should_stop() and int(state.step) == 0:
-        return Fit(state.params, history, 0, 0, stopped=True)
+        return _Trained(state, history, stopped=True)
+    return _train("fit", state, history, stages, stages.objective, settings, checkpoints, run_chunk)
 
-    parts = [history]
-    first = int(state.step)
-    with (
-        TrainingProgress("fit", settings.num_steps, first, shown=("elbo", "log_px", "log_py", "log_qx")) as progress,
-        ScalarLog(paths.scalars, "fit", first) as scalars,
-    ):
+
+def _train(
+    name: str,
+    state: TrainState,
+    history: History,
+    stages: Stages,
+    objective: Objective,
+    settings: TrainingSettings,
+    checkpoints: Checkpoints,
+    run_chunk: RunChunk,
+) -> _Trained:
+    """One stage to its end, with progress, scalars and checkpoints; ``history`` is of what went before."""
+    first, parts, count = int(state.step), [history], state.skipped.size
+    stacked = state.skipped.ndim > 0
+    names = [f"{name}-{number}" for number in range(count)] if stacked else [name]
+    with TrainingProgress(name, settings.num_steps, first, shown=_SHOWN) as progress, ExitStack() as open_logs:
+        scalars = [open_logs.enter_context(ScalarLog(stages.paths.scalars, each, first)) for each in names]
+
+        def saved(state: TrainState) -> None:
+            checkpoints.save(int(state.step), state, {"history": History.concatenate(parts).to_dict()})
 
         def on_chunk(state: TrainState, chunk: History) -> None:
-            progress.update(chunk)
-            scalars.write(chunk)
+            each = [chunk.restart(number) for number in range(count)] if stacked else [chunk]
+            # The line on the screen is the best restart's of the moment.
+            progress.update(each[int(np.argmin([np.mean(one.loss) for one in each]))])
+            for log, one in zip(scalars, each, strict=True):
+                log.write(one)
             parts.append(chunk)
             step = int(state.step)
             # A request to stop may come at any time; every chunk that ends after it is worth a checkpoint.
-            if step // save_steps > int(chunk.step[0]) // save_steps or step == settings.num_steps or should_stop():
-                checkpoints.save(step, state, {"history": History.concatenate(parts).to_dict()})
+            passed = step // stages.save_steps > int(chunk.step[0]) // stages.save_steps
+            if passed or step == settings.num_steps or stages.should_stop():
+                saved(state)
 
         result = train(
             objective,
             state,
-            data,
+            stages.data,
             settings,
             on_chunk=on_chunk,
-            should_stop=should_stop,
+            should_stop=stages.should_stop,
             last_checkpoint=lambda: None if (last := checkpoints.latest()) is None else checkpoints.path(last),
             run_chunk=run_chunk,
         )
         step = int(result.state.step)
         if result.stopped and checkpoints.latest() != step:
-            checkpoints.save(step, result.state, {"history": History.concatenate(parts).to_dict()})
-    skipped = int(result.state.skipped)
-    if skipped:
-        say(f"warning: {skipped} of {step} steps were skipped because their loss or gradient was not finite")
-    return Fit(result.state.params, History.concatenate(parts), step, skipped, result.stopped)
+            saved(result.state)
+    for number, skipped in enumerate(np.atleast_1d(result.state.skipped)):
+        if skipped:
+            whose = f" of restart {number}" if stacked else ""
+            stages.say(
+                f"warning: {skipped} of {step} steps{whose} were skipped because their loss or gradient was not finite"
+            )
+    return _Trained(result.state, History.concatenate(parts), result.stopped)
+
+
+def _choose(key: Keys, trained: _Trained, stages: Stages, joint: Checkpoints) -> Fit:
+    """The best restart by its bound on held-out trials, saved as the run's own checkpoint."""
+    assert stages.held_out is not None
+    params, score_key = trained.state.params, fold_each(key, 5)[0]
+    bounds = held_out_bounds(score_key, params, stages.model, stages.guide, stages.held_out, constrain=stages.constrain)
+    best = best_restart(bounds)
+    if not np.isfinite(bounds[best]):
+        raise RunError("restarts: no restart has a finite bound on the held-out trials; try a smaller learning_rate.")
+    listed = ", ".join(f"{number}: {bound:.5f}" for number, bound in enumerate(bounds))
+    stages.say(
+        f"restarts: bound of {len(stages.held_out.lengths)} held-out training trials, nats per observed value, "
+        f"{listed}; restart {best} is kept"
+    )
+    one = _Trained(trained.state.restart(best), trained.history.restart(best), stopped=False)
+    extra = {"history": one.history.to_dict(), "restart_bounds": bounds, "restart": best}
+    joint.save(int(one.state.step), one.state, extra)
+    return one.fit()._replace(restart_bounds=bounds, restart=best)
+
+
+def _dynamics(
+    key: Keys,
+    fit: Fit,
+    stages: Stages,
+    steps_before: int,
+    settings: TrainingSettings,
+    checkpoints: Checkpoints,
+    resume: bool,
+) -> Fit:
+    """The program alone, with the guide frozen and the schedule restarted; the regimen stands where it ended."""
+    key = key if stages.held_out is None else key[fit.restart]
+    trainable = {name: name.split("$")[0] in Networks._fields for name in fit.params}
+
+    def objective(params: Any, key: Any, batch: Batch, step: Any) -> Any:
+        return stages.objective(params, key, batch, step + steps_before)
+
+    state, history = initial_state(fit.params, fold_each(key, 4), settings), fit.history
+    if resume and checkpoints.latest() is not None:
+        state, extra = checkpoints.restore(None, state)
+        history = History.from_dict(extra["history"])
+        stages.say(f"dynamics-only: resumed at step {int(state.step)} of {settings.num_steps}")
+    run_chunk = make_run_chunk(objective, settings, trainable)
+    done = _train("dynamics-only", state, history, stages, objective, settings, checkpoints, run_chunk)
+    last = done.fit()
+    return last._replace(skipped=fit.skipped + last.skipped, restart_bounds=fit.restart_bounds, restart=fit.restart)
 
 
 def _start_states(
-    key: PRNGKeyArray,
+    key: Keys,
     state: TrainState,
-    model: MRSDS,
-    guide: Any,
-    objective: Objective,
-    data: Batch,
+    stages: Stages,
     settings: TrainingSettings,
-    run_chunk: Any,
+    run_chunk: RunChunk,
     steps: int,
-    should_stop: Callable[[], bool],
-    say: Callable[[str], None],
 ) -> TrainState:
     """Warm-up, then the AR-HMM and the refit; the state of joint training at its step 0."""
+    stacked = state.skipped.ndim > 0
     steps = min(-(-steps // settings.chunk_steps) * settings.chunk_steps, settings.num_steps)
     with TrainingProgress("warm-up", steps, shown=("elbo",)) as progress:
         warm = train(
-            objective,
+            stages.objective,
             state,
-            data,
+            stages.data,
             settings,
-            on_chunk=lambda _, chunk: progress.update(chunk),
-            should_stop=should_stop,
+            on_chunk=lambda _, chunk: progress.update(chunk.restart(0) if stacked else chunk),
+            should_stop=stages.should_stop,
             run_chunk=run_chunk,
             until=steps,
         )
     if warm.stopped:
         return state
     found = start_switching(
-        random.fold_in(key, 2), warm.state.params, model, guide, data, batch_size=settings.batch_size
+        fold_each(key, 2),
+        warm.state.params,
+        stages.model,
+        stages.guide,
+        stages.data,
+        batch_size=settings.batch_size,
+        constrain=stages.constrain,
+        stacked=stacked,
     )
-    scores = np.sort(found.log_likelihoods)[::-1]
-    say(
-        f"states: an AR-HMM of the warm latents, best of {len(scores)} starts {scores[0]:.4f} nats a bin (worst "
-        f"{scores[-1]:.4f}); share of bins {', '.join(f'{share:.2f}' for share in found.occupancy)}"
-    )
-    return initial_state(found.params, random.fold_in(key, 3), settings)
+    many, starts = np.atleast_2d(found.occupancy), np.atleast_2d(found.log_likelihoods)
+    for number, (occupancy, likelihoods) in enumerate(zip(many, starts, strict=True)):
+        scores = np.sort(likelihoods)[::-1]
+        whose = f"restart {number}: " if stacked else ""
+        stages.say(
+            f"states: {whose}an AR-HMM of the warm latents, best of {len(scores)} starts {scores[0]:.4f} nats a bin "
+            f"(worst {scores[-1]:.4f}); share of bins {', '.join(f'{share:.2f}' for share in occupancy)}"
+        )
+        if (sentence := unused_sentence(occupancy, revived=True)) is not None:
+            stages.say(f"{whose}{sentence}" if stacked else sentence)
+    return initial_state(found.params, fold_each(key, 3), settings, stacked=stacked)

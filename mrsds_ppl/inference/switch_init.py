@@ -6,36 +6,44 @@ seconds, from many starts), the dynamics and transitions are refitted to its sta
 
     maximise  sum_{t,k} gamma_t(k) log N(x_t; f_k(x_{t-1}, u_t), Q) + sum_{t,j,k} xi_t(j, k) log p(k | j, x_{t-1}, u_t),
 
-and joint training goes on from there.
+and joint training goes on from there. A state that the refitted program hardly uses is given the parameters of the most
+used one, a little disturbed.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax, random
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.inference.arhmm import fit_arhmm
-from mrsds_ppl.inference.chain import Chain
+from mrsds_ppl.inference.chain import Chain, smooth
+from mrsds_ppl.inference.history import Keys
 from mrsds_ppl.inference.markov import potentials
+from mrsds_ppl.inference.unused import revived, share_of_bins
 from mrsds_ppl.models.mrsds import MRSDS
 
 
 class SwitchInit(NamedTuple):
-    """Parameters after the stage; log likelihoods of the AR-HMM's starts; the refit's loss; use of each state."""
+    """Parameters after the stage; log likelihoods of the AR-HMM's starts; the refit's loss; use of each state.
+
+    ``occupancy`` is the share of bins of each state under the refitted program; a state below
+    :func:`~mrsds_ppl.inference.unused.least_share` was revived after that. Of several restarts, everything has a
+    leading axis of restarts.
+    """
 
     params: dict[str, Any]
-    log_likelihoods: Float[np.ndarray, " start"]
-    refit_loss: float
-    occupancy: Float[np.ndarray, " state"]
+    log_likelihoods: Float[Array, "*restart start"]
+    refit_loss: Float[Array, "*restart"]
+    occupancy: Float[Array, "*restart state"]
 
 
 def start_switching(
-    key: PRNGKeyArray,
+    key: Keys,
     params: dict[str, Any],
     model: MRSDS,
     guide: Any,
@@ -44,36 +52,40 @@ def start_switching(
     num_refit_steps: int = 300,
     batch_size: int = 64,
     learning_rate: float = 1e-2,
+    constrain: Callable[[Any], Any] = lambda params: params,
+    stacked: bool = False,
 ) -> SwitchInit:
-    """AR-HMM on the guide's posterior means of the training set, then a refit of the dynamics to its states.
+    """AR-HMM on the guide's posterior medians of the training set, a refit of the dynamics to its states, reviving.
 
     Args:
         key: random key.
         params: parameters after the warm-up.
-        model, guide: the program and its guide.
+        model, guide: the program and its guide, of which ``guide.median(params, batch)["x"]`` is asked.
         data: training set, on the device.
         num_refit_steps, batch_size, learning_rate: of the refit, by Adam.
+        constrain: from the parameters that are trained to the values of their sites.
+        stacked: keys and parameters are those of several restarts, along a leading axis; one program serves all.
     """
-    arhmm_key, refit_key = random.split(key)
-    x = jax.jit(lambda p, d: guide.median(p, d)["x"])(params, data)
-    u = data.u if model.options.ux else data.u[..., :0]
-    fit = jax.jit(fit_arhmm, static_argnames="num_states")(arhmm_key, x, u, data.lengths, num_states=model.num_states)
-    named = ("dynamics$params", "transitions$params", "initial$params")
-    chosen = {name: params[name] for name in named if name in params}
-    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_refit_steps, 0.05))
-    marginals, pairwise = fit.smoothed.marginals, fit.smoothed.pairwise
-    size = min(batch_size, x.shape[0])
 
-    def loss(some: dict[str, Any], index: Array) -> Array:
-        batch = jax.tree.map(lambda leaf: leaf[index], data)
-        networks = model.networks_from({**params, **some})
-        chain = potentials(model.switching(networks, batch), x[index])
-        responsibilities = Chain(marginals[0][..., index], pairwise[..., index], marginals[1:, ..., index])
-        terms = jax.tree.map(lambda r, p: jnp.where(r > 1e-6, r * p, 0.0).sum(), responsibilities, chain)
-        return -sum(terms) / batch.lengths.sum()
+    def seek(key: Array, params: dict[str, Any], data: Batch) -> SwitchInit:
+        (arhmm_key, refit_key), revive_key = random.split(key), random.fold_in(key, 2)
+        x = guide.median(constrain(params), data)["x"]
+        u = data.u if model.options.ux else data.u[..., :0]
+        fit = fit_arhmm(arhmm_key, x, u, data.lengths, num_states=model.num_states)
+        named = ("dynamics$params", "transitions$params", "initial$params")
+        chosen = {name: params[name] for name in named if name in params}
+        optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_refit_steps, 0.05))
+        marginals, pairwise = fit.smoothed.marginals, fit.smoothed.pairwise
+        size = min(batch_size, x.shape[0])
 
-    @jax.jit
-    def refit(some: dict[str, Any], key: Array) -> tuple[dict[str, Any], Array]:
+        def loss(some: dict[str, Any], index: Array) -> Array:
+            batch = jax.tree.map(lambda leaf: leaf[index], data)
+            networks = model.networks_from({**params, **some})
+            chain = potentials(model.switching(networks, batch), x[index])
+            responsibilities = Chain(marginals[0][..., index], pairwise[..., index], marginals[1:, ..., index])
+            terms = jax.tree.map(lambda r, p: jnp.where(r > 1e-6, r * p, 0.0).sum(), responsibilities, chain)
+            return -sum(terms) / batch.lengths.sum()
+
         def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Array]:
             some, state = carry
             index = random.choice(key, x.shape[0], (size,), replace=False)
@@ -81,10 +93,13 @@ def start_switching(
             updates, state = optimizer.update(gradient, state)
             return (optax.apply_updates(some, updates), state), value
 
-        (some, _), losses = lax.scan(step, (some, optimizer.init(some)), random.split(key, num_refit_steps))
-        return some, losses[-20:].mean()
+        keys = random.split(refit_key, num_refit_steps)
+        (some, _), losses = lax.scan(step, (chosen, optimizer.init(chosen)), keys)
+        found = {**params, **some}
+        states = smooth(potentials(model.switching(model.networks_from(found), data), x)).marginals
+        occupancy = share_of_bins(jnp.moveaxis(states, -1, 0), data.lengths)
+        return SwitchInit(revived(revive_key, found, occupancy), fit.log_likelihoods, losses[-20:].mean(), occupancy)
 
-    some, last = refit(chosen, refit_key)
-    valid = jnp.arange(x.shape[1])[:, None] < data.lengths
-    occupancy = (marginals * valid[:, None]).sum((0, 2)) / valid.sum()
-    return SwitchInit({**params, **some}, np.asarray(fit.log_likelihoods), float(last), np.asarray(occupancy))
+    if stacked:
+        return jax.jit(lambda k, p, d: lax.map(lambda one: seek(one[0], one[1], d), (k, p)))(key, params, data)
+    return jax.jit(seek)(key, params, data)

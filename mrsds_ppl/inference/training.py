@@ -21,6 +21,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.batches import draw_batch, hide_neurons
+from mrsds_ppl.inference.history import History as History
+from mrsds_ppl.inference.history import Keys, failure_message
+from mrsds_ppl.inference.history import TrainState as TrainState
 from mrsds_ppl.inference.schedules import learning_rate_schedule
 
 # (params, key, batch, step) -> (loss, metrics): the loss is minimised, the metrics are named scalars to report.
@@ -29,9 +32,11 @@ Objective: TypeAlias = Callable[
 ]
 RunChunk: TypeAlias = Callable[["TrainState", Batch], tuple["TrainState", "History"]]
 
-AnyArray: TypeAlias = Array | np.ndarray  # on the device inside the loop, on the host once it is recorded
-
 ADAM = optax.scale_by_adam()
+
+# Axes of restarts in a state and in a row of the history; they share the count of steps and its learning rate.
+STACKED_STATE: Any = TrainState._make((0, 0, 0, None, 0, 0))
+STACKED_OUT: Any = (STACKED_STATE, History._make((None, 0, None, 0, 0, 0, 0)))
 
 
 @dataclass(frozen=True)
@@ -65,55 +70,6 @@ class TrainingSettings:
     max_skipped_in_row: int = 20
 
 
-class TrainState(NamedTuple):
-    """Everything that a run needs to go on; a pytree of arrays."""
-
-    params: PyTree
-    opt_state: PyTree
-    key: PRNGKeyArray  # never changes: step s draws from the key folded with s
-    step: Int[Array, ""]  # steps done, skipped ones included
-    skipped: Int[Array, ""]  # non-finite steps so far
-    skipped_in_row: Int[Array, ""]  # of these, how many came last in a row
-
-
-class History(NamedTuple):
-    """What each step gave; arrays with a leading step axis, in a chunk as long as the chunk."""
-
-    step: Int[AnyArray, " step"]  # number of the step, from 0; -1 in rows of a chunk that were not run
-    loss: Float[AnyArray, " step"]
-    learning_rate: Float[AnyArray, " step"]
-    gradient_norm: Float[AnyArray, " step"]  # Euclidean, before clipping
-    skipped: Bool[AnyArray, " step"]
-    bad_gradient: Int[AnyArray, " step"]  # first entry of the parameters whose gradient was not finite, or -1
-    metrics: dict[str, Float[AnyArray, " step"]]
-
-    def trimmed(self) -> "History":
-        """The rows that were run, on the host."""
-        host = jax.device_get(self)
-        return jax.tree.map(lambda leaf: leaf[host.step >= 0], host)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name, as `Checkpoints.save` takes them."""
-        return self._asdict()
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> "History":
-        """The inverse of `to_dict`."""
-        return History(**fields)
-
-    @staticmethod
-    def concatenate(histories: "list[History]") -> "History":
-        """One history of runs that follow each other."""
-        kept = [history for history in histories if len(history.step)]
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *kept) if kept else History.empty()
-
-    @staticmethod
-    def empty() -> "History":
-        """The history of no steps."""
-        counts, values = np.zeros(0, np.int32), np.zeros(0, np.float32)
-        return History(counts, values, values, values, np.zeros(0, bool), counts, {})
-
-
 class TrainResult(NamedTuple):
     """How a call of `train` ended."""
 
@@ -122,8 +78,15 @@ class TrainResult(NamedTuple):
     stopped: bool  # it was asked to stop before the end; `state` is then worth a checkpoint
 
 
-def initial_state(params: PyTree, key: PRNGKeyArray, settings: TrainingSettings) -> TrainState:
-    """The state before the first step; `params` are copied, so the caller keeps its own."""
+def initial_state(params: PyTree, key: Keys, settings: TrainingSettings, *, stacked: bool = False) -> TrainState:
+    """The state before the first step; `params` are copied, so the caller keeps its own.
+
+    Args:
+        params: where to start.
+        key: random key of the run.
+        settings: how it is optimised.
+        stacked: parameters and key are those of several restarts, along a leading axis.
+    """
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.result_type(leaf)), params)
 
     # Three separate zeros: a chunk takes over the state's buffers, and one buffer cannot be given away twice.
@@ -134,10 +97,14 @@ def initial_state(params: PyTree, key: PRNGKeyArray, settings: TrainingSettings)
         )
 
     # Compiled as one program; leaf by leaf it takes longer than the first step.
+    if stacked:
+        return jax.jit(jax.vmap(fresh, out_axes=STACKED_STATE))(params, key)
     return jax.jit(fresh)(params, key)
 
 
-def make_run_chunk(objective: Objective, settings: TrainingSettings, trainable: PyTree | None = None) -> RunChunk:
+def make_run_chunk(
+    objective: Objective, settings: TrainingSettings, trainable: PyTree | None = None, *, stacked: bool = False
+) -> RunChunk:
     """Compiles `(state, data) -> (state, history)`, which does the steps up to the next multiple of `chunk_steps`.
 
     The number of steps is a traced bound of one loop: a last, shorter chunk and a chunk after resuming run the same
@@ -148,6 +115,8 @@ def make_run_chunk(objective: Objective, settings: TrainingSettings, trainable: 
         settings: how.
         trainable: pytree of bool like the parameters, or a prefix of it; where False, parameters stay exactly as they
             are.
+        stacked: the state is that of several restarts, which are trained side by side. The objective sees one; it is
+            traced once.
     """
     schedule = learning_rate_schedule(settings.learning_rate, settings.lr_warmup_steps, settings.num_steps)
     limit = settings.gradient_clip
@@ -195,10 +164,15 @@ def make_run_chunk(objective: Objective, settings: TrainingSettings, trainable: 
         return after, History(state.step, loss, learning_rate, norm, ~ok, bad_gradient, metrics)
 
     def run_chunk(whole: TrainState, data: Batch) -> tuple[TrainState, History]:
-        flat, unravel = ravel_pytree(whole.params)
-        state = whole._replace(params=flat)
+        if stacked:
+            _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], whole.params))
+            state = whole._replace(params=jax.vmap(lambda params: ravel_pytree(params)[0])(whole.params))
+            every = jax.vmap(partial(one_step, unravel), in_axes=(STACKED_STATE, None), out_axes=STACKED_OUT)
+        else:
+            flat, unravel = ravel_pytree(whole.params)
+            state, every = whole._replace(params=flat), partial(one_step, unravel)
         # Compiled on its own so that the shapes of the history below come from the trace that the loop then reuses.
-        step = jax.jit(partial(one_step, unravel), inline=True)
+        step = jax.jit(every, inline=True)
         _, row = jax.eval_shape(step, state, data)
         history = jax.tree.map(lambda leaf: jnp.zeros((settings.chunk_steps, *leaf.shape), leaf.dtype), row)
         history = history._replace(step=jnp.full_like(history.step, -1))
@@ -206,7 +180,8 @@ def make_run_chunk(objective: Objective, settings: TrainingSettings, trainable: 
         last = jnp.minimum(first + settings.chunk_steps - first % settings.chunk_steps, settings.num_steps)
 
         def more(carry: tuple[TrainState, History]) -> Bool[Array, ""]:
-            return (carry[0].step < last) & (carry[0].skipped_in_row < settings.max_skipped_in_row)
+            # One restart that goes wrong does not stop the others.
+            return (carry[0].step < last) & (jnp.min(carry[0].skipped_in_row) < settings.max_skipped_in_row)
 
         def body(carry: tuple[TrainState, History]) -> tuple[TrainState, History]:
             state, history = carry
@@ -214,7 +189,8 @@ def make_run_chunk(objective: Objective, settings: TrainingSettings, trainable: 
             return after, jax.tree.map(lambda rows, value: rows.at[state.step - first].set(value), history, row)
 
         state, history = jax.lax.while_loop(more, body, (state, history))
-        return state._replace(params=unravel(state.params)), history
+        params = jax.vmap(unravel)(state.params) if stacked else unravel(state.params)
+        return state._replace(params=params), history
 
     return jax.jit(run_chunk, donate_argnums=0)
 
@@ -272,30 +248,10 @@ def train(
         state, chunk = run_chunk(state, data)
         chunk = chunk.trimmed()
         histories.append(chunk)
-        if int(state.skipped_in_row) >= settings.max_skipped_in_row:
-            raise RunError(_failure(state, chunk, settings, last_checkpoint() if last_checkpoint else None))
+        if int(np.min(state.skipped_in_row)) >= settings.max_skipped_in_row:
+            one, last = (state.restart(0), chunk.restart(0)) if state.skipped.ndim else (state, chunk)
+            checkpoint = last_checkpoint() if last_checkpoint else None
+            raise RunError(failure_message(one, last, settings.num_steps, settings.learning_rate, checkpoint))
         if on_chunk is not None:
             on_chunk(state, chunk)
     return TrainResult(state, History.concatenate(histories), int(state.step) < end)
-
-
-def _failure(state: TrainState, chunk: History, settings: TrainingSettings, checkpoint: Path | None) -> str:
-    """The message of a run that stops because its steps are not finite."""
-    if len(chunk.step) == 0:  # restored from a state that had already failed
-        terms = ["unknown, as no step was run"]
-    else:
-        terms = [name for name, values in chunk.metrics.items() if not np.isfinite(values[-1])]
-        if not np.isfinite(chunk.loss[-1]):
-            terms.append("the loss")
-        if chunk.bad_gradient[-1] >= 0:
-            leaves = jax.tree_util.tree_leaves_with_path(state.params)
-            ends = np.cumsum([leaf.size for _, leaf in leaves])
-            path, _ = leaves[int(np.searchsorted(ends, chunk.bad_gradient[-1], side="right"))]
-            terms.append(f"the gradient of parameter {jax.tree_util.keystr(path) or 'tree'}")
-    where = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was written yet"
-    return (
-        f"training stopped at step {int(state.step)} of {settings.num_steps}: {int(state.skipped_in_row)} steps in a "
-        f"row gave a loss or gradient that is not finite (not finite in the last one: {', '.join(terms)}); {where}. "
-        f"Try a smaller training.learning_rate (it is {settings.learning_rate:g}) or a longer "
-        f"training.lr_warmup_steps, and look for extreme values in the data"
-    )

@@ -18,6 +18,7 @@ EVALUATION_KEYS = (
     *(f"{split}_{score}" for split in ("train", "test", "cosmooth") for score in ("mses", "r2s")),
     *(f"{split}_gen1_{score}" for split in ("train", "test", "cosmooth") for score in ("mses", "r2s")),
     "cosmooth_bps",
+    "restart_bounds",
 )
 
 # MATLAB reads no larger array from a version 5 file.
@@ -61,8 +62,8 @@ def write_latents(
     _check_keys("history", history, HISTORY_KEYS)
     _check_keys("evaluations", evaluations, EVALUATION_KEYS)
     contents: dict[str, np.ndarray] = {
-        **_split_arrays("train", train, train_trials),
-        **_split_arrays("test", test, test_trials),
+        **split_arrays("train", train, train_trials),
+        **split_arrays("test", test, test_trials),
         "region_sizes": np.asarray(train_trials.region_sizes, dtype=np.int64),
         "latent_region_sizes": np.asarray(latent_region_sizes, dtype=np.int64),
         "dropout_ids": np.asarray(dropout_ids, dtype=np.int64),
@@ -73,7 +74,7 @@ def write_latents(
         scipy.io.savemat(aside, contents, appendmat=False, do_compression=True, oned_as="row")
 
 
-def _split_arrays(split: str, posterior: PosteriorSet, trials: Trials) -> dict[str, np.ndarray]:
+def split_arrays(split: str, posterior: PosteriorSet, trials: Trials) -> dict[str, np.ndarray]:
     """The keys of one split."""
     valid = valid_bins(posterior.lengths, posterior.x_mean.shape[1])
     by_bin = {
@@ -93,6 +94,13 @@ def _split_arrays(split: str, posterior: PosteriorSet, trials: Trials) -> dict[s
     draws_key = f"xs_{split}_draws"
     arrays[draws_key] = _with_nan(draws_key, posterior.x_draws, valid[None])
     arrays[f"ys_{split}"] = _with_nan(f"ys_{split}", trials.y, trials.observed)
+    # Of each trial: the bound, the importance-weighted estimate of log p(y), in nats, and the tail of its weights.
+    for name, values in (
+        ("elbo", posterior.elbo),
+        ("log_marginal", posterior.log_likelihood),
+        ("pareto_k", posterior.pareto_k),
+    ):
+        arrays[f"{name}_{split}"] = np.asarray(values, dtype=np.float64)
     arrays[f"{split}_ids"] = np.asarray(posterior.trial_ids, dtype=np.int64)
     arrays[f"{split}_lengths"] = np.asarray(posterior.lengths, dtype=np.int64)
     return arrays
