@@ -1,6 +1,7 @@
 """The equations of the model written out plainly, one network, one state and one trial at a time, to test against."""
 
 import itertools
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -174,3 +175,93 @@ def log_joint_paths(networks, batch, x, trial, means):
 def log_density(networks, batch, x, means):
     """log p(x, y) of every trial over its valid bins, by the sum over all paths."""
     return np.array([logsumexp(log_joint_paths(networks, batch, x, i, means)) for i in range(len(batch.lengths))])
+
+
+class PathPosterior(NamedTuple):
+    """p(x | y, z) of one trial and one state path: log p(y | z), mean, precision of the whole path."""
+
+    log_marginal: float
+    mean: np.ndarray  # (bin, latent)
+    precision: np.ndarray  # (bin, latent, bin, latent)
+
+
+def gaussian_logpdf(residual, covariance):
+    """log N(residual; 0, covariance)."""
+    size = len(residual) * np.log(2 * np.pi)
+    return -0.5 * (residual @ np.linalg.solve(covariance, residual) + np.linalg.slogdet(covariance)[1] + size)
+
+
+def path_posterior(networks, y, states):
+    """Exact posterior of a linear-Gaussian model without inputs, all of y observed, by one dense linear system.
+
+    With x* the posterior mean and P the precision, log p(y) = log p(x*, y) + (T D log 2 pi - log det P) / 2.
+    """
+    forms = [affine_form(networks.dynamics, k) for k in range(networks.dynamics.num_states)]
+    maps, shifts = [forms[k][0] for k in states], [forms[k][2] for k in states]
+    start = np.asarray(networks.initial.means, float)[states[0]]
+    first, noise, spread = (
+        f @ f.T for f in map(cholesky, (networks.initial.noise, networks.dynamics.noise, networks.emissions.noise))
+    )
+    loading = readout_matrix(networks.emissions.readout)
+    signal = np.asarray(y, float) - np.asarray(networks.emissions.readout.bias, float)
+    length, size = len(states), len(start)
+    inverse, seen = np.linalg.inv(noise), loading.T @ np.linalg.inv(spread)
+    precision, potential = np.zeros((length, size, length, size)), signal @ seen.T
+    precision[0, :, 0] = np.linalg.inv(first)
+    potential[0] += precision[0, :, 0] @ start
+    for t in range(length):
+        precision[t, :, t] += seen @ loading
+        if t:
+            precision[t, :, t] += inverse
+            precision[t - 1, :, t - 1] += maps[t].T @ inverse @ maps[t]
+            precision[t, :, t - 1] -= inverse @ maps[t]
+            precision[t - 1, :, t] -= maps[t].T @ inverse
+            potential[t] += inverse @ shifts[t]
+            potential[t - 1] -= maps[t].T @ inverse @ shifts[t]
+    flat = precision.reshape(length * size, -1)
+    mean = np.linalg.solve(flat, potential.ravel()).reshape(length, size)
+    joint = gaussian_logpdf(mean[0] - start, first)
+    joint += sum(gaussian_logpdf(mean[t] - maps[t] @ mean[t - 1] - shifts[t], noise) for t in range(1, length))
+    joint += sum(gaussian_logpdf(signal[t] - loading @ mean[t], spread) for t in range(length))
+    marginal = joint + 0.5 * (length * size * np.log(2 * np.pi) - np.linalg.slogdet(flat)[1])
+    return PathPosterior(marginal, mean, precision)
+
+
+def with_values(networks, maps, shifts, loading, bias, *, noise, first_noise, emission_noise, first_means):
+    """The networks of a model of affine maps x -> A_k x + b_k with given values; scales are standard deviations.
+
+    Args:
+        maps, shifts: A_k (state, latent, latent) and b_k (state, latent).
+        loading, bias: rows of C (neuron, latents of the neuron's region) and d (neuron,).
+    """
+    dynamics = networks.dynamics
+    sizes = dynamics.latent_sizes
+    starts, width = np.cumsum((0, *sizes)), max(sizes)
+    weights = np.zeros((len(maps), len(sizes), len(sizes), width, width))
+    biases = np.zeros((len(maps), len(sizes), len(sizes), width))
+    change = np.asarray(maps) - np.eye(starts[-1])
+    for k, (r, s) in itertools.product(range(len(maps)), itertools.product(range(len(sizes)), repeat=2)):
+        block = change[k, starts[r] : starts[r + 1], starts[s] : starts[s + 1]]
+        weights[k, r, s, : sizes[s], : sizes[r]] = block.T
+        if r == s:
+            biases[k, r, s, : sizes[r]] = shifts[k][starts[r] : starts[r + 1]]
+    raw = [np.log(np.expm1(np.full(n, v) - 1e-4)) for n, v in ((starts[-1], noise), (starts[-1], first_noise))]
+    values = (weights, biases, loading, bias, *raw, first_means)
+    found = [jnp.asarray(v, jnp.zeros(()).dtype) for v in values]
+    networks = eqx.tree_at(
+        lambda n: (
+            n.dynamics.pairs.weights[0],
+            n.dynamics.pairs.biases[0],
+            n.emissions.readout.weight,
+            n.emissions.readout.bias,
+            n.dynamics.noise.raw_diagonal,
+            n.initial.noise.raw_diagonal,
+            n.initial.means,
+        ),
+        networks,
+        tuple(found),
+    )
+    if emission_noise is None:  # counts
+        return networks
+    raw_emission = jnp.full(len(bias), np.log(np.expm1(emission_noise - 1e-4)))
+    return eqx.tree_at(lambda n: n.emissions.noise.raw_diagonal, networks, raw_emission)
