@@ -1,0 +1,454 @@
+"""What regions tell each other: messages along posterior paths, their norms, and who speaks to whom in each state.
+
+The message of bin t goes from t-1 to t; the first bin has none, and zero stands there. With the local change
+m^{rr}(x) - x on the diagonal, and x_{t-1} known,
+
+    x_{t-1}^r + sum_s message_t[r, s] = f_k^r(x_{t-1}, u_t)        in state k,
+                                      = sum_k p(z_t = k | x) f_k^r(x_{t-1}, u_t)     averaged over states.
+
+Additive messages are known up to a constant for each state, target and source: a constant that one source gains and
+another loses changes no sum. Conditional messages, differences to the silenced source, have no such freedom.
+Source: Karniol-Tambour et al., ICLR 2024, section 3.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import lax, random
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from mrsds_ppl.analysis.alignment import LatentAlignment, valid_bins
+from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.errors import RunError
+from mrsds_ppl.inference.chain import smooth
+from mrsds_ppl.inference.markov import potentials
+from mrsds_ppl.models.dynamics import Dynamics
+from mrsds_ppl.models.mrsds import MRSDS
+
+_TRIALS_AT_ONCE = 32
+_AXES = ("draw", "trial", "time", "target", "source", "latent")
+
+
+class PosteriorPaths(NamedTuple):
+    """Draws of the latents, and p(z_t | x) of each; meaningless in padded bins."""
+
+    x: Float[np.ndarray, "draw trial time latent"]
+    z_prob: Float[np.ndarray, "draw trial time state"]
+
+
+def every_message(
+    dynamics: Dynamics, x: Float[Array, "row latents"], u: Float[Array, "row input"]
+) -> Float[Array, "state target source row latent"]:
+    """Changes that each message makes, in every state; sources are the regions, then the inputs.
+
+    Args:
+        dynamics: the fitted dynamics.
+        x, u: latents of the bin before and inputs of the bin.
+    """
+    found = dynamics.messages(x, u)
+    own = (found.local - dynamics.by_region(x))[:, :, None]
+    same = np.eye(own.shape[1], dtype=bool)[:, :, None, None]
+    return jnp.concatenate([jnp.where(same, own, found.cross), found.inputs], axis=2)
+
+
+def posterior_paths(
+    key: PRNGKeyArray, params: dict[str, Any], model: MRSDS, guide: Any, trials: Trials, *, draws: int = 20
+) -> PosteriorPaths:
+    """The draws of x that :func:`posterior_messages` of the same key and number of draws goes along.
+
+    Args:
+        key: random key.
+        params: fitted parameters by site.
+        model, guide: program and guide.
+        trials: the trials.
+        draws: number of draws.
+    """
+    draw = partial(_draw_paths, params=params, model=model, guide=guide, draws=draws)
+    return PosteriorPaths(*(np.moveaxis(a, 1, 0) for a in over_trials(draw, key, trials.batch())))
+
+
+def posterior_messages(
+    key: PRNGKeyArray,
+    params: dict[str, Any],
+    model: MRSDS,
+    guide: Any,
+    trials: Trials,
+    *,
+    draws: int = 20,
+    state: int | None = None,
+) -> xr.DataArray:
+    """Messages along draws from the posterior, (draw, trial, time, target, source, latent of the target).
+
+    Args:
+        key: random key.
+        params: fitted parameters by site.
+        model, guide: program and guide.
+        trials: the trials.
+        draws: number of draws of x.
+        state: messages of this state in every bin; ``None`` averages them over p(z_t | x) of the same draw.
+
+    Returns:
+        messages in latent units a bin, NaN in padded bins and where a region has fewer latents than the widest.
+
+    Raises:
+        RunError: there is no such state.
+    """
+    _check_state(model, state)
+    paths = posterior_paths(key, params, model, guide, trials, draws=draws)
+    return path_messages(params, model, trials, paths, state=state)
+
+
+def path_messages(
+    params: dict[str, Any], model: MRSDS, trials: Trials, paths: PosteriorPaths, *, state: int | None = None
+) -> xr.DataArray:
+    """Messages along given paths: those of :func:`posterior_paths`, of a finished posterior, or the true ones.
+
+    Arguments and result are those of :func:`posterior_messages`.
+    """
+    _check_state(model, state)
+    weight = paths.z_prob
+    if state is not None:
+        weight = np.broadcast_to(np.eye(model.num_states, dtype=weight.dtype)[state], weight.shape)
+    by_trial = (np.moveaxis(a, 0, 1) for a in (paths.x, weight))
+    told = over_trials(
+        lambda _, x, w, u: _messages_of(params, x, w, u, model=model),
+        None,
+        *by_trial,
+        np.asarray(trials.batch().u, paths.x.dtype),
+    )
+    values = np.moveaxis(told, 1, 0)
+    values = np.where(valid_bins(trials.lengths, trials.num_bins)[:, :, None, None, None], values, np.nan)
+    sizes = np.array(model.latent_sizes)
+    inside = np.arange(values.shape[-1]) < sizes[:, None]
+    values = np.where(inside[:, None], values, np.nan)
+    targets = region_labels(model, trials)
+    coords = {
+        "draw": np.arange(values.shape[0]),
+        "trial": trials.ids,
+        "time": ("time", np.arange(trials.num_bins) * trials.bin_width, {"units": "s"}),
+        "target": targets,
+        "source": targets + input_labels(model),
+        "latent": np.arange(values.shape[-1]),
+    }
+    attrs = {"long_name": "message from bin t-1 to t", "units": "latent units per bin"}
+    return xr.DataArray(values, coords, _AXES, name="messages", attrs=attrs)
+
+
+def message_norms(messages: xr.DataArray, level: float = 0.9) -> xr.Dataset:
+    """Norm of each message over time: ``mean``, ``low`` and ``high`` over draws, (trial, time, target, source).
+
+    Args:
+        messages: of :func:`posterior_messages`.
+        level: probability between low and high, with equal tails.
+
+    Raises:
+        RunError: ``level`` is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise RunError(f"level: found {level}, need a probability between 0 and 1, such as 0.9.")
+    norm = _norm(messages)
+    # Quantiles that skip NaN warn of padded bins, which are NaN in every draw.
+    low, high = (
+        norm.quantile(q, "draw", skipna=False).drop_vars("quantile") for q in (0.5 - level / 2, 0.5 + level / 2)
+    )
+    return xr.Dataset({"mean": norm.mean("draw", skipna=False), "low": low, "high": high}, attrs={"level": level})
+
+
+def communication_matrix(
+    messages: xr.DataArray, z_prob: Any = None, labels: Sequence[Any] | np.ndarray | None = None
+) -> xr.DataArray:
+    """Mean norm of each message over valid bins from the second on: (draw, [state], [condition], target, source).
+
+        matrix[k, r, s] = sum_bt p(z_bt = k) |message_bt[r, s]| / sum_bt p(z_bt = k)
+
+    Args:
+        messages: of :func:`posterior_messages`, averaged over states; or those of each state joined along an axis
+            ``state``, which makes what :func:`state_communication` computes in less memory.
+        z_prob: state probabilities ([draw], trial, time, state), to weight bins by; adds the axis ``state``.
+        labels: condition of each trial; adds the axis ``condition``.
+
+    Raises:
+        RunError: weights or labels do not fit the messages.
+    """
+    norm = _norm(messages)
+    valid = norm.notnull().any([d for d in norm.dims if d not in ("trial", "time")])
+    weight = (valid & xr.DataArray(np.arange(norm.sizes["time"]) > 0, dims="time")).astype(float)
+    if z_prob is not None:
+        prob = np.asarray(z_prob)
+        dims = ("draw", "trial", "time", "state")[-prob.ndim :]
+        expected = tuple(norm.sizes[d] for d in dims[:-1])
+        if prob.ndim not in (3, 4) or prob.shape[:-1] != expected:
+            raise RunError(
+                f"z_prob: found shape {prob.shape}, need ([draw], trial, time, state) with sizes {expected}."
+            )
+        weight = xr.DataArray(np.where(np.isnan(prob), 0.0, prob), dims=dims) * weight
+    factors = [norm.fillna(0.0), weight]
+    if labels is not None:
+        names, members = _conditions(labels, norm.sizes["trial"])
+        factors.append(xr.DataArray(members.astype(float), {"condition": names}, ("condition", "trial")))
+    total, count = (xr.dot(*some, dim=("trial", "time")) for some in (factors, factors[1:]))
+    matrix = (total / count.where(count > 0)).rename("communication")
+    return matrix.transpose("draw", "state", "condition", "target", "source", missing_dims="ignore")
+
+
+def state_communication(
+    key: PRNGKeyArray,
+    params: dict[str, Any],
+    model: MRSDS,
+    guide: Any,
+    trials: Trials,
+    *,
+    draws: int = 20,
+    labels: Sequence[Any] | np.ndarray | None = None,
+) -> xr.DataArray:
+    """Mean norm of the messages of each state in the bins where it is active: (draw, state, [condition], ...).
+
+        matrix[k, r, s] = sum_bt p(z_bt = k | x) |m_k^{rs}|_bt / sum_bt p(z_bt = k | x)
+
+    NaN for a state that no bin is in.
+
+    Args:
+        key: random key; the draws are those of :func:`posterior_messages`.
+        params: fitted parameters by site.
+        model, guide: program and guide.
+        trials: the trials.
+        draws: number of draws of x.
+        labels: condition of each trial; adds the axis ``condition``.
+
+    Raises:
+        RunError: there is not one label a trial.
+    """
+    grouped = None if labels is None else _conditions(labels, trials.num_trials)
+    paths = posterior_paths(key, params, model, guide, trials, draws=draws)
+    total, count = over_trials(
+        lambda _, x, z, u, n: _norm_sums(params, x, z, u, n, model=model),
+        None,
+        *(np.moveaxis(a, 0, 1) for a in paths),
+        np.asarray(trials.batch().u, paths.x.dtype),
+        trials.lengths,
+    )
+    members = np.ones((1, trials.num_trials), bool) if grouped is None else grouped[1]
+    sums, counts = (np.einsum("cb,bn...->n...c", members, a.astype(float)) for a in (total, count))
+    occupied = counts[:, :, None, None]
+    matrix = np.divide(sums, occupied, out=np.full_like(sums, np.nan), where=occupied > 0)
+    targets = region_labels(model, trials)
+    coords: dict[str, Any] = {"target": targets, "source": targets + input_labels(model)}
+    if grouped is not None:
+        coords["condition"] = grouped[0]
+    found = xr.DataArray(matrix, coords, ("draw", "state", "target", "source", "condition"), name="communication")
+    found = found.transpose("draw", "state", "condition", "target", "source")
+    return found if grouped is not None else found.isel(condition=0)
+
+
+def region_labels(model: MRSDS, trials: Trials) -> list[str]:
+    """Name of each region that has latents of its own; one for all where the latent is pooled."""
+    names = trials.region_names
+    return names if len(model.latent_sizes) == len(names) else ["+".join(names)]
+
+
+def over_trials(function: Callable[..., Any], key: PRNGKeyArray | None, *arrays: Any) -> Any:
+    """``function(key, *arrays)`` of a few trials at a time, every call of one shape, results put together.
+
+    Args:
+        function: of arrays, or trees of them, whose leading axis is the trial, as is that of what it returns.
+        key: random key, from which every call gets one of its own.
+        arrays: of all trials.
+    """
+    num_trials = len(jax.tree.leaves(arrays)[0])
+    size = min(_TRIALS_AT_ONCE, num_trials)
+    parts = []
+    for number, first in enumerate(range(0, num_trials, size)):
+        # The last call repeats its last trial to keep the shape; what is repeated is cut off.
+        index = np.minimum(np.arange(first, first + size), num_trials - 1)
+        some = jax.tree.map(lambda leaf, i=index: leaf[i], arrays)
+        result = jax.device_get(function(None if key is None else random.fold_in(key, number), *some))
+        parts.append(jax.tree.map(lambda leaf, n=num_trials - first: leaf[:n], result))
+    return jax.tree.map(lambda *pieces: np.concatenate(pieces), *parts)
+
+
+@partial(jax.jit, static_argnames=("model", "guide", "draws"))
+def _draw_paths(
+    key: PRNGKeyArray, batch: Batch, params: dict[str, Any], *, model: MRSDS, guide: Any, draws: int
+) -> tuple[Array, Array]:
+    """(trial, draw, bin, latent) and (trial, draw, bin, state)."""
+    x = guide.sample_posterior(key, params, batch, sample_shape=(draws,))["x"]
+    switching = model.switching(model.networks_from(params), batch)
+    z = lax.map(lambda path: jnp.transpose(smooth(potentials(switching, path)).marginals, (2, 0, 1)), x)
+    return jnp.moveaxis(x, 0, 1), jnp.moveaxis(z, 0, 1)
+
+
+def _by_draw(
+    function: Callable[[Array, Array], Any], x: Float[Array, "trial draw bin latent"], z_prob: Array
+) -> Array | tuple[Array, ...]:
+    """Results of each draw, whose messages in all states need not be in memory at once, trials first."""
+    found = lax.map(lambda pair: function(*pair), (jnp.moveaxis(x, 1, 0), jnp.moveaxis(z_prob, 1, 0)))
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), found)
+
+
+def _along(params: dict[str, Any], model: MRSDS, x: Float[Array, "trial bin latent"], u: Array) -> Array:
+    """(state, target, source, trial, bin, latent) of bins 2 on."""
+    used = u if model.options.ux else u[..., :0]
+    count = x.shape[0] * (x.shape[1] - 1)
+    rows = (a.reshape(count, a.shape[-1]) for a in (x[:, :-1], used[:, 1:]))
+    told = every_message(model.networks_from(params).dynamics, *rows)
+    return told.reshape(*told.shape[:3], x.shape[0], x.shape[1] - 1, told.shape[-1])
+
+
+@partial(jax.jit, static_argnames=("model",))
+def _messages_of(params: dict[str, Any], x: Array, weight: Array, u: Array, *, model: MRSDS) -> Any:
+    """(trial, draw, bin, target, source, latent); zero in the first bin."""
+
+    def one(path: Array, prob: Array) -> Array:
+        mean = jnp.einsum("btk,krsbtd->btrsd", prob[:, 1:], _along(params, model, path, u))
+        return jnp.concatenate([jnp.zeros_like(mean[:, :1]), mean], axis=1)
+
+    return _by_draw(one, x, weight)
+
+
+@partial(jax.jit, static_argnames=("model",))
+def _norm_sums(params: dict[str, Any], x: Array, z_prob: Array, u: Array, lengths: Array, *, model: MRSDS) -> Any:
+    """Sums over the bins of each trial: (trial, draw, state, target, source) of norms, (trial, draw, state) weights."""
+    valid = jnp.arange(1, x.shape[2]) < lengths[:, None]
+
+    def one(path: Array, prob: Array) -> tuple[Array, Array]:
+        weight = jnp.where(valid[..., None], prob[:, 1:], 0.0)
+        norm = jnp.sqrt((_along(params, model, path, u) ** 2).sum(-1))
+        return jnp.einsum("btk,krsbt->bkrs", weight, jnp.where(valid, norm, 0.0)), weight.sum(1)
+
+    return _by_draw(one, x, z_prob)
+
+
+def _check_state(model: MRSDS, state: int | None) -> None:
+    if state is not None and not 0 <= state < model.num_states:
+        raise RunError(f"state: found {state}, the model has states 0 to {model.num_states - 1}.")
+
+
+def _norm(messages: xr.DataArray) -> xr.DataArray:
+    """Norm over the latents that a target has; NaN in padded bins."""
+    return (messages**2).sum("latent", min_count=1) ** 0.5
+
+
+def input_labels(model: MRSDS) -> list[str]:
+    """Name of each source that is an input: ``input 0``, ...; ``inputs`` where one network takes them together."""
+    if model.networks.dynamics.inputs is None:
+        return []
+    if model.options.dynamics.inputs_together:
+        return ["inputs"]
+    return [f"input {i}" for i in range(model.num_inputs)]
+
+
+def _conditions(labels: Sequence[Any] | np.ndarray, num_trials: int) -> tuple[np.ndarray, np.ndarray]:
+    """Different labels in order, and (condition, trial): which trials have them."""
+    given = np.asarray(labels)
+    if given.shape != (num_trials,):
+        raise RunError(f"labels: found shape {given.shape}, need one label for each of {num_trials} trials.")
+    names = np.unique(given)
+    return names, given == names[:, None]
+
+
+class MessageScores(NamedTuple):
+    """Estimated messages against true ones, in the space of the true latents.
+
+    ``r2[r, s]`` over the latents of the target; NaN where the true message does not vary. ``r2_cross`` pools all but
+    the diagonal, ``r2_local`` the diagonal. ``true_matrix`` and ``estimated_matrix``: mean norms in the bins of each
+    true state; ``cosine`` between them for each state, diagonal dropped. ``absent_ratio``: mean estimated norm of the
+    messages that a state does not send, over that of those it sends; NaN if there are none of one kind.
+    """
+
+    r2: Float[np.ndarray, "target source"]
+    r2_cross: float
+    r2_local: float
+    true_matrix: Float[np.ndarray, "state target source"]
+    estimated_matrix: Float[np.ndarray, "state target source"]
+    cosine: Float[np.ndarray, " state"]
+    absent_ratio: float
+
+
+def message_scores(
+    true: Float[np.ndarray, "trial time target source true_latent"],
+    estimated: xr.DataArray,
+    alignment: LatentAlignment,
+    z_true: Int[np.ndarray, "trial time"] | None = None,
+    *,
+    centre: bool = True,
+) -> MessageScores:
+    """Recovery of the messages of a simulation, averaged over draws.
+
+    Where the latents of region r align as x_true = x A_r + c_r, its messages do as message A_r.
+
+    Args:
+        true: messages of the simulation; NaN in bins that are not compared. Later sources that only the estimate has,
+            such as inputs whose effect the simulation does not tell, are left out.
+        estimated: of :func:`posterior_messages`, averaged over states.
+        alignment: of the latents of the same trials, by :func:`mrsds_ppl.analysis.alignment.align_latents`.
+        z_true: true states; bins with a negative state are not compared.
+        centre: subtract from both messages their mean in each true state, since the constants of additive messages
+            cannot be known.
+
+    Raises:
+        RunError: shapes do not fit one another.
+    """
+    mean = estimated.mean("draw") if "draw" in estimated.dims else estimated
+    found = mean.transpose("trial", "time", "target", "source", "latent").values
+    regions, sources = len(alignment.weights), true.shape[3]
+    if found.shape[:2] != true.shape[:2] or not found.shape[2] == true.shape[2] == regions <= sources <= found.shape[3]:
+        raise RunError(
+            f"Messages cannot be compared: true ones of shape {true.shape}, estimated ones of shape {found.shape}, "
+            f"latents aligned for {regions} regions. Trials, bins and regions must be the same."
+        )
+    compared = np.isfinite(true).any((2, 3, 4)) & np.isfinite(found).any((2, 3, 4))
+    compared[:, 0] = False
+    state = np.zeros(compared.shape, int) if z_true is None else z_true
+    compared &= state >= 0
+    target, state = np.nan_to_num(true[compared].astype(float)), state[compared]
+    estimate = np.zeros_like(target)
+    for region, weights in enumerate(alignment.weights):
+        size, true_size = weights.shape
+        estimate[:, region, :, :true_size] = found[compared][:, region, :sources, :size] @ weights
+    members = np.stack([state == k for k in range(int(state.max(initial=0)) + 1)])
+    sent = _mean_norms(target, members) > 1e-9
+    if centre:
+        for some in members:
+            target[some] -= target[some].mean(0)
+            estimate[some] -= estimate[some].mean(0)
+    residual = ((target - estimate) ** 2).sum((0, 3))
+    spread = ((target - target.mean(0)) ** 2).sum((0, 3))
+    own = np.eye(regions, sources, dtype=bool)
+    true_matrix, matrix = _mean_norms(target, members), _mean_norms(estimate, members)
+    others, guessed = true_matrix[:, ~own], matrix[:, ~own]
+    length = np.linalg.norm(others, axis=1) * np.linalg.norm(guessed, axis=1)
+    present = sent[:, ~own]
+    return MessageScores(
+        r2=1.0 - _ratio(residual, spread),
+        r2_cross=1.0 - _share(residual[~own].sum(), spread[~own].sum()),
+        r2_local=1.0 - _share(residual[own].sum(), spread[own].sum()),
+        true_matrix=true_matrix,
+        estimated_matrix=matrix,
+        cosine=_ratio((others * guessed).sum(1), length),
+        absent_ratio=_share(_mean(guessed[~present]), _mean(guessed[present])),
+    )
+
+
+def _mean_norms(messages: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """(state, target, source) from (row, target, source, latent) and (state, row); NaN for a state without rows."""
+    total = np.einsum("kn,nrs->krs", members, np.linalg.norm(messages, axis=-1))
+    return _ratio(total, np.broadcast_to(members.sum(1)[:, None, None], total.shape))
+
+
+def _mean(values: np.ndarray) -> float:
+    """NaN, without a warning, where nothing is averaged."""
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _share(part: float, whole: float) -> float:
+    return float(part / whole) if whole > 0 else float("nan")
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """numerator / denominator, NaN where the denominator is 0."""
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)

@@ -1,0 +1,339 @@
+"""The flow of a fitted model: vector fields, Jacobians and fixed points of the mean map x_t = f_k(x_{t-1}, u).
+
+All are of one discrete state k at a time and without noise. A region's flow depends on the other regions through their
+messages, so these are held at values that the user names, zero unless named; so are the inputs.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+from scipy.optimize import root
+
+from mrsds_ppl.analysis.alignment import LatentAlignment
+from mrsds_ppl.errors import RunError
+from mrsds_ppl.models.mrsds import MRSDS
+
+# Values at which regions are held, by index or, where names are given, by name.
+Held = Mapping[int | str, Any]
+
+
+class Plane(NamedTuple):
+    """origin + c_1 directions[0] (+ c_2 directions[1]) in the latents of a region, coordinates c."""
+
+    origin: Float[np.ndarray, " latent"]
+    directions: Float[np.ndarray, "axis latent"]
+
+
+class VectorField(NamedTuple):
+    """Change f_k^r(x) - x of a region's latents, in latent units a bin, at points of a grid.
+
+    ``coordinates`` and ``flow`` are those within the plane, ``points`` and ``change`` those in the region's latents;
+    without a plane they are the same.
+    """
+
+    points: Float[np.ndarray, "point latent"]
+    change: Float[np.ndarray, "point latent"]
+    coordinates: Float[np.ndarray, "point axis"]
+    flow: Float[np.ndarray, "point axis"]
+
+
+class FixedPoint(NamedTuple):
+    """f_k(x) = x, with the eigenvalues of the Jacobian there by falling size; stable if all are smaller than 1.
+
+    ``residual`` is |f_k(x) - x|.
+    """
+
+    x: Float[np.ndarray, " latent"]
+    eigenvalues: Complex[np.ndarray, " latent"]
+    stable: bool
+    residual: float
+
+
+class FieldCosine(NamedTuple):
+    """``pooled``: sum a.b / sqrt(sum a.a sum b.b) over all points; ``mean``: average of the cosines at each point."""
+
+    pooled: float
+    mean: float
+
+
+def visited_grid(
+    values: Float[np.ndarray, "... axis"], count: int = 21, edge: float = 0.1
+) -> list[Float[np.ndarray, " {count}"]]:
+    """Evenly spaced coordinates over the middle 98 % of what was visited, widened by a fraction ``edge`` of it.
+
+    Args:
+        values: latents of one region, or coordinates within a plane; NaN is left out.
+        count: grid lines of each axis.
+        edge: fraction by which each end is widened.
+    """
+    rows = values.reshape(-1, values.shape[-1])
+    low, high = np.quantile(rows[np.isfinite(rows).all(1)], [0.01, 0.99], axis=0)
+    margin = edge * (high - low)
+    return [np.linspace(a, b, count) for a, b in zip(low - margin, high + margin, strict=True)]
+
+
+def vector_field(
+    params: dict[str, Any],
+    model: MRSDS,
+    region: int | str,
+    *,
+    state: int,
+    grid: Sequence[Float[np.ndarray, "_"]],
+    at: Held | None = None,
+    u: Any = None,
+    plane: Plane | None = None,
+    region_names: Sequence[str] | None = None,
+) -> VectorField:
+    """Change of one region's latents in one bin of a state, on a grid, with the other regions held still.
+
+    Args:
+        params: fitted parameters by site.
+        model: the program.
+        region: index, or name where ``region_names`` are given.
+        state: discrete state k.
+        grid: coordinates along each axis, see :func:`visited_grid`: one axis for a region of one latent, two for one
+            of two; one or two of a plane. The points are their product, the last axis varying fastest.
+        at: latents at which other regions are held; zero where not named.
+        u: inputs (input,), zero unless given.
+        plane: through the latents of a region that has more of them than the grid has axes.
+        region_names: names of the regions.
+
+    Raises:
+        RunError: a region, state or width that does not exist.
+    """
+    index, part = _region(model, region, region_names)
+    size = model.latent_sizes[index]
+    if plane is None:
+        plane = Plane(np.zeros(size), np.eye(size))
+    if len(grid) not in (1, 2) or plane.directions.shape != (len(grid), size) or plane.origin.shape != (size,):
+        raise RunError(
+            f"grid: found {len(grid)} axes for a plane of directions {plane.directions.shape} through {size} latents. "
+            "Give one or two axes, and for a region of more latents a plane of as many directions."
+        )
+    coordinates = np.stack(np.meshgrid(*grid, indexing="ij"), -1).reshape(-1, len(grid))
+    points = plane.origin + coordinates @ plane.directions
+    x = np.tile(_held(model, at, region_names), (len(points), 1))
+    x[:, part] = points
+    _check_state(model, state)
+    change = np.asarray(_maps(params, jnp.asarray(x), _inputs(model, u), model=model))[state][:, part] - points
+    flow = np.linalg.lstsq(plane.directions.T, change.T, rcond=None)[0].T
+    return VectorField(points, change, coordinates, flow)
+
+
+def jacobian(
+    params: dict[str, Any],
+    model: MRSDS,
+    x: Float[np.ndarray, "*point latent"],
+    *,
+    state: int,
+    u: Any = None,
+    region: int | str | None = None,
+    region_names: Sequence[str] | None = None,
+) -> Float[np.ndarray, "*point to from"]:
+    """d f_k(x, u) / d x at one point or at many: entry [i, j] says how latent j moves latent i of the next bin.
+
+    Args:
+        params: fitted parameters by site.
+        model: the program.
+        x: latents of all regions.
+        state: discrete state k.
+        u: inputs (input,), zero unless given.
+        region: only the block of this region's latents, d f_k^r / d x^r.
+        region_names: names of the regions.
+
+    Raises:
+        RunError: a region, state or width that does not exist.
+    """
+    _check_state(model, state)
+    if x.shape[-1] != model.num_latents:
+        raise RunError(f"x: found {x.shape[-1]} latents, the model has {model.num_latents}.")
+    rows = jnp.asarray(x.reshape(-1, x.shape[-1]))
+    _, slopes = _maps_and_slopes(params, rows, _inputs(model, u), state, model=model)
+    found = np.asarray(slopes).reshape(*x.shape, x.shape[-1])
+    if region is None:
+        return found
+    _, part = _region(model, region, region_names)
+    return found[..., part, part]
+
+
+def fixed_points(
+    params: dict[str, Any],
+    model: MRSDS,
+    *,
+    state: int,
+    starts: Float[np.ndarray, "start latent"],
+    region: int | str | None = None,
+    at: Held | None = None,
+    u: Any = None,
+    tolerance: float = 1e-6,
+    apart: float = 1e-3,
+    region_names: Sequence[str] | None = None,
+) -> list[FixedPoint]:
+    """Where the mean map of a state stands still, by Powell's hybrid method from many starts, in double precision.
+
+    Args:
+        params: fitted parameters by site.
+        model: the program.
+        state: discrete state k.
+        starts: latents to start from, such as bins of posterior paths: of all regions, or of ``region``.
+        region: only this region moves and the others are held; ``None`` for the map of all regions.
+        at: latents at which other regions are held; zero where not named.
+        u: inputs (input,), zero unless given.
+        tolerance: largest |f(x) - x| of a fixed point, in latent units.
+        apart: points closer than this, in latent units, are one.
+        region_names: names of the regions.
+
+    Returns:
+        the points found, in the order of the starts that led there; a model may have others, or none.
+
+    Raises:
+        RunError: a region, state or width that does not exist.
+    """
+    _check_state(model, state)
+    part = slice(0, model.num_latents) if region is None else _region(model, region, region_names)[1]
+    held = _held(model, at, region_names)
+    size = part.stop - part.start
+    if starts.shape[1] != size:
+        raise RunError(f"starts: found {starts.shape[1]} latents, need {size}.")
+    found: list[FixedPoint] = []
+    with jax.enable_x64(True):
+        exact = jax.tree.map(_double, params)
+        inputs = _inputs(model, u)
+
+        def change(moving: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            x = held.copy()
+            x[part] = moving
+            value, slope = _maps_and_slopes(exact, jnp.asarray(x[None]), inputs, state, model=model)
+            return np.asarray(value)[0, part] - moving, np.asarray(slope)[0, part, part] - np.eye(size)
+
+        for start in starts.astype(float):
+            point = root(change, start, jac=True, method="hybr", options={"xtol": 1e-10}).x
+            value, slope = change(point)
+            residual = float(np.linalg.norm(value))
+            # Written so that NaN is left out too.
+            new = all(np.linalg.norm(point - other.x) >= apart for other in found)
+            if residual <= tolerance and new:
+                values = np.linalg.eigvals(slope + np.eye(size)).astype(complex)
+                values = values[np.argsort(-np.abs(values), kind="stable")]
+                found.append(FixedPoint(point, values, bool(np.abs(values).max() < 1), residual))
+    return found
+
+
+def change_in_true_latents(
+    params: dict[str, Any],
+    model: MRSDS,
+    alignment: LatentAlignment,
+    x_true: Float[np.ndarray, "point true_latent"],
+    *,
+    state: int,
+    u: Any = None,
+) -> Float[np.ndarray, "point true_latent"]:
+    """Change of all latents in one bin at points given, and returned, in the space of a simulation's true latents.
+
+        x = (x_true - c) A^+,    change = (f_k(x, u) - x) A        for the aligned map x_true = x A + c of each region
+
+    Args:
+        params: fitted parameters by site.
+        model: the program.
+        alignment: of estimated to true latents, by :func:`mrsds_ppl.analysis.alignment.align_latents`.
+        x_true: points, such as the true latents of visited bins.
+        state: discrete state k.
+        u: inputs (input,), zero unless given.
+    """
+    _check_state(model, state)
+    ends = np.cumsum([w.shape[1] for w in alignment.weights])[:-1]
+    parts = np.split(x_true, ends, axis=1)
+    x = np.concatenate(
+        [(p - c) @ np.linalg.pinv(w) for p, w, c in zip(parts, alignment.weights, alignment.offsets, strict=True)],
+        axis=1,
+    )
+    change = np.asarray(_maps(params, jnp.asarray(x), _inputs(model, u), model=model))[state] - x
+    pieces = np.split(change, np.cumsum(model.latent_sizes)[:-1], axis=1)
+    return np.concatenate([p @ w for p, w in zip(pieces, alignment.weights, strict=True)], axis=1)
+
+
+def field_cosine(
+    true_change: Float[np.ndarray, "point latent"], estimated_change: Float[np.ndarray, "point latent"]
+) -> FieldCosine:
+    """How alike two vector fields are at the same points, 1 where they point the same way everywhere.
+
+    Args:
+        true_change, estimated_change: changes in the same latents. Points with a NaN are left out, and so are points
+            where either field is zero, in the mean of cosines.
+
+    Returns:
+        NaN where nothing is left.
+    """
+    kept = np.isfinite(true_change).all(1) & np.isfinite(estimated_change).all(1)
+    a, b = true_change[kept].astype(float), estimated_change[kept].astype(float)
+    along = (a * b).sum(1)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    whole = np.linalg.norm(a) * np.linalg.norm(b)
+    moving = lengths > 0
+    return FieldCosine(
+        pooled=float(along.sum() / whole) if whole > 0 else float("nan"),
+        mean=float((along[moving] / lengths[moving]).mean()) if moving.any() else float("nan"),
+    )
+
+
+@partial(jax.jit, static_argnames=("model",))
+def _maps(params: dict[str, Any], x: Array, u: Array, *, model: MRSDS) -> Float[Array, "state point latent"]:
+    dynamics = model.networks_from(params).dynamics
+    return dynamics.means(x, jnp.broadcast_to(u.astype(x.dtype), (x.shape[0], u.shape[0])))
+
+
+@partial(jax.jit, static_argnames=("model",))
+def _maps_and_slopes(params: dict[str, Any], x: Array, u: Array, state: Any, *, model: MRSDS) -> tuple[Array, Array]:
+    """f_k (point, latent) and its Jacobian (point, to, from)."""
+    dynamics = model.networks_from(params).dynamics
+
+    def mean(point: Array) -> tuple[Array, Array]:
+        value = dynamics.means(point, u.astype(point.dtype))[state]
+        return value, value
+
+    slopes, values = jax.vmap(jax.jacfwd(mean, has_aux=True))(x)
+    return values, slopes
+
+
+def _double(leaf: Any) -> Any:
+    return jnp.asarray(leaf, jnp.float64) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+
+
+def _check_state(model: MRSDS, state: int) -> None:
+    if not 0 <= state < model.num_states:
+        raise RunError(f"state: found {state}, the model has states 0 to {model.num_states - 1}.")
+
+
+def _region(model: MRSDS, region: int | str, names: Sequence[str] | None) -> tuple[int, slice]:
+    """Index and latents of a region."""
+    known = list(names or [])
+    index = known.index(region) if region in known else region
+    count = len(model.latent_sizes)
+    if isinstance(index, str) or not 0 <= index < count:
+        allowed = f"{known} or " if known else ""
+        raise RunError(f"region: found {region!r}; allowed: {allowed}0 to {count - 1}. Names need region_names.")
+    first = sum(model.latent_sizes[:index])
+    return index, slice(first, first + model.latent_sizes[index])
+
+
+def _held(model: MRSDS, at: Held | None, names: Sequence[str] | None) -> Float[np.ndarray, " latent"]:
+    x = np.zeros(model.num_latents)
+    for region, value in (at or {}).items():
+        _, part = _region(model, region, names)
+        if np.shape(value) != (part.stop - part.start,):
+            raise RunError(f"at[{region!r}]: found shape {np.shape(value)}, need ({part.stop - part.start},).")
+        x[part] = value
+    return x
+
+
+def _inputs(model: MRSDS, u: Any) -> Array:
+    """(input,) as the dynamics take them."""
+    given = np.zeros(model.num_inputs) if u is None else np.asarray(u, float)
+    if given.shape != (model.num_inputs,):
+        raise RunError(f"u: found shape {given.shape}, need ({model.num_inputs},).")
+    return jnp.asarray(given if model.options.ux else given[:0])
