@@ -68,6 +68,23 @@ def _simulate(args: argparse.Namespace) -> None:
     run.simulate(args.simulator, args.out, seed=args.seed, options=options, log=_log)
 
 
+def _infer(args: argparse.Namespace) -> None:
+    from mrsds_ppl import fitted
+
+    fitted.infer(args.fitted, args.data, out=args.out, draws=args.draws, seed=args.seed, log=_log)
+
+
+def _report(args: argparse.Namespace) -> None:
+    import matplotlib as mpl
+
+    # Figures go to the page alone; other backends would open windows.
+    mpl.use("agg")
+
+    from mrsds_ppl import reporting
+
+    reporting.report(args.fitted, out=args.out, log=_log)
+
+
 def _check(args: argparse.Namespace) -> None:
     config = _load(args.config, args)
 
@@ -86,6 +103,7 @@ def _load(path: Path, args: argparse.Namespace) -> Any:
         "model.num_states": args.num_states,
         "model.latent_dims": args.latent_dims,
         "inference.guide": args.guide,
+        "training.restarts": getattr(args, "restarts", None),
         **{f"training.{seed}": getattr(args, seed) for seed in _SEEDS},
     }
     overrides.update({key: value for key, value in options.items() if value is not None})
@@ -116,6 +134,8 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     for name, add_arguments, function, summary in (
         ("fit", _add_fit, _fit, "fit a model to a recording or a simulation and write its files"),
         ("simulate", _add_simulate, _simulate, "write simulated trials to a file that fit can read"),
+        ("infer", _add_infer, _infer, "infer latents, states and messages of new trials under a fitted run"),
+        ("report", _add_report, _report, "write one self-contained HTML page about a fitted run"),
         ("check", _add_check, _check, "validate a configuration and its data; print what would be fitted"),
     ):
         command = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
@@ -135,6 +155,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", "-name", metavar="NAME", type=_file_name, help="of the run; default: CONFIG's own")
     _add_settings(parser)
+    parser.add_argument("--restarts", metavar="N", type=int, help="seeds trained side by side; the best one is kept")
     parser.add_argument("--gpu", "-gpu", metavar="I", type=int, help="number of the GPU; default: the first")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of NAME")
 
@@ -145,6 +166,26 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", metavar="N", type=int, help="number of trials")
     parser.add_argument("--seed", metavar="I", type=int, default=0, help="default: 0")
     _add_set(parser, "argument of the simulator, such as observation_noise=0.3")
+
+
+def _add_infer(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("data", metavar="DATA", help="trials: .mat, .npz, .nc, .zarr, .nwb, or file.py:function")
+    parser.add_argument(
+        "--out", metavar="PREFIX", type=Path, help="files: PREFIX_posterior.nc, PREFIX_latents.mat; default: RUN-DATA"
+    )
+    parser.add_argument("--draws", metavar="N", type=int, help="draws of each trial; default: those of the run")
+    parser.add_argument("--seed", metavar="I", type=int, default=0, help="default: 0")
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("--out", metavar="FILE", type=Path, help="page to write; default: RUN_report.html")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    # Not "run", under which every command keeps its function.
+    parser.add_argument("fitted", metavar="RUN", help="DIR/NAME, any file of the run, or a DIR that holds one run")
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,22 @@
+"""Figures, one function each: every function takes axes, or makes them, and returns them."""
+
+from mrsds_ppl.output.plots.activity import plot_activity, plot_neurons
+from mrsds_ppl.output.plots.flow import plot_vector_field
+from mrsds_ppl.output.plots.messages import plot_communication, plot_message_norms
+from mrsds_ppl.output.plots.scores import plot_neuron_scores, plot_training
+from mrsds_ppl.output.plots.style import COLOURS, state_colour
+from mrsds_ppl.output.plots.trials import plot_states, plot_trial
+
+__all__ = [
+    "COLOURS",
+    "plot_activity",
+    "plot_communication",
+    "plot_message_norms",
+    "plot_neuron_scores",
+    "plot_neurons",
+    "plot_states",
+    "plot_training",
+    "plot_trial",
+    "plot_vector_field",
+    "state_colour",
+]

@@ -1,0 +1,103 @@
+"""Activity of one trial: observed, reconstructed and generated, as images of all neurons and as curves of a few."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mrsds_ppl.output.plots.style import COLOURS, SMALL, TEXT, bin_width, legible, make_axes, region_ticks
+
+
+def plot_activity(
+    seconds: Float[np.ndarray, " bin"],
+    panels: Mapping[str, Float[np.ndarray, "bin neuron"]],
+    region_sizes: Sequence[int],
+    region_names: Sequence[str],
+    *,
+    unit: str = "signal (a.u.)",
+    axes: Any = None,
+) -> Any:
+    """Images of all neurons of one trial on one colour scale, such as observed, reconstructed and generated.
+
+    Args:
+        seconds: time of each bin.
+        panels: activity by title, the observed first; NaN where missing, which is drawn grey.
+        region_sizes: neurons of each region.
+        region_names: name of each region.
+        unit: what the colours mean, with its unit.
+        axes: one for each panel; made where not given.
+    """
+    import matplotlib as mpl
+
+    if axes is None:
+        axes = make_axes(len(panels), 1, 1.5 * len(panels) + 0.6, sharex=True)[:, 0]
+    # Of the first panel without its extremes, which one neuron may hold alone.
+    shown = next(iter(panels.values()))
+    low, high = np.nanquantile(shown, [0.01, 0.99]) if np.isfinite(shown).any() else (0.0, 1.0)
+    high = high if high > low else low + 1.0
+    half = bin_width(seconds) / 2
+    colours = mpl.colormaps["cividis"].with_extremes(bad="0.7")
+    for ax, (title, values) in zip(axes, panels.items(), strict=True):
+        image = ax.imshow(
+            values.T,
+            aspect="auto",
+            interpolation="nearest",
+            cmap=colours,
+            vmin=low,
+            vmax=high,
+            extent=(seconds[0] - half, seconds[-1] + half, values.shape[1] - 0.5, -0.5),
+        )
+        region_ticks(
+            ax, list(region_sizes), [f"{name}\n({n})" for name, n in zip(region_names, region_sizes, strict=True)]
+        )
+        ax.tick_params(axis="y", length=0)
+        ax.set_title(title, loc="left", fontsize=TEXT)
+        ax.set_ylabel("neurons")
+        legible(ax)
+    axes[-1].set_xlabel("time (s)")
+    legible(axes[-1])
+    bar = axes[0].figure.colorbar(image, ax=list(axes), extend="both", pad=0.01, aspect=30)
+    bar.set_label(unit, fontsize=SMALL + 1)
+    bar.ax.tick_params(labelsize=SMALL)
+    return axes
+
+
+def plot_neurons(
+    seconds: Float[np.ndarray, " bin"],
+    panels: Mapping[str, Float[np.ndarray, "bin neuron"]],
+    neurons: Int[np.ndarray, " shown"],
+    names: Sequence[str],
+    *,
+    unit: str = "signal (a.u.)",
+    axes: Any = None,
+) -> Any:
+    """Curves of a few neurons of one trial: the first panel as dots, the others as lines.
+
+    Args:
+        seconds: time of each bin.
+        panels: activity of all neurons by label, the observed first.
+        neurons: indices of those shown.
+        names: name of every neuron.
+        unit: of the activity.
+        axes: one for each neuron shown; made where not given.
+    """
+    if axes is None:
+        axes = make_axes(len(neurons), 1, 1.25 * len(neurons) + 0.8, sharex=True)[:, 0]
+    for ax, neuron in zip(axes, neurons, strict=True):
+        for index, (label, values) in enumerate(panels.items()):
+            if index == 0:
+                ax.plot(seconds, values[:, neuron], ".", color="0.5", markersize=3.5, label=label)
+            else:
+                style = ("-", (0, (4, 2)), (0, (1, 1.5)))[(index - 1) % 3]
+                ax.plot(seconds, values[:, neuron], color=COLOURS[(0, 5, 2)[(index - 1) % 3]], ls=style, label=label)
+        ax.set_title(names[int(neuron)], loc="left", fontsize=TEXT)
+        ax.set_ylabel(unit.replace(" (", "\n("))
+        ax.margins(x=0.01)
+        legible(ax)
+    axes[0].legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=len(panels), frameon=False, borderaxespad=0.1, fontsize=SMALL
+    )
+    axes[-1].set_xlabel("time (s)")
+    legible(axes[-1])
+    return axes

@@ -1,0 +1,131 @@
+"""Latents and states of one trial, and states of all."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mrsds_ppl.output.plots.style import (
+    SMALL,
+    TRUTH,
+    WIDTH,
+    bin_width,
+    legible,
+    line_style,
+    make_axes,
+    shade_states,
+    state_colour,
+)
+
+
+def plot_trial(
+    seconds: Float[np.ndarray, " bin"],
+    draws: Float[np.ndarray, "draw bin latent"],
+    z_prob: Float[np.ndarray, "bin state"],
+    names: list[str],
+    *,
+    x_true: Float[np.ndarray, "bin latent"] | None = None,
+    z_true: Int[np.ndarray, " bin"] | None = None,
+    axes: Any = None,
+) -> Any:
+    """Latents of one trial with 90% intervals over a background of the likeliest state, and the state posterior.
+
+    Args:
+        seconds: time of each bin.
+        draws: posterior draws of the latents.
+        z_prob: state probabilities.
+        names: name of each latent.
+        x_true, z_true: the truth of a simulation, in the units and labels of the posterior.
+        axes: one for each latent and one for the states; made where not given.
+    """
+    latents = draws.shape[-1]
+    if axes is None:
+        ratios = [2] * latents + [1]
+        height = min(1.6 * latents, 0.9 * latents + 4) + 1.4
+        axes = make_axes(latents + 1, 1, height, width=WIDTH, sharex=True, height_ratios=ratios)[:, 0]
+    low, middle, high = np.quantile(draws, [0.05, 0.5, 0.95], axis=0)
+    for index in range(latents):
+        ax = axes[index]
+        shade_states(ax, seconds, z_prob)
+        ax.fill_between(seconds, low[:, index], high[:, index], color="0.45", linewidth=0, label="90% interval")
+        ax.plot(seconds, middle[:, index], color="black", linewidth=1, label="inferred")
+        if x_true is not None:
+            ax.plot(seconds, x_true[:, index], color=TRUTH, linestyle=(0, (4, 2)), linewidth=1.2, label="true")
+        ax.set_ylabel(names[index])
+        ax.margins(x=0)
+        legible(ax)
+    axes[0].legend(
+        loc="lower right", bbox_to_anchor=(1, 1.0), ncols=3, frameon=False, borderaxespad=0.1, fontsize=SMALL
+    )
+    ax = axes[-1]
+    for k in range(z_prob.shape[1]):
+        style = {"color": state_colour(k), "linestyle": line_style(k)}
+        ax.plot(seconds, z_prob[:, k], linewidth=1.4, label=f"state {k}", **style)
+    if z_true is not None:
+        switches = seconds[1:][np.diff(z_true) != 0] - bin_width(seconds) / 2
+        for number, switch in enumerate(switches):
+            ax.axvline(switch, color="black", linestyle=":", linewidth=1.2, label=None if number else "true switch")
+    ax.set(xlabel="time (s)", ylabel="p(state)", ylim=(-0.05, 1.05))
+    ax.margins(x=0)
+    legible(ax)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=SMALL)
+    return axes
+
+
+def plot_states(
+    seconds: Float[np.ndarray, " bin"],
+    z_prob: Float[np.ndarray, "trial bin state"],
+    lengths: Int[np.ndarray, " trial"],
+    *,
+    axes: Any = None,
+) -> Any:
+    """Raster of the likeliest state of every bin of every trial, and below it the mean posterior over trials.
+
+    A paler bin is a less certain one; what is white is after the end of a trial.
+
+    Args:
+        seconds: time of each bin.
+        z_prob: state probabilities; any value in padded bins.
+        lengths: valid bins of each trial.
+        axes: two, one over the other; made where not given.
+    """
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Patch
+
+    trials, bins, states = z_prob.shape
+    if axes is None:
+        height = float(np.clip(0.06 * trials, 1.4, 4.0)) + 2.0
+        axes = make_axes(2, 1, height, sharex=True, height_ratios=[height - 2.0, 1.2])[:, 0]
+    valid = np.arange(bins) < lengths[:, None]
+    prob = np.where(valid[..., None], z_prob, 0.0)
+    colours = np.array([to_rgb(state_colour(k)) for k in range(states)])
+    # From 1/K, where nothing is known, to 1.
+    certainty = np.clip((prob.max(-1) - 1 / states) / (1 - 1 / states), 0.15, 1.0) if states > 1 else prob.max(-1)
+    image = 1 - certainty[..., None] * (1 - colours[prob.argmax(-1)])
+    image = np.where(valid[..., None], image, 1.0)
+    half = bin_width(seconds) / 2
+    extent = (seconds[0] - half, seconds[-1] + half, trials - 0.5, -0.5)
+    ax = axes[0]
+    ax.imshow(image, aspect="auto", interpolation="nearest", extent=extent)
+    ax.set_ylabel("trial")
+    if trials <= 8:
+        ax.set_yticks(range(trials))
+    handles = [Patch(color=state_colour(k), label=f"state {k}") for k in range(states)]
+    ax.legend(
+        handles=handles,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=min(states, 8),
+        frameon=False,
+        borderaxespad=0.1,
+        fontsize=SMALL,
+    )
+    legible(ax)
+    ax = axes[1]
+    mean = prob.sum(0) / np.maximum(valid.sum(0), 1)[:, None]
+    for k in range(states):
+        ax.plot(seconds, mean[:, k], color=state_colour(k), linestyle=line_style(k), linewidth=1.6)
+    ax.set(xlabel="time (s)", ylabel="mean p(state)\nover trials", ylim=(-0.05, 1.05))
+    ax.set_xlim(*extent[:2])
+    legible(ax)
+    return axes

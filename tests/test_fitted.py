@@ -1,0 +1,188 @@
+"""A fitted run found, read back from its files, and asked about new trials."""
+
+import shutil
+
+import numpy as np
+import pytest
+import scipy.io
+import xarray as xr
+import yaml
+from jax import random
+
+from mrsds_ppl import cli
+from mrsds_ppl.data.simulate import simulate_lotka_volterra
+from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.errors import DataError, RunError
+from mrsds_ppl.fitted import check_trials, find_run, infer_trials, load_run
+
+SMALL = {
+    "data": {"data_source": "mydata"},
+    "model": {"latent_dims": 1, "ux": False, "xtransition": {"dynamics": {"layers": [4], "activations": ["relu"]}}},
+    "inference": {"embedding": {"layers": [3], "activations": [None]}, "convolution_params": {"channels": 4}},
+    "training": {"num_steps": 12, "log_steps": 4, "save_steps": 4, "batch_size": 5, "switch_init_steps": 0},
+    "output": {"draws": 8},
+}
+BINS = 0.5
+
+
+def recording(seed, trials=10):
+    return simulate_lotka_volterra(
+        seed, num_trials=trials, num_bins=20, neurons_per_region=4, steps_per_bin=50, step=0.01
+    )
+
+
+def save(path, y, region_sizes=(4, 4), **more):
+    np.savez(path, ys=y, **{"region_sizes": np.array(region_sizes), "bin_width": np.array(BINS), **more})
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A tiny run of ten trials in DIR/out/small; tests leave its files as they are."""
+    folder = tmp_path_factory.mktemp("fitted")
+    save(folder / "data.npz", recording(0).y)
+    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    command = ["fit", str(folder / "small.yaml"), "--data-path", str(folder / "data.npz")]
+    assert cli.main([*command, "--result-path", str(folder / "out")]) == 0
+    return folder / "out" / "small"
+
+
+@pytest.fixture
+def empty_run(tmp_path):
+    """Names of files, which is all that finding a run looks at."""
+    for ending in ("-config.yaml", "-log.txt", "_latents.mat", "_posterior.nc"):
+        (tmp_path / f"first{ending}").touch()
+    (tmp_path / "first-models").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["first", "first-config.yaml", "first-log.txt", "first_latents.mat", "first_posterior.nc", "first-models", ""],
+)
+def test_run_is_found_by_its_prefix_by_any_of_its_files_and_by_its_folder(empty_run, given):
+    found = find_run(empty_run / given)
+    assert (found.folder, found.name) == (empty_run, "first")
+
+
+def test_run_in_the_current_folder_is_found(empty_run, monkeypatch):
+    monkeypatch.chdir(empty_run)
+    assert find_run(".").name == find_run("first").name == "first"
+
+
+def test_runs_that_cannot_be_told_are_named(empty_run, tmp_path):
+    with pytest.raises(RunError, match=r"frist: no such run; .* holds first"):
+        find_run(empty_run / "frist")
+    with pytest.raises(RunError, match="no folder"):
+        find_run(tmp_path / "nowhere" / "first")
+    (empty_run / "second-config.yaml").touch()
+    with pytest.raises(RunError, match=r"holds 2 runs \(first, second\)"):
+        find_run(empty_run)
+    assert find_run(empty_run / "second").name == "second"
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(RunError, match="holds none"):
+        find_run(tmp_path / "bare")
+
+
+@pytest.mark.slow
+def test_run_read_back_gives_the_latents_that_it_wrote(fitted):
+    run = load_run(fitted)
+    assert (run.step, run.skipped) == (12, 0)
+    assert len(run.history.step) == 12
+    mat = scipy.io.loadmat(f"{fitted}_latents.mat")
+    np.testing.assert_array_equal(run.split.test.ids, mat["test_ids"].ravel())
+    again = infer_trials(run, run.split.test, key=random.key(0), draws=20)
+    np.testing.assert_allclose(again.x_mean, mat["xs_test"], atol=1e-5)
+    # States come from draws: close, and not from other parameters.
+    np.testing.assert_allclose(again.z_prob, mat["zs_test"], atol=0.25)
+
+
+@pytest.mark.slow
+def test_run_without_a_checkpoint_is_refused_and_the_later_stage_is_preferred(fitted, tmp_path):
+    shutil.copytree(fitted.parent, tmp_path / "copy")
+    copy = tmp_path / "copy" / "small"
+    models = copy.with_name("small-models")
+    models.rename(copy.with_name("small-models-do"))
+    assert load_run(copy).step == 12
+    shutil.rmtree(copy.with_name("small-models-do"))
+    with pytest.raises(RunError, match="holds no checkpoint"):
+        load_run(copy)
+
+
+@pytest.mark.slow
+def test_infer_writes_the_posterior_of_new_trials(fitted, tmp_path, capsys):
+    new = recording(0, trials=12).y[9:]
+    new[1, 12:] = np.nan
+    # A neuron that is not recorded any more is no obstacle.
+    new[..., 6] = np.nan
+    save(tmp_path / "new.npz", new, lengths=np.array([20, 12, 20]))
+    out = tmp_path / "later"
+    command = ["infer", str(fitted), str(tmp_path / "new.npz"), "--out", str(out), "--draws", "6"]
+    assert cli.main(command) == 0
+    assert "3 trials" in capsys.readouterr().out
+    mat = scipy.io.loadmat(f"{out}_latents.mat")
+    assert mat["xs_test"].shape == (3, 20, 2)
+    assert mat["xs_test_draws"].shape == (6, 3, 20, 2)
+    assert np.isnan(mat["xs_test"][1, 12:]).all()
+    assert np.isfinite(mat["xs_test"][1, :12]).all()
+    assert "xs_train" not in mat
+    with xr.open_datatree(f"{out}_posterior.nc", engine="h5netcdf") as tree:
+        assert tree.attrs["fitted_run"] == "small"
+        assert tree["posterior"]["x"].sizes["trial"] == 3
+        assert np.isnan(tree["observed_data"]["y"].values[..., 6]).all()
+    # The same seed draws the same.
+    assert cli.main([*command[:-4], "--out", str(tmp_path / "again"), "--draws", "6"]) == 0
+    np.testing.assert_array_equal(
+        scipy.io.loadmat(f"{tmp_path}/again_latents.mat")["xs_test_draws"], mat["xs_test_draws"]
+    )
+
+
+@pytest.mark.slow
+def test_infer_reads_the_function_of_a_user(fitted, tmp_path):
+    save(tmp_path / "new.npz", recording(1, trials=2).y)
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "from pathlib import Path\n"
+        "def load():\n"
+        "    return np.load(Path(__file__).parent / 'new.npz')['ys'], None, [4, 4], 2\n"
+    )
+    out = tmp_path / "mine"
+    assert cli.main(["infer", str(fitted), f"{tmp_path}/mine.py:load", "--out", str(out), "--draws", "4"]) == 0
+    assert scipy.io.loadmat(f"{out}_latents.mat")["test_ids"].size == 2
+
+
+@pytest.mark.slow
+def test_trials_that_do_not_fit_the_run_are_refused(fitted, tmp_path, capsys):
+    run, y = load_run(fitted), recording(1, trials=2).y
+
+    def trials(values=y, sizes=(4, 4), us=None, width=BINS):
+        return Trials.from_arrays(values, us, list(sizes), bin_width=width)
+
+    check_trials(run, trials())
+    with pytest.raises(DataError, match=r"region_sizes: found \[5, 3\], but small was fitted to \[4, 4\]"):
+        check_trials(run, trials(sizes=(5, 3)))
+    with pytest.raises(DataError, match="inputs: found 1, but small was fitted to 0"):
+        check_trials(run, trials(us=np.zeros((2, 20, 1))))
+    with pytest.raises(DataError, match=r"bins of 0.1 s, but small was fitted to bins of 0.5 s"):
+        check_trials(run, trials(width=0.1))
+    with pytest.raises(DataError, match="no value of any trial is observed"):
+        check_trials(run, trials(values=np.full_like(y, np.nan)))
+    infinite = y.copy()
+    infinite[1, 2, 3] = np.inf
+    with pytest.raises(DataError, match=r"trial 1, bin 2, neuron 3 .* infinite"):
+        check_trials(run, trials(values=infinite))
+    save(tmp_path / "wrong.npz", y[..., :6], region_sizes=(4, 2))
+    assert cli.main(["infer", str(fitted), str(tmp_path / "wrong.npz"), "--out", str(tmp_path / "no")]) == 2
+    assert "found [4, 2]" in capsys.readouterr().err
+    assert not list(tmp_path.glob("no_*"))
+
+
+@pytest.mark.slow
+def test_infer_never_replaces_the_files_of_the_run(fitted, tmp_path, capsys):
+    save(tmp_path / "new.npz", recording(1, trials=2).y)
+    before = fitted.with_name("small_latents.mat").read_bytes()
+    command = ["infer", str(fitted), str(tmp_path / "new.npz")]
+    assert cli.main([*command, "--out", str(fitted)]) == 2
+    assert "replace the files of the run" in capsys.readouterr().err
+    assert cli.main([*command, "--draws", "0"]) == 2
+    assert "--draws: found 0" in capsys.readouterr().err
+    assert fitted.with_name("small_latents.mat").read_bytes() == before

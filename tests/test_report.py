@@ -1,0 +1,224 @@
+"""The report: what its checks say of good and bad fits, and that its page stands alone."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import yaml
+
+from mrsds_ppl import cli
+from mrsds_ppl.output.report_checks import Check, Evidence, run_checks
+from mrsds_ppl.output.report_page import Figure, Section, Table, page, png_address
+
+pytestmark = pytest.mark.slow
+
+mpl.use("agg")
+SETTLED = np.concatenate([np.linspace(-3.0, -1.0, 100), -1.0 + 0.01 * np.sin(np.arange(400))])
+GOOD = Evidence(
+    step=500,
+    num_steps=500,
+    skipped=0,
+    elbo=SETTLED,
+    elbo_test=-1.01,
+    occupancy=np.array([0.6, 0.4]),
+    certainty=0.97,
+    pareto_k=np.array([0.1, 0.4, 0.6]),
+    r2_train=0.41,
+    r2_test=0.4,
+    r2_hidden=0.38,
+    r2_hidden_average=0.05,
+    r2_hidden_linear=0.36,
+)
+
+
+def by_title(evidence):
+    return {check.title: check for check in run_checks(evidence)}
+
+
+def test_a_good_fit_passes_every_check():
+    checks = run_checks(GOOD)
+    assert len(checks) == 8
+    assert {check.status for check in checks} == {"good"}
+
+
+@pytest.mark.parametrize(
+    ("change", "title", "status", "word"),
+    [
+        ({"step": 300}, "Training finished", "bad", "--resume"),
+        ({"skipped": 3}, "Numerical trouble", "look", "not a finite number"),
+        ({"skipped": 50}, "Numerical trouble", "bad", "learning rate"),
+        ({"elbo": np.linspace(-3.0, -1.0, 500)}, "Training settled", "look", "training.num_steps"),
+        ({"elbo": np.zeros(5)}, "Training settled", "look", "Too few"),
+        ({"r2_test": 0.36}, "Training and test trials", "look", "by heart"),
+        ({"r2_test": 0.1}, "Training and test trials", "bad", "by heart"),
+        ({"r2_hidden": 0.04}, "Better than plain predictions", "bad", "Do not interpret"),
+        ({"r2_hidden": 0.2}, "Better than plain predictions", "look", "latent"),
+        ({"occupancy": np.array([0.995, 0.005])}, "States in use", "look", "State 1"),
+        ({"certainty": 0.6}, "States told apart", "look", "hard to tell apart"),
+        ({"pareto_k": np.array([0.1, 0.8, 2.0])}, "Approximate posterior", "look", "lower bounds"),
+    ],
+)
+def test_each_kind_of_trouble_is_found_and_told_in_words(change, title, status, word):
+    checks = by_title(replace(GOOD, **change))
+    assert checks[title].status == status
+    assert word in checks[title].meaning
+    assert {check.status for name, check in checks.items() if name != title} == {"good"}
+
+
+def test_checks_that_do_not_apply_are_left_out():
+    one_state = by_title(replace(GOOD, occupancy=np.ones(1), certainty=1.0))
+    assert not {"States in use", "States told apart"} & set(one_state)
+    nan = float("nan")
+    nothing_hidden = by_title(replace(GOOD, r2_hidden=nan, r2_hidden_average=nan, r2_hidden_linear=nan))
+    assert "Better than plain predictions" not in nothing_hidden
+
+
+class Reader(HTMLParser):
+    """Tags in order with their attributes; fails where one is closed that is not open."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.open, self.words = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "img", "input", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def read(html):
+    reader = Reader()
+    reader.feed(html)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def expect_page_that_stands_alone(html):
+    reader = read(html)
+    assert not re.search(r"https?://|@import|url\(", html)
+    assert not {tag for tag, _ in reader.found} & {"script", "iframe", "object", "embed"}
+    addresses = [a[k] for tag, a in reader.found for k in ("src", "href") if k in a]
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    anchors = {a["id"] for _, a in reader.found if "id" in a}
+    assert {address[1:] for address in addresses if address.startswith("#")} <= anchors
+    assert all(a.get("alt") for tag, a in reader.found if tag == "img")
+    viewport = [a["content"] for tag, a in reader.found if a.get("name") == "viewport"]
+    assert viewport == ["width=device-width, initial-scale=1"]
+    return reader
+
+
+def small_page(**more):
+    ax = plt.subplots()[1]
+    figure = Figure(ax, "an empty figure", "Nothing <here>.")
+    table = Table(["state", "share"], [["state 0", "60%"]])
+    given = {
+        "title": "Report of a & b",
+        "subtitle": "sub",
+        "facts": [("Regions", "<b>V1</b>")],
+        "checks": run_checks(GOOD),
+        "scores": Section("scores", "Scores", ["text"], [table]),
+        "sections": [Section("one", "One", ["text"], [figure])],
+        "listings": [("Log", "a < b")],
+    }
+    return page(**{**given, **more})
+
+
+def test_page_stands_alone_and_shows_names_as_they_are():
+    html = small_page()
+    reader = expect_page_that_stands_alone(html)
+    text = " ".join(reader.words)
+    for words in ("Report of a & b", "<b>V1</b>", "Nothing <here>.", "a < b", "Every check is in order."):
+        assert words in text
+    assert plt.get_fignums() == []
+
+
+def test_page_opens_with_what_is_wrong():
+    bad = Check("bad", "Training finished", "300 of 500.", "Stopped early.")
+    look = Check("look", "States in use", "5%.", "Rare.")
+    assert "before this is mended: training finished." in small_page(checks=[bad, look])
+    assert "look at: states in use." in small_page(checks=[look])
+
+
+def test_page_fits_a_phone():
+    html = small_page()
+    assert re.search(r"figure img \{[^}]*max-width: 100%", html)
+    assert re.search(r"\.scroll \{[^}]*overflow-x: auto", html)
+    assert html.count('<div class="scroll"><table>') == 1
+    assert "@media (max-width: 40rem)" in html
+
+
+def test_embedded_figure_is_a_png():
+    import base64
+
+    kind, _, data = png_address(plt.subplots()[1]).partition(",")
+    assert kind == "data:image/png;base64"
+    assert base64.b64decode(data).startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def counts_run(tmp_path_factory):
+    """A tiny run on counts: three states, regions of 2, 1 and 3 latents, inputs, trials of unequal length."""
+    folder = tmp_path_factory.mktemp("report")
+    rng = np.random.default_rng(0)
+    y = rng.poisson(1.0, (12, 20, 10)).astype(np.float32)
+    y[2, 3:6, 1] = np.nan
+    names = np.array(["V1", "LGN", "motor <cortex>"])
+    np.savez(
+        folder / "data.npz",
+        ys=y,
+        us=rng.normal(size=(12, 20, 2)),
+        region_sizes=np.array([4, 3, 3]),
+        region_names=names,
+        lengths=rng.integers(12, 21, 12),
+        bin_width=np.array(0.02),
+    )
+    config = {
+        "data": {"data_source": "mydata"},
+        "model": {
+            "num_states": 3,
+            "latent_dims": [2, 1, 3],
+            "emissions": {"dist": "poisson"},
+            "xtransition": {"dynamics": {"layers": [4], "activations": ["relu"]}},
+        },
+        "inference": {"embedding": {"layers": [3], "activations": [None]}, "convolution_params": {"channels": 4}},
+        "training": {"num_steps": 24, "log_steps": 8, "save_steps": 8, "batch_size": 5, "switch_init_steps": 0},
+        "output": {"draws": 8},
+    }
+    config["training"]["test_perc"] = 0.3
+    (folder / "counts.yaml").write_text(yaml.safe_dump(config))
+    command = ["fit", str(folder / "counts.yaml"), "--data-path", str(folder / "data.npz")]
+    assert cli.main([*command, "--result-path", str(folder)]) == 0
+    return folder / "counts"
+
+
+@pytest.mark.slow
+def test_report_of_a_run_is_one_page_that_stands_alone(counts_run, tmp_path, capsys):
+    path = tmp_path / "page.html"
+    assert cli.main(["report", str(counts_run.with_name("counts-log.txt")), "--out", str(path)]) == 0
+    assert str(path) in capsys.readouterr().out
+    html = path.read_text(encoding="utf-8")
+    reader = expect_page_that_stands_alone(html)
+    text = " ".join(reader.words)
+    facts = ("V1 (4 neurons, 2 latents)", "LGN (3 neurons, 1 latent)", "motor <cortex>", "8 to train on, 4 kept")
+    for words in (*facts, "24 of 24 steps", "3 discrete states", "bits per spike", "Pareto k", "num_steps: 24"):
+        assert words in text, words
+    # Latents, states, activity twice, messages, graph, a flow of each region, hidden neurons, training.
+    assert sum(tag == "img" for tag, _ in reader.found) == 11
+    assert plt.get_fignums() == []
+
+
+def test_run_that_has_not_ended_is_refused(tmp_path, capsys):
+    (tmp_path / "first-config.yaml").touch()
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert "first_latents.mat: no such file, so the run has not ended yet" in capsys.readouterr().err
