@@ -139,6 +139,7 @@ def test_every_draw_of_the_exact_guide_weighs_the_exact_marginal(linear):
     np.testing.assert_allclose(weights, np.broadcast_to(linear.marginal, (20, 3)), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_loss_of_the_exact_guide_is_the_negative_log_marginal_for_any_number_of_particles(linear):
     guide = chain_guide(*linear.parts)
     for particles in (1, 3):
@@ -147,6 +148,7 @@ def test_loss_of_the_exact_guide_is_the_negative_log_marginal_for_any_number_of_
         np.testing.assert_allclose(loss, -linear.marginal.sum(), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_other_guides_lie_below_by_their_divergence_and_rise_with_samples(linear):
     mean, gain, cholesky = linear.parts
     valid = (np.arange(BINS) < np.array(LENGTHS)[:, None])[..., None]

@@ -15,6 +15,8 @@ from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import DataError, RunError
 from mrsds_ppl.fitted import check_trials, find_run, infer_trials, load_run
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "data": {"data_source": "mydata"},
     "model": {"latent_dims": 1, "ux": False, "xtransition": {"dynamics": {"layers": [4], "activations": ["relu"]}}},

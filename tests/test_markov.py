@@ -221,6 +221,7 @@ def test_garbage_in_padded_bins_reaches_neither_value_nor_gradient(case):
         np.testing.assert_allclose(a, b, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_prior_samples_have_the_law_of_the_programs():
     """The first two bins: frequencies of (z_1, z_2) against quadrature over x_1 by plain Monte Carlo."""
     params = make_params(2)

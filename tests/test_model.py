@@ -261,6 +261,7 @@ def test_forward_sampling_follows_the_dynamics_from_the_given_state():
             np.testing.assert_allclose(x[trial, t], f(x[trial, t - 1], batch.u[trial, t])[z[trial, t]], atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("emission", ["gaussian", "poisson"])
 def test_prior_samples_have_the_shapes_of_the_data(emission):
     options = ModelOptions(emission=emission, triangular_emission=True, sz=True, uz=True, transition_hidden=4)
@@ -325,6 +326,7 @@ def test_weights_with_a_prior_are_sites_and_are_inferred():
     np.testing.assert_array_equal(medians["transitions/weight"], after["transitions/weight_auto_loc"])
 
 
+@pytest.mark.slow
 def test_fixed_covariances_get_no_gradient():
     dynamics = DynamicsOptions(layers=(), activations=(None,), trainable_covariance=False, triangular_covariance=True)
     options = ModelOptions(dynamics=dynamics, trainable_emission=False, trainable_initial=False)

@@ -46,6 +46,7 @@ def test_a_lone_region_turns_on_its_limit_cycle(state):
     assert np.arctan2(after[0, 0, 1], after[0, 0, 0]) == pytest.approx(true.turn[state, 0])
 
 
+@pytest.mark.slow
 def test_counts_have_the_mean_and_states_the_dwell_time_that_were_asked_for():
     trials = simulate_oscillators(3, mean_count=0.8, stay=0.95)
     assert trials.y[trials.observed].mean() == pytest.approx(0.8, rel=0.03)

@@ -30,6 +30,8 @@ from mrsds_ppl.inference.regimen import (
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
 
+pytestmark = pytest.mark.slow
+
 LENGTHS, BINS = [5, 3, 1], 5
 SMALL = EncoderOptions(embedding_layers=(3,), channels=4, dilations=(1,))
 HOT = Temperature(t_init=3.0, t_min=1.0, rate=0.5, steps=10, kickin_steps=5)

@@ -161,6 +161,7 @@ def test_dropout_with_wrong_region_sizes_is_an_error_that_names_both_numbers():
         run(settings=make_settings(dropout=True, region_sizes=(4, 5)))
 
 
+@pytest.mark.slow
 def test_equals_a_plain_optax_loop():
     settings = make_settings(batch_size=TRIALS, gradient_clip=0.02)
     result = run(settings=settings)
@@ -236,6 +237,7 @@ def test_train_leaves_the_callers_state_and_parameters_alone():
     np.testing.assert_array_equal(params["mean"], 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [jax.random.key, jax.random.PRNGKey], ids=["typed", "raw"])
 def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(key):
     settings = make_settings(num_steps=47, dropout=True, region_sizes=REGIONS)

@@ -54,7 +54,9 @@ def make_model(sizes, num_trials=None):
 
 
 def make_step(guide_name, encoder, sizes):
-    """A training step as `mrsds fit` compiles it, at its start."""
+    """A training step as `mrsds fit` compiles it, at its start. `structured` gets a program with its one state."""
+    if guide_name == "structured":
+        sizes = sizes._replace(states=1)
     data = jax.device_put(make_batch(sizes, 3 * sizes.trials))
     model = make_model(sizes, num_trials=3 * sizes.trials)
     guide = GUIDES[guide_name](model, encoder=encoder, key=jax.random.key(1))
