@@ -21,7 +21,7 @@ from mrsds_ppl.output.atomic import write_text
 from mrsds_ppl.output.report import report_page
 from mrsds_ppl.output.report_checks import Evidence
 from mrsds_ppl.output.report_findings import Example, Findings, Score
-from mrsds_ppl.report_flow import communication_of, flow_fields, norms_of_draws
+from mrsds_ppl.report_flow import communication_of, flow_fields, norms_of_trial
 from mrsds_ppl.report_scores import Files, score_lines, scores_by_neuron
 
 _NORM_DRAWS = 40
@@ -62,7 +62,6 @@ def gather(run: FittedRun) -> Findings:
     x_test, z_test = mat["xs_test"], mat["zs_test"]
     trial = int(np.argsort(files.sample_stats["elbo"].values / test.observed.sum((1, 2)))[test.num_trials // 2])
     regions = _latent_regions(run)
-    valid = valid_bins(test.lengths, test.num_bins)
     occupancy = _occupancy(z_test, test.lengths)
     scores, average = score_lines(run, files)
     seconds = np.arange(test.num_bins) * test.bin_width
@@ -94,7 +93,7 @@ def gather(run: FittedRun) -> Findings:
         seconds=seconds,
         z_prob=np.nan_to_num(z_test),
         lengths=test.lengths,
-        communication=communication_of(run, np.nan_to_num(x_test), np.nan_to_num(z_test), valid),
+        communication=communication_of(run),
         occupancy=occupancy,
         fields=flow_fields(run, x_test, z_test, regions),
         curves={
@@ -220,9 +219,8 @@ def _example(run: FittedRun, files: Files, trial: int) -> Example:
     test, mat = run.split.test, files.mat
     bins = int(test.lengths[trial])
     draws = mat["xs_test_draws"].reshape(-1, test.num_trials, test.num_bins, run.model.num_latents)
+    norms = norms_of_trial(run, trial, draws[:_NORM_DRAWS, trial], mat["zs_test"][trial])
     draws, z_prob = draws[:, trial, :bins], mat["zs_test"][trial, :bins]
-    norms = norms_of_draws(run, draws[:_NORM_DRAWS], test.u[trial, :bins], z_prob)
-    low, high = np.quantile(norms, [0.05, 0.95], axis=0)
     x_true, shown = None, draws
     if test.x is not None and test.x.shape[2] == run.model.num_latents:
         found = align_latents(test.x, mat["xs_test"], test.lengths, list(run.model.latent_sizes))
@@ -245,9 +243,9 @@ def _example(run: FittedRun, files: Files, trial: int) -> Example:
         x_true=x_true,
         z_true=None if test.z is None else test.z[trial, :bins],
         activity={title: np.asarray(values, np.float64) for title, values in activity.items()},
-        norms=norms.mean(0),
-        norms_low=low,
-        norms_high=high,
+        norms=norms["mean"].values,
+        norms_low=norms["low"].values,
+        norms_high=norms["high"].values,
     )
 
 

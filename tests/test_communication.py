@@ -10,16 +10,15 @@ from jax import random
 
 from mrsds_ppl.analysis.alignment import align_latents, valid_bins
 from mrsds_ppl.analysis.communication import (
-    PosteriorPaths,
     communication_matrix,
     message_norms,
-    message_scores,
-    over_trials,
     path_messages,
     posterior_messages,
-    posterior_paths,
     state_communication,
 )
+from mrsds_ppl.analysis.message_scores import message_scores
+from mrsds_ppl.analysis.posterior_paths import PosteriorPaths, posterior_paths
+from mrsds_ppl.analysis.trialwise import over_trials
 from mrsds_ppl.data import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import GaussianMarkov

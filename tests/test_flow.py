@@ -10,13 +10,12 @@ import pytest
 from mrsds_ppl.analysis.alignment import LatentAlignment
 from mrsds_ppl.analysis.flow import (
     Plane,
-    change_in_true_latents,
-    field_cosine,
     fixed_points,
     jacobian,
     vector_field,
     visited_grid,
 )
+from mrsds_ppl.analysis.flow_scores import change_in_true_latents, field_cosine
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 
@@ -85,6 +84,16 @@ def test_field_is_the_change_of_one_region_with_the_others_held(curved):
     silent = vector_field(params, model, 0, state=1, grid=lines)
     expected = plain_mean(model, 1, np.concatenate([silent.points[5], np.zeros(3)]), np.zeros(1))[:2] - silent.points[5]
     np.testing.assert_allclose(silent.change[5], expected, rtol=1e-11)
+
+
+def test_field_of_all_regions_moves_them_together(curved):
+    params, model = curved
+    plane = Plane(np.array([0.1, -0.2, 0.3, 0.4, -0.5]), np.eye(5)[[0, 3]])
+    lines = [np.linspace(-1, 1, 3), np.linspace(0, 2, 4)]
+    found = vector_field(params, model, None, state=1, grid=lines, plane=plane)
+    for point, change in zip(found.points, found.change, strict=True):
+        np.testing.assert_allclose(change, plain_mean(model, 1, point, np.zeros(1)) - point, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(found.flow, found.change[:, [0, 3]], atol=1e-13)
 
 
 def test_plane_cuts_through_a_region_of_more_latents(curved):

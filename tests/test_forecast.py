@@ -9,14 +9,9 @@ import pytest
 from jax import random
 
 from mrsds_ppl.analysis.communication import posterior_messages
-from mrsds_ppl.analysis.forecast import (
-    SilencedDynamics,
-    Start,
-    forecast,
-    generate,
-    posterior_starts,
-    silence,
-)
+from mrsds_ppl.analysis.forecast import forecast
+from mrsds_ppl.analysis.rollouts import Start, generate, posterior_starts
+from mrsds_ppl.analysis.silencing import SilencedDynamics, silence
 from mrsds_ppl.data import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import GaussianMarkov

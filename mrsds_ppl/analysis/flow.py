@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 from scipy.optimize import root
 
-from mrsds_ppl.analysis.alignment import LatentAlignment
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.models.mrsds import MRSDS
 
@@ -30,7 +29,7 @@ class Plane(NamedTuple):
 
 
 class VectorField(NamedTuple):
-    """Change f_k^r(x) - x of a region's latents, in latent units a bin, at points of a grid.
+    """Change f_k^r(x) - x of a region's latents, or of all, in latent units a bin, at points of a grid.
 
     ``coordinates`` and ``flow`` are those within the plane, ``points`` and ``change`` those in the region's latents;
     without a plane they are the same.
@@ -54,13 +53,6 @@ class FixedPoint(NamedTuple):
     residual: float
 
 
-class FieldCosine(NamedTuple):
-    """``pooled``: sum a.b / sqrt(sum a.a sum b.b) over all points; ``mean``: average of the cosines at each point."""
-
-    pooled: float
-    mean: float
-
-
 def visited_grid(
     values: Float[np.ndarray, "... axis"], count: int = 21, edge: float = 0.1
 ) -> list[Float[np.ndarray, " {count}"]]:
@@ -80,7 +72,7 @@ def visited_grid(
 def vector_field(
     params: dict[str, Any],
     model: MRSDS,
-    region: int | str,
+    region: int | str | None,
     *,
     state: int,
     grid: Sequence[Float[np.ndarray, "_"]],
@@ -94,7 +86,7 @@ def vector_field(
     Args:
         params: fitted parameters by site.
         model: the program.
-        region: index, or name where ``region_names`` are given.
+        region: index, or name where ``region_names`` are given; ``None`` for all regions together.
         state: discrete state k.
         grid: coordinates along each axis, see :func:`visited_grid`: one axis for a region of one latent, two for one
             of two; one or two of a plane. The points are their product, the last axis varying fastest.
@@ -106,8 +98,8 @@ def vector_field(
     Raises:
         RunError: a region, state or width that does not exist.
     """
-    index, part = _region(model, region, region_names)
-    size = model.latent_sizes[index]
+    part = slice(0, model.num_latents) if region is None else _region(model, region, region_names)[1]
+    size = part.stop - part.start
     if plane is None:
         plane = Plane(np.zeros(size), np.eye(size))
     if len(grid) not in (1, 2) or plane.directions.shape != (len(grid), size) or plane.origin.shape != (size,):
@@ -119,8 +111,8 @@ def vector_field(
     points = plane.origin + coordinates @ plane.directions
     x = np.tile(_held(model, at, region_names), (len(points), 1))
     x[:, part] = points
-    _check_state(model, state)
-    change = np.asarray(_maps(params, jnp.asarray(x), _inputs(model, u), model=model))[state][:, part] - points
+    check_state(model, state)
+    change = np.asarray(mean_maps(params, jnp.asarray(x), inputs_of(model, u), model=model))[state][:, part] - points
     flow = np.linalg.lstsq(plane.directions.T, change.T, rcond=None)[0].T
     return VectorField(points, change, coordinates, flow)
 
@@ -149,11 +141,11 @@ def jacobian(
     Raises:
         RunError: a region, state or width that does not exist.
     """
-    _check_state(model, state)
+    check_state(model, state)
     if x.shape[-1] != model.num_latents:
         raise RunError(f"x: found {x.shape[-1]} latents, the model has {model.num_latents}.")
     rows = jnp.asarray(x.reshape(-1, x.shape[-1]))
-    _, slopes = _maps_and_slopes(params, rows, _inputs(model, u), state, model=model)
+    _, slopes = _maps_and_slopes(params, rows, inputs_of(model, u), state, model=model)
     found = np.asarray(slopes).reshape(*x.shape, x.shape[-1])
     if region is None:
         return found
@@ -194,7 +186,7 @@ def fixed_points(
     Raises:
         RunError: a region, state or width that does not exist.
     """
-    _check_state(model, state)
+    check_state(model, state)
     part = slice(0, model.num_latents) if region is None else _region(model, region, region_names)[1]
     held = _held(model, at, region_names)
     size = part.stop - part.start
@@ -203,7 +195,7 @@ def fixed_points(
     found: list[FixedPoint] = []
     with jax.enable_x64(True):
         exact = jax.tree.map(_double, params)
-        inputs = _inputs(model, u)
+        inputs = inputs_of(model, u)
 
         def change(moving: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             x = held.copy()
@@ -224,65 +216,8 @@ def fixed_points(
     return found
 
 
-def change_in_true_latents(
-    params: dict[str, Any],
-    model: MRSDS,
-    alignment: LatentAlignment,
-    x_true: Float[np.ndarray, "point true_latent"],
-    *,
-    state: int,
-    u: Any = None,
-) -> Float[np.ndarray, "point true_latent"]:
-    """Change of all latents in one bin at points given, and returned, in the space of a simulation's true latents.
-
-        x = (x_true - c) A^+,    change = (f_k(x, u) - x) A        for the aligned map x_true = x A + c of each region
-
-    Args:
-        params: fitted parameters by site.
-        model: the program.
-        alignment: of estimated to true latents, by :func:`mrsds_ppl.analysis.alignment.align_latents`.
-        x_true: points, such as the true latents of visited bins.
-        state: discrete state k.
-        u: inputs (input,), zero unless given.
-    """
-    _check_state(model, state)
-    ends = np.cumsum([w.shape[1] for w in alignment.weights])[:-1]
-    parts = np.split(x_true, ends, axis=1)
-    x = np.concatenate(
-        [(p - c) @ np.linalg.pinv(w) for p, w, c in zip(parts, alignment.weights, alignment.offsets, strict=True)],
-        axis=1,
-    )
-    change = np.asarray(_maps(params, jnp.asarray(x), _inputs(model, u), model=model))[state] - x
-    pieces = np.split(change, np.cumsum(model.latent_sizes)[:-1], axis=1)
-    return np.concatenate([p @ w for p, w in zip(pieces, alignment.weights, strict=True)], axis=1)
-
-
-def field_cosine(
-    true_change: Float[np.ndarray, "point latent"], estimated_change: Float[np.ndarray, "point latent"]
-) -> FieldCosine:
-    """How alike two vector fields are at the same points, 1 where they point the same way everywhere.
-
-    Args:
-        true_change, estimated_change: changes in the same latents. Points with a NaN are left out, and so are points
-            where either field is zero, in the mean of cosines.
-
-    Returns:
-        NaN where nothing is left.
-    """
-    kept = np.isfinite(true_change).all(1) & np.isfinite(estimated_change).all(1)
-    a, b = true_change[kept].astype(float), estimated_change[kept].astype(float)
-    along = (a * b).sum(1)
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    whole = np.linalg.norm(a) * np.linalg.norm(b)
-    moving = lengths > 0
-    return FieldCosine(
-        pooled=float(along.sum() / whole) if whole > 0 else float("nan"),
-        mean=float((along[moving] / lengths[moving]).mean()) if moving.any() else float("nan"),
-    )
-
-
 @partial(jax.jit, static_argnames=("model",))
-def _maps(params: dict[str, Any], x: Array, u: Array, *, model: MRSDS) -> Float[Array, "state point latent"]:
+def mean_maps(params: dict[str, Any], x: Array, u: Array, *, model: MRSDS) -> Float[Array, "state point latent"]:
     dynamics = model.networks_from(params).dynamics
     return dynamics.means(x, jnp.broadcast_to(u.astype(x.dtype), (x.shape[0], u.shape[0])))
 
@@ -304,7 +239,7 @@ def _double(leaf: Any) -> Any:
     return jnp.asarray(leaf, jnp.float64) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
 
 
-def _check_state(model: MRSDS, state: int) -> None:
+def check_state(model: MRSDS, state: int) -> None:
     if not 0 <= state < model.num_states:
         raise RunError(f"state: found {state}, the model has states 0 to {model.num_states - 1}.")
 
@@ -331,7 +266,7 @@ def _held(model: MRSDS, at: Held | None, names: Sequence[str] | None) -> Float[n
     return x
 
 
-def _inputs(model: MRSDS, u: Any) -> Array:
+def inputs_of(model: MRSDS, u: Any) -> Array:
     """(input,) as the dynamics take them."""
     given = np.zeros(model.num_inputs) if u is None else np.asarray(u, float)
     if given.shape != (model.num_inputs,):

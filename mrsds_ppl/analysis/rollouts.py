@@ -1,0 +1,237 @@
+"""Running a fitted model forward from given or inferred states.
+
+All rollouts run the program's own transition, so that z and x are sampled as in the model; expectations over z are
+averages over sampled paths.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax, random
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from numpyro import handlers
+
+from mrsds_ppl.analysis.alignment import valid_bins
+from mrsds_ppl.analysis.trialwise import over_trials
+from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.errors import RunError
+from mrsds_ppl.inference.chain import sample_path
+from mrsds_ppl.inference.markov import Switching, ancestral, potentials
+from mrsds_ppl.models.mrsds import MRSDS, Networks
+
+
+class Start(NamedTuple):
+    """State and latents of the first bin of each path."""
+
+    z: Int[np.ndarray, " path"]
+    x: Float[np.ndarray, "path latent"]
+
+
+class Generated(NamedTuple):
+    """Paths of the model: states (-1 in padding), latents and expected signals (NaN in padding)."""
+
+    z: Int[np.ndarray, "path time"]
+    x: Float[np.ndarray, "path time latent"]
+    y_mean: Float[np.ndarray, "path time neuron"]
+
+
+def generate(
+    key: PRNGKeyArray,
+    params: dict[str, Any],
+    model: MRSDS,
+    inputs: Float[np.ndarray, "path time input"],
+    lengths: Int[np.ndarray, " path"],
+    *,
+    start: Start | None = None,
+    z: Int[np.ndarray, "path time"] | None = None,
+    stages: Float[np.ndarray, "path time stage"] | None = None,
+) -> Generated:
+    """Paths sampled from the model.
+
+    Args:
+        key: random key.
+        params: fitted parameters by site.
+        model: the program.
+        inputs: u of each path; width 0 for a model without inputs.
+        lengths: valid bins of each path.
+        start: state and latents of the first bin, as inferred by :func:`posterior_starts` or chosen; sampled from the
+            model where not given.
+        z: fixed states of all bins, which then also stand for the state of ``start``; sampled where not given.
+        stages: trial stages, for a model whose transitions read them.
+
+    Raises:
+        RunError: the fixed states are not states of the model.
+    """
+    if z is not None:
+        valid = valid_bins(lengths, z.shape[1])
+        wrong = np.argwhere(valid & ((z < 0) | (z >= model.num_states)))
+        if len(wrong):
+            i, t = wrong[0]
+            raise RunError(f"z: path {i}, bin {t} is {z[i, t]}; the model has states 0 to {model.num_states - 1}.")
+        z = np.clip(z, 0, model.num_states - 1)
+    stages = np.zeros((*inputs.shape[:2], 0)) if stages is None else stages
+    found = _generate(key, params, inputs, stages, lengths, start, z, model=model)
+    states, x, y_mean = (np.asarray(a) for a in found)
+    valid = valid_bins(lengths, inputs.shape[1])
+    return Generated(np.where(valid, states, -1), masked(x, valid[..., None]), masked(y_mean, valid[..., None]))
+
+
+def posterior_starts(
+    key: PRNGKeyArray,
+    params: dict[str, Any],
+    model: MRSDS,
+    guide: Any,
+    trials: Trials,
+    bin: int = 0,
+    *,
+    filtered: bool = False,
+) -> Start:
+    """One posterior draw of (z, x) of each trial at a bin, from which :func:`generate` can go on.
+
+    Args:
+        key: random key.
+        params: fitted parameters by site.
+        model, guide: program and guide.
+        trials: the trials; one that is shorter gives its last bin.
+        bin: the bin.
+        filtered: given the bins up to this one alone; otherwise given the whole trial.
+
+    Raises:
+        RunError: there is no such bin.
+    """
+    check_bin(bin, trials, "bin")
+    some = partial(starts_of, params=params, model=model, guide=guide, draws=1, filtered=filtered)
+    z, x = over_trials(some, key, trials.batch(), np.minimum(bin, trials.lengths - 1))
+    return Start(z[:, 0], x[:, 0])
+
+
+@partial(jax.jit, static_argnames=("model",))
+def _generate(
+    key: Array,
+    params: dict[str, Any],
+    u: Array,
+    stage: Array,
+    lengths: Array,
+    start: Start | None,
+    z: Array | None,
+    *,
+    model: MRSDS,
+) -> tuple[Array, Array, Array]:
+    networks = model.networks_from(params)
+    return _roll(key, model, networks, u, stage, lengths, start, z)
+
+
+def _roll(
+    key: Array,
+    model: MRSDS,
+    networks: Networks,
+    u: Array,
+    stage: Array,
+    lengths: Array,
+    start: Any,
+    z: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    """States, latents and expected signals, path by path; equal keys use equal random numbers."""
+    kind = networks.initial.means.dtype
+    batch = Batch(None, u.astype(kind), None, None, lengths, stage.astype(kind))
+    switching = model.switching(networks, batch)
+    if start is not None:
+        start = (jnp.asarray(start[0], int), jnp.asarray(start[1], kind))
+    if z is None:
+        states, x = ancestral(switching, key, start)
+    else:
+        states, x = z, _given_states(key, switching, z, None if start is None else start[1])
+    return states, x, networks.emissions.activity(x)
+
+
+def _given_states(key: Array, switching: Switching, z: Array, first: Array | None) -> Float[Array, "path bin latent"]:
+    """Latents of given states, by the programs with z substituted."""
+    first_key, scan_key = random.split(key)
+    path = jnp.swapaxes(z, 0, 1)
+
+    def run(program: Any, program_key: Array, state: Array, *args: Any) -> Array:
+        with handlers.block(), handlers.substitute(data={"z": state}), handlers.seed(rng_seed=program_key):
+            return program(*args)[1]
+
+    x = run(switching.initial, first_key, path[0], switching.inputs[0]) if first is None else first
+
+    def step(before: Array, now: tuple[Array, ...]) -> tuple[Array, Array]:
+        last, state, inputs, step_key = now
+        after = run(switching.transition, step_key, state, last, before, inputs)
+        return after, after
+
+    keys = random.split(scan_key, path.shape[0] - 1)
+    _, rest = lax.scan(step, x, (path[:-1], path[1:], switching.inputs[1:], keys))
+    return jnp.swapaxes(jnp.concatenate([x[None], rest]), 0, 1)
+
+
+@partial(jax.jit, static_argnames=("model", "guide", "draws", "filtered"))
+def starts_of(
+    key: Array,
+    batch: Batch,
+    first: Array,
+    *,
+    params: dict[str, Any],
+    model: MRSDS,
+    guide: Any,
+    draws: int,
+    filtered: bool,
+) -> tuple[Array, Array]:
+    """Draws of (z, x) at bin ``first`` of each trial: (trial, draw) and (trial, draw, latent)."""
+    x_key, z_key = random.split(key)
+    if filtered:
+        known = (jnp.arange(batch.y.shape[1]) <= first[:, None])[..., None]
+        batch = batch._replace(
+            y=jnp.where(known, batch.y, 0.0),
+            u=jnp.where(known, batch.u, 0.0),
+            observed=batch.observed & known,
+            visible=batch.visible & known,
+            lengths=jnp.minimum(batch.lengths, first + 1),
+        )
+    x = guide.sample_posterior(x_key, params, batch, sample_shape=(draws,))["x"]
+    switching = model.switching(model.networks_from(params), batch)
+
+    def at_first(drawn: tuple[Array, Array]) -> tuple[Array, Array]:
+        draw_key, path = drawn
+        z = sample_path(draw_key, potentials(switching, path)).T
+        every = jnp.arange(first.shape[0])
+        here = jnp.minimum(first, path.shape[1] - 1)
+        return z[every, here], path[every, here]
+
+    z, x = lax.map(at_first, (random.split(z_key, draws), x))
+    return jnp.moveaxis(z, 1, 0), jnp.moveaxis(x, 1, 0)
+
+
+def rolled_ahead(
+    key: Array, batch: Batch, first: Array, starts: tuple[Array, Array], model: MRSDS, networks: Networks, horizon: int
+) -> tuple[Array, Array, Array]:
+    """Paths of every trial and draw from bin ``first`` on: (trial, draw, bin) states, latents; (trial, bin) signals."""
+    index = first[:, None] + jnp.arange(horizon + 1)
+    index = jnp.minimum(index, batch.y.shape[1] - 1)[..., None]
+    trials, draws = starts[0].shape
+
+    def repeated(values: Array) -> Array:
+        return jnp.broadcast_to(values[:, None], (trials, draws, *values.shape[1:])).reshape(
+            trials * draws, *values.shape[1:]
+        )
+
+    u, stage = (repeated(jnp.take_along_axis(a, index, axis=1)) for a in (batch.u, batch.stage))
+    lengths = repeated(jnp.clip(batch.lengths - first, 1, horizon + 1))
+    flat = tuple(a.reshape(trials * draws, *a.shape[2:]) for a in starts)
+    z, x, y_mean = (
+        a.reshape(trials, draws, *a.shape[1:]) for a in _roll(key, model, networks, u, stage, lengths, flat)
+    )
+    return z, x, y_mean.mean(1)
+
+
+def check_bin(bin: int, trials: Trials, name: str) -> None:
+    last = int(trials.lengths.max()) - 1
+    if not 0 <= bin <= last:
+        raise RunError(f"{name}: found bin {bin}, the longest trial has bins 0 to {last}.")
+
+
+def masked(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    return np.where(kept, values, np.nan)

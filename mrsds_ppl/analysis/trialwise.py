@@ -1,0 +1,31 @@
+"""Functions of a whole set of trials by a few at a time, so that memory does not grow with the recording."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import random
+from jaxtyping import PRNGKeyArray
+
+_TRIALS_AT_ONCE = 32
+
+
+def over_trials(function: Callable[..., Any], key: PRNGKeyArray | None, *arrays: Any) -> Any:
+    """``function(key, *arrays)`` of a few trials at a time, every call of one shape, results put together.
+
+    Args:
+        function: of arrays, or trees of them, whose leading axis is the trial, as is that of what it returns.
+        key: random key, from which every call gets one of its own.
+        arrays: of all trials.
+    """
+    num_trials = len(jax.tree.leaves(arrays)[0])
+    size = min(_TRIALS_AT_ONCE, num_trials)
+    parts = []
+    for number, first in enumerate(range(0, num_trials, size)):
+        # The last call repeats its last trial to keep the shape; what is repeated is cut off.
+        index = np.minimum(np.arange(first, first + size), num_trials - 1)
+        some = jax.tree.map(lambda leaf, i=index: leaf[i], arrays)
+        result = jax.device_get(function(None if key is None else random.fold_in(key, number), *some))
+        parts.append(jax.tree.map(lambda leaf, n=num_trials - first: leaf[:n], result))
+    return jax.tree.map(lambda *pieces: np.concatenate(pieces), *parts)
