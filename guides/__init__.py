@@ -8,7 +8,7 @@ from mrsds_ppl.guides.gaussian_markov import GaussianChain, GaussianMarkov
 from mrsds_ppl.guides.mean_field import MeanField
 from mrsds_ppl.guides.rollout import Rollout
 from mrsds_ppl.guides.structured import Structured
-from mrsds_ppl.guides.switching_structured import SwitchingStructured, state_kl
+from mrsds_ppl.guides.switching_structured import SwitchingStructured
 
 GUIDES: dict[str, type[AutoGuide]] = {
     "gaussian_markov": GaussianMarkov,
@@ -34,5 +34,4 @@ __all__ = [
     "Structured",
     "SwitchingStructured",
     "for_new_trials",
-    "state_kl",
 ]

@@ -3,8 +3,8 @@
     x_t = g_t sum_k w_tk f_k(x_{t-1}, u_t) + psi_t,    psi_t ~ N((1 - g_t) h_t, S_t),    w_t = softmax of the encoder
 
 The states of the program are summed exactly given x; w_t is the encoder's own guess of them, for the rollout alone. The
-bound holds for any w; :func:`state_kl` says how far w is from the exact p(z_t | x, u), so that training may pull it
-there. With one state the guide is :class:`mrsds_ppl.guides.Structured`, whose other equations hold here too.
+bound holds for any w; the z-KL of the training regimen may pull it toward the exact p(z_t | x, u). With one state the
+guide is :class:`mrsds_ppl.guides.Structured`, whose other equations hold here too.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.guides.base import AmortizedGuide
@@ -55,24 +55,3 @@ class SwitchingStructured(AmortizedGuide):
             triangular=self.triangular,
             trainable_covariance=self.trainable_covariance,
         )
-
-
-def state_kl(
-    weights: Float[Array, "trial bin state"],
-    responsibilities: Float[Array, "trial bin state"],
-    lengths: Int[Array, " trial"],
-) -> Float[Array, " trial"]:
-    """sum_t KL(gamma_t || w_t) over the valid bins, in nats; gamma is taken as given, so gradients reach w alone.
-
-    This direction stays finite: w, a softmax, is nowhere zero, while gamma may be.
-
-    Args:
-        weights: w_t of the guide.
-        responsibilities: gamma_t(k) = p(z_t = k | x, u).
-        lengths: valid bins of each trial.
-    """
-    gamma = jax.lax.stop_gradient(responsibilities)
-    tiny = jnp.finfo(weights.dtype).tiny
-    terms = gamma * (jnp.log(jnp.maximum(gamma, tiny)) - jnp.log(jnp.maximum(weights, tiny)))
-    valid = jnp.arange(weights.shape[1]) < lengths[:, None]
-    return jnp.where(valid, terms.sum(-1), 0.0).sum(-1)

@@ -204,3 +204,20 @@ class Dynamics(eqx.Module):
     def _slots(self) -> np.ndarray:
         width = max(self.latent_sizes)
         return np.concatenate([r * width + np.arange(size) for r, size in enumerate(self.latent_sizes)])
+
+
+def every_message(
+    dynamics: Dynamics, x: Float[Array, "row latents"], u: Float[Array, "row input"]
+) -> Float[Array, "state target source row latent"]:
+    """Changes that each message makes, in every state; sources are the regions, then the inputs.
+
+    On the diagonal stands the local change m^{rr}(x) - x.
+
+    Args:
+        dynamics: the fitted dynamics.
+        x, u: latents of the bin before and inputs of the bin.
+    """
+    found = dynamics.messages(x, u)
+    own = (found.local - dynamics.by_region(x))[:, :, None]
+    same = np.eye(own.shape[1], dtype=bool)[:, :, None, None]
+    return jnp.concatenate([jnp.where(same, own, found.cross), found.inputs], axis=2)

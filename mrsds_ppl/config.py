@@ -176,12 +176,7 @@ def _locate_files(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     located = dict(data)
     source = data.get("data_source")
     if isinstance(source, str) and ".py:" in source:
-        file, _, function = source.rpartition(":")
-        found = _find(file, folder)
-        if found is None:
-            where = f"{folder.absolute()} or {Path.cwd()}"
-            raise ConfigError(f"data.data_source: found {source!r}, but there is no file {file} in {where}")
-        located["data_source"] = f"{found}:{function}"
+        located["data_source"] = _located("data.data_source", source, folder)
     path = data.get("data_path")
     if isinstance(path, str):
         located["data_path"] = str(_find(path, folder) or path)
@@ -193,12 +188,17 @@ def _locate_guide(inference: dict[str, Any], folder: Path) -> dict[str, Any]:
     guide = inference.get("guide")
     if not isinstance(guide, str) or not is_own_guide(guide):
         return inference
-    file, _, name = guide.rpartition(":")
+    return {**inference, "guide": _located("inference.guide", guide, folder)}
+
+
+def _located(key: str, source: str, folder: Path) -> str:
+    """``file.py:NAME`` with the file's absolute path."""
+    file, _, name = source.rpartition(":")
     found = _find(file, folder)
     if found is None:
         where = f"{folder.absolute()} or {Path.cwd()}"
-        raise ConfigError(f"inference.guide: found {guide!r}, but there is no file {file} in {where}")
-    return {**inference, "guide": f"{found}:{name}"}
+        raise ConfigError(f"{key}: found {source!r}, but there is no file {file} in {where}")
+    return f"{found}:{name}"
 
 
 def _find(file: str, folder: Path) -> Path | None:

@@ -21,27 +21,13 @@ from mrsds_ppl.device import enable_compilation_cache
 from mrsds_ppl.errors import DataError, RunError
 from mrsds_ppl.guides import for_new_trials
 from mrsds_ppl.inference.checkpoints import Checkpoints
+from mrsds_ppl.inference.paths import CONFIG_ENDING, RunPaths, run_endings
 from mrsds_ppl.inference.posterior import PosteriorSampler, PosteriorSet
-from mrsds_ppl.inference.stages import RunPaths
 from mrsds_ppl.inference.training import History, initial_state
 from mrsds_ppl.models.mrsds import MRSDS
 from mrsds_ppl.output.atomic import written_aside
 from mrsds_ppl.output.datatree import write_posterior
 from mrsds_ppl.output.matfile import split_arrays
-
-CONFIG_ENDING = "-config.yaml"
-DYNAMICS_ONLY = "-models-do"
-# What follows NAME in the names of a run's files; the longer of two that end alike comes first.
-ENDINGS = (
-    CONFIG_ENDING,
-    "-log.txt",
-    "-logs",
-    DYNAMICS_ONLY,
-    "-models",
-    "_latents.mat",
-    "_posterior.nc",
-    "_report.html",
-)
 
 
 @dataclass(frozen=True)
@@ -81,7 +67,7 @@ def find_run(given: str | Path) -> RunPaths:
     path = Path(given).expanduser()
     if _config_of(path).is_file():
         return RunPaths(path.parent, path.name)
-    for ending in ENDINGS:
+    for ending in run_endings():
         prefix = path.with_name(path.name.removesuffix(ending)) if path.name.endswith(ending) else None
         if prefix is not None and prefix.name and _config_of(prefix).is_file():
             return RunPaths(prefix.parent, prefix.name)
@@ -111,7 +97,7 @@ def load_run(given: str | Path | RunPaths) -> FittedRun:
     """
     paths = given if isinstance(given, RunPaths) else find_run(given)
     config = load_config(paths.config)
-    stages = (Checkpoints(paths.folder / f"{paths.name}{DYNAMICS_ONLY}"), Checkpoints(paths.checkpoints))
+    stages = (Checkpoints(paths.dynamics_checkpoints), Checkpoints(paths.checkpoints))
     checkpoints = next((stage for stage in stages if stage.latest() is not None), None)
     if checkpoints is None:
         raise RunError(

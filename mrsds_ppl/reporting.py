@@ -17,6 +17,7 @@ from mrsds_ppl.device import enable_compilation_cache
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.fitted import FittedRun, find_run, load_run
 from mrsds_ppl.inference.posterior import PosteriorSampler
+from mrsds_ppl.inference.unused import share_of_bins
 from mrsds_ppl.output.atomic import write_text
 from mrsds_ppl.output.report import report_page
 from mrsds_ppl.output.report_checks import Evidence
@@ -45,7 +46,7 @@ def report(given: str | Path, *, out: Path | None = None, log: Callable[[str], N
     for needed in (paths.mat, paths.posterior):
         if not needed.exists():
             raise RunError(f"{needed}: no such file, so the run has not ended yet; mrsds fit with --resume goes on.")
-    out = paths.folder / f"{paths.name}_report.html" if out is None else out
+    out = paths.report if out is None else out
     enable_compilation_cache()
     run = load_run(paths)
     # A user's own settings may change sizes of text.
@@ -62,7 +63,7 @@ def gather(run: FittedRun) -> Findings:
     x_test, z_test = mat["xs_test"], mat["zs_test"]
     trial = int(np.argsort(files.sample_stats["elbo"].values / test.observed.sum((1, 2)))[test.num_trials // 2])
     regions = _latent_regions(run)
-    occupancy = _occupancy(z_test, test.lengths)
+    occupancy = np.asarray(share_of_bins(np.nan_to_num(z_test), test.lengths))
     scores, average = score_lines(run, files)
     seconds = np.arange(test.num_bins) * test.bin_width
     hidden_scores, hidden_baseline, hidden_unit = scores_by_neuron(run, files, average)
@@ -193,7 +194,7 @@ def _evidence(run: FittedRun, files: Files, scores: list[Score]) -> Evidence:
         skipped=run.skipped,
         elbo=files.mat["elbos"].ravel(),
         elbo_test=float(files.sample_stats["elbo"].values.sum() / test.observed.sum()),
-        occupancy=_occupancy(z_train, train.lengths),
+        occupancy=np.asarray(share_of_bins(z_train, train.lengths)),
         certainty=float(top.mean()),
         pareto_k=files.sample_stats["pareto_k"].values.astype(np.float64),
         r2_train=scores[0].r2,
@@ -258,7 +259,3 @@ def _generated(run: FittedRun, trial: int) -> np.ndarray:
         return handlers.trace(program).get_trace(batch)["y"]["value"]
 
     return np.asarray(jax.jit(draw)(random.key(1), run.params, batch))[0]
-
-
-def _occupancy(z_prob: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(z_prob)[valid_bins(lengths, z_prob.shape[1])].mean(0)

@@ -1,8 +1,6 @@
 """A user's own guide, ``path/to/file.py:ClassName``: loaded, made, and checked against the program before compiling."""
 
-import importlib.util
 import inspect
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from numpyro.infer.autoguide import AutoGuide
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import ConfigError, MrsdsError
 from mrsds_ppl.inference.markov import summed_out
+from mrsds_ppl.user_file import load_module
 
 
 def user_guide(source: str, model: Any, arguments: dict[str, Any]) -> AutoGuide:
@@ -106,19 +105,13 @@ def _load(source: str) -> type[AutoGuide]:
     path = Path(file)
     if not path.is_file():
         raise ConfigError(f"inference.guide: found {source!r}, but there is no file {file}; allowed: file.py:ClassName")
-    spec = importlib.util.spec_from_file_location(f"_mrsds_guide_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Pickles and dataclasses look their module up by its name, one that shadows no installed package.
-    sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        module = load_module(path, "guide")
     except Exception as error:
         raise ConfigError(f"inference.guide: {path} cannot be imported: {type(error).__name__}: {error}") from error
     kind = getattr(module, name, None)
     if kind is None:
-        own = [n for n, v in vars(module).items() if inspect.isclass(v) and v.__module__ == spec.name]
+        own = [n for n, v in vars(module).items() if inspect.isclass(v) and v.__module__ == module.__name__]
         raise ConfigError(f"inference.guide: {path} has no class '{name}'; found {own}")
     if not (inspect.isclass(kind) and issubclass(kind, AutoGuide)):
         raise ConfigError(

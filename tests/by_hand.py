@@ -43,6 +43,22 @@ def filled(build, seed=0, scale=0.5):
     return jax.tree.map(draw, shapes)
 
 
+def filled_guide(kind, model, options, **kwargs):
+    """A guide of a model of five neurons whose recognition is so filled."""
+    built = []
+
+    def build():
+        built.append(kind(model, key=random.key(0), options=options, **kwargs))
+        return built[-1].recognition
+
+    recognition = filled(build, seed=3)
+    # A spread of the signals is positive.
+    recognition = eqx.tree_at(lambda r: r.standardizer.spread, recognition, jnp.array([0.5, 1.0, 1.5, 2.0, 1.0]))
+    guide = built[-1]
+    guide.recognition = recognition
+    return guide
+
+
 def filled_model(*args, seed=0, **kwargs):
     """A model whose networks are so filled."""
     built = []

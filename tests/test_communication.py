@@ -18,11 +18,11 @@ from mrsds_ppl.analysis.communication import (
 )
 from mrsds_ppl.analysis.message_scores import message_scores
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths, posterior_paths
-from mrsds_ppl.analysis.trialwise import over_trials
 from mrsds_ppl.data import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import GaussianMarkov
 from mrsds_ppl.inference.posterior import PosteriorSampler
+from mrsds_ppl.inference.trialwise import over_trials
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
 

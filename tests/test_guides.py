@@ -29,19 +29,12 @@ def make_guide(kind=GaussianMarkov, **kwargs):
     """A guide of a model of 3 + 2 neurons and 2 + 1 latents, and parameters for it, every number drawn."""
     linear = ModelOptions(dynamics=DynamicsOptions(layers=(), activations=(None,)))
     model = by_hand.filled_model([3, 2], [2, 1], 2, num_inputs=1, options=linear)
-    built = []
-
-    def build():
-        built.append(kind(model, key=random.key(0), options=SMALL, **kwargs))
-        return built[-1].recognition
-
-    recognition = by_hand.filled(build, seed=3)
-    # A spread of the signals is positive.
-    recognition = eqx.tree_at(lambda r: r.standardizer.spread, recognition, jnp.array([0.5, 1.0, 1.5, 2.0, 1.0]))
-    guide = built[-1]
-    guide.recognition = recognition
+    guide = by_hand.filled_guide(kind, model, SMALL, **kwargs)
     shared = jnp.asarray(np.random.default_rng(4).normal(size=6))
-    return guide, {"recognition$params": eqx.filter(recognition, eqx.is_inexact_array), "shared_covariance": shared}
+    return guide, {
+        "recognition$params": eqx.filter(guide.recognition, eqx.is_inexact_array),
+        "shared_covariance": shared,
+    }
 
 
 def random_chain():

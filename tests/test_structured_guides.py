@@ -13,7 +13,7 @@ from numpyro.infer import SVI
 from scipy import stats
 
 from mrsds_ppl.errors import ConfigError
-from mrsds_ppl.guides import Structured, SwitchingStructured, state_kl
+from mrsds_ppl.guides import Structured, SwitchingStructured
 from mrsds_ppl.inference.elbo import MarkovELBO
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
@@ -35,19 +35,10 @@ def make_guide(kind=SwitchingStructured, num_states=2, *, weight_prior=None, **k
     curved = DynamicsOptions(layers=(4,), activations=("tanh", None))
     options = ModelOptions(dynamics=curved, weight_prior=weight_prior)
     model = by_hand.filled_model([3, 2], [2, 1], num_states, num_inputs=1, options=options)
-    built = []
-
-    def build():
-        built.append(kind(model, key=random.key(0), options=SMALL, **kwargs))
-        return built[-1].recognition
-
-    recognition = by_hand.filled(build, seed=3)
-    recognition = eqx.tree_at(lambda r: r.standardizer.spread, recognition, jnp.array([0.5, 1.0, 1.5, 2.0, 1.0]))
-    guide = built[-1]
-    guide.recognition = recognition
+    guide = by_hand.filled_guide(kind, model, SMALL, **kwargs)
     params = {f"{name}$params": network for name, network in model.networks._asdict().items()}
     params = {name: eqx.filter(network, eqx.is_inexact_array) for name, network in params.items()}
-    return guide, params | {"recognition$params": eqx.filter(recognition, eqx.is_inexact_array)}
+    return guide, params | {"recognition$params": eqx.filter(guide.recognition, eqx.is_inexact_array)}
 
 
 def encoder_numbers(guide, batch):
@@ -209,18 +200,6 @@ def test_guide_records_its_state_weights_beside_the_path():
     sites = handlers.trace(handlers.seed(handlers.substitute(guide, data=params), random.key(0))).get_trace(batch)
     np.testing.assert_allclose(sites["state_weights"]["value"], encoder_numbers(guide, batch)[3], rtol=1e-10)
     assert sites["dynamics$params"]["type"] == "param"
-
-
-def test_state_divergence_sums_valid_bins_and_is_zero_where_the_weights_are_exact():
-    rng = np.random.default_rng(0)
-    weights, exact = (rng.dirichlet(np.ones(3), (2, BINS)) for _ in range(2))
-    exact[0, 1] = [0.0, 1.0, 0.0]
-    found = jax.jit(state_kl)(jnp.asarray(weights), jnp.asarray(exact), jnp.asarray(LENGTHS))
-    expected = [sum(stats.entropy(exact[i, t], weights[i, t]) for t in range(n)) for i, n in enumerate(LENGTHS)]
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
-    assert not np.any(jax.jit(state_kl)(jnp.asarray(exact), jnp.asarray(exact), jnp.asarray(LENGTHS)))
-    gradient = jax.jit(jax.grad(lambda g: state_kl(jnp.asarray(weights), g, jnp.asarray(LENGTHS)).sum()))
-    assert not np.any(gradient(jnp.asarray(exact)))
 
 
 @pytest.mark.parametrize(

@@ -23,29 +23,15 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.analysis.alignment import valid_bins
+from mrsds_ppl.analysis.flow import check_state
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths, posterior_paths
-from mrsds_ppl.analysis.trialwise import over_trials
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.models.dynamics import Dynamics
+from mrsds_ppl.inference.trialwise import over_trials
+from mrsds_ppl.models.dynamics import every_message
 from mrsds_ppl.models.mrsds import MRSDS
 
 _AXES = ("draw", "trial", "time", "target", "source", "latent")
-
-
-def every_message(
-    dynamics: Dynamics, x: Float[Array, "row latents"], u: Float[Array, "row input"]
-) -> Float[Array, "state target source row latent"]:
-    """Changes that each message makes, in every state; sources are the regions, then the inputs.
-
-    Args:
-        dynamics: the fitted dynamics.
-        x, u: latents of the bin before and inputs of the bin.
-    """
-    found = dynamics.messages(x, u)
-    own = (found.local - dynamics.by_region(x))[:, :, None]
-    same = np.eye(own.shape[1], dtype=bool)[:, :, None, None]
-    return jnp.concatenate([jnp.where(same, own, found.cross), found.inputs], axis=2)
 
 
 def posterior_messages(
@@ -74,7 +60,8 @@ def posterior_messages(
     Raises:
         RunError: there is no such state.
     """
-    _check_state(model, state)
+    if state is not None:
+        check_state(model, state)
     paths = posterior_paths(key, params, model, guide, trials, draws=draws)
     return path_messages(params, model, trials, paths, state=state)
 
@@ -86,7 +73,8 @@ def path_messages(
 
     Arguments and result are those of :func:`posterior_messages`.
     """
-    _check_state(model, state)
+    if state is not None:
+        check_state(model, state)
     weight = paths.z_prob
     if state is not None:
         weight = np.broadcast_to(np.eye(model.num_states, dtype=weight.dtype)[state], weight.shape)
@@ -266,11 +254,6 @@ def _norm_sums(params: dict[str, Any], x: Array, z_prob: Array, u: Array, length
         return jnp.einsum("btk,krsbt->bkrs", weight, jnp.where(valid, norm, 0.0)), weight.sum(1)
 
     return _by_draw(one, x, z_prob)
-
-
-def _check_state(model: MRSDS, state: int | None) -> None:
-    if state is not None and not 0 <= state < model.num_states:
-        raise RunError(f"state: found {state}, the model has states 0 to {model.num_states - 1}.")
 
 
 def _norm(messages: xr.DataArray) -> xr.DataArray:

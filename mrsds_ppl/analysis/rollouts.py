@@ -15,11 +15,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro import handlers
 
 from mrsds_ppl.analysis.alignment import valid_bins
-from mrsds_ppl.analysis.trialwise import over_trials
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.chain import sample_path
 from mrsds_ppl.inference.markov import Switching, ancestral, potentials
+from mrsds_ppl.inference.trialwise import over_trials
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 
 

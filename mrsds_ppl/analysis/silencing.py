@@ -11,13 +11,13 @@ from jax import lax, random
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mrsds_ppl.analysis.alignment import valid_bins
-from mrsds_ppl.analysis.communication import every_message, input_labels, path_messages, region_labels
+from mrsds_ppl.analysis.communication import input_labels, path_messages, region_labels
 from mrsds_ppl.analysis.posterior_paths import posterior_paths
 from mrsds_ppl.analysis.rollouts import check_bin, masked, rolled_ahead, starts_of
-from mrsds_ppl.analysis.trialwise import over_trials
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.models.dynamics import Dynamics
+from mrsds_ppl.inference.trialwise import over_trials
+from mrsds_ppl.models.dynamics import Dynamics, every_message
 from mrsds_ppl.models.mrsds import MRSDS
 
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import inspect
-import sys
 import traceback
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ import xarray as xr
 
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import DataError, MrsdsError
+from mrsds_ppl.user_file import load_module
 
 _KEYS = "ys (trial, time, neuron), us (trial, time, input), region_sizes"
 
@@ -64,14 +64,8 @@ def load_user_function(source: str, data_path: str | Path | None = None, **optio
     path = Path(file)
     if not path.is_file():
         raise DataError(f"{file or source}: no such file. data.data_source needs the form file.py:function.")
-    spec = importlib.util.spec_from_file_location(f"_mrsds_loader_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickles look their module up by its name, one that shadows no installed package.
-    sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        module = load_module(path, "loader")
     except Exception as error:
         raise _failed(path, "cannot be imported", error) from error
     function = getattr(module, name, None)

@@ -47,3 +47,17 @@ class RunPaths:
     @property
     def posterior(self) -> Path:
         return self._file("_posterior.nc")
+
+    @property
+    def report(self) -> Path:
+        return self._file("_report.html")
+
+
+CONFIG_ENDING = RunPaths(Path(), "").config.name
+
+
+def run_endings() -> tuple[str, ...]:
+    """What follows NAME in the names of a run's files; the longer of two that end alike comes first."""
+    blank = RunPaths(Path(), "")
+    properties = [name for name, value in vars(RunPaths).items() if isinstance(value, property)]
+    return tuple(sorted((getattr(blank, name).name for name in properties), key=len, reverse=True))

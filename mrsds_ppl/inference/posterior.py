@@ -15,9 +15,10 @@ from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.inference.chain import smooth
 from mrsds_ppl.inference.elbo import log_weights
 from mrsds_ppl.inference.markov import potentials
+from mrsds_ppl.inference.trialwise import over_trials
+from mrsds_ppl.models.dynamics import every_message
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 
-_TRIALS_AT_ONCE = 32
 _DRAWS_AT_ONCE = 20
 _PREDICTIVE_DRAWS = 20
 _WEIGHTS_PER_DRAW = 4
@@ -88,7 +89,8 @@ class PosteriorSampler:
         batch = trials.batch()
         rounds = -(-draws // _DRAWS_AT_ONCE) * (_WEIGHTS_PER_DRAW if predictive else 1)
         weights = np.concatenate(
-            [_over_trials(self._weigh, random.fold_in(weight_key, r), params, batch) for r in range(rounds)], axis=1
+            [self._over_trials(self._weigh, random.fold_in(weight_key, r), params, batch) for r in range(rounds)],
+            axis=1,
         ).T.astype(float)
         by_draw = None
         if predictive:
@@ -118,7 +120,8 @@ class PosteriorSampler:
     def _draws(self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch, draws: int) -> dict[str, np.ndarray]:
         """Results of rounds of draws put together: draws one after another, expectations averaged."""
         rounds = [
-            _over_trials(self._draw, random.fold_in(key, r), params, batch) for r in range(-(-draws // _DRAWS_AT_ONCE))
+            self._over_trials(self._draw, random.fold_in(key, r), params, batch)
+            for r in range(-(-draws // _DRAWS_AT_ONCE))
         ]
         found = {name: np.mean([r[name] for r in rounds], axis=0) for name in rounds[0] if name not in _BY_DRAW}
         for name in _BY_DRAW:
@@ -126,6 +129,10 @@ class PosteriorSampler:
         # One predictive draw stands for some draws of x; they are the first of each round.
         kept = np.concatenate([r["y_draws"] for r in rounds], axis=1)[:, : min(_PREDICTIVE_DRAWS, draws)]
         return {**found, "y_draws": np.moveaxis(kept, 1, 0)}
+
+    @staticmethod
+    def _over_trials(function: Callable[..., Any], key: PRNGKeyArray, params: dict[str, Any], batch: Batch) -> Any:
+        return over_trials(lambda some_key, some: function(some_key, params, some), key, batch, whole_calls=True)
 
     def _draw_some(self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
         """Trials first, then draws."""
@@ -202,29 +209,12 @@ def _messages(networks: Networks, model: MRSDS, batch: Batch, x: Array, z_prob: 
     u = batch.u if model.options.ux else batch.u[..., :0]
     trials, bins = x.shape[0], x.shape[1] - 1
     rows = trials * bins
-    found = networks.dynamics.messages(x[:, :-1].reshape(rows, x.shape[-1]), u[:, 1:].reshape(rows, u.shape[-1]))
+    every = every_message(networks.dynamics, x[:, :-1].reshape(rows, x.shape[-1]), u[:, 1:].reshape(rows, u.shape[-1]))
     weight = jnp.moveaxis(z_prob[:, 1:].reshape(rows, -1), -1, 0)
-    before = networks.dynamics.by_region(x[:, :-1].reshape(rows, x.shape[-1]))
-    regions = before.shape[0]
-    same = np.eye(regions, dtype=bool)[:, :, None, None]
-    change = jnp.where(same, (found.local - before)[:, :, None], found.cross)
-    every = jnp.concatenate([change, found.inputs], axis=2)
-    mean = jnp.einsum("kn,krsnd->nrsd", weight, every).reshape(trials, bins, regions, -1, before.shape[-1])
+    mean = jnp.einsum("kn,krsnd->nrsd", weight, every)
+    mean = mean.reshape(trials, bins, *mean.shape[1:])
     return jnp.concatenate([jnp.zeros_like(mean[:, :1]), mean], axis=1)
 
 
 def _repeat(mask: Array) -> Array:
     return jnp.broadcast_to(mask, (_DRAWS_AT_ONCE // 4, *mask.shape)).reshape(-1, *mask.shape[1:])
-
-
-def _over_trials(function: Callable[..., Any], key: PRNGKeyArray, params: dict[str, Any], batch: Batch) -> Any:
-    """Apply a compiled function to a few trials at a time, every call of one shape, and put the results together."""
-    num_trials = len(batch.lengths)
-    parts = []
-    for number, first in enumerate(range(0, num_trials, _TRIALS_AT_ONCE)):
-        # The last call repeats its last trial to keep the shape; what is repeated is cut off.
-        index = np.minimum(np.arange(first, first + _TRIALS_AT_ONCE), num_trials - 1)
-        some = Batch(*(leaf[index] for leaf in batch))
-        result = jax.device_get(function(random.fold_in(key, number), params, some))
-        parts.append(jax.tree.map(lambda leaf, n=num_trials - first: leaf[:n], result))
-    return jax.tree.map(lambda *pieces: np.concatenate(pieces), *parts)

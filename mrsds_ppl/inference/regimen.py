@@ -28,9 +28,9 @@ from mrsds_ppl.inference.elbo import LogTerms
 from mrsds_ppl.inference.markov import Switching, potentials
 from mrsds_ppl.inference.overshoot import horizon_scores
 from mrsds_ppl.models.mrsds import Networks
+from mrsds_ppl.names import ROLLOUT_GUIDES
 
 NUM_CYCLES = 10
-STRUCTURED_GUIDES = ("structured", "switching_structured")
 
 Step = Int[Array, ""] | int
 
@@ -107,7 +107,7 @@ def make_terms(
     """
     on: list[Term] = []
     notes = []
-    structured = guide in STRUCTURED_GUIDES
+    structured = guide in ROLLOUT_GUIDES
     if regimen.beta_max is not None or regimen.x0_weight is not None:
         if structured:
             on.append(_prior_weights(regimen, num_steps))
@@ -136,7 +136,7 @@ def make_terms(
 
 
 def _either() -> str:
-    return " and ".join(STRUCTURED_GUIDES)
+    return " and ".join(ROLLOUT_GUIDES)
 
 
 def beta_at(step: Step, beta_max: float, warmup_steps: int, num_steps: int) -> Float[Array, ""]:

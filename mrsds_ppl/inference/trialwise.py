@@ -11,16 +11,17 @@ from jaxtyping import PRNGKeyArray
 _TRIALS_AT_ONCE = 32
 
 
-def over_trials(function: Callable[..., Any], key: PRNGKeyArray | None, *arrays: Any) -> Any:
+def over_trials(function: Callable[..., Any], key: PRNGKeyArray | None, *arrays: Any, whole_calls: bool = False) -> Any:
     """``function(key, *arrays)`` of a few trials at a time, every call of one shape, results put together.
 
     Args:
         function: of arrays, or trees of them, whose leading axis is the trial, as is that of what it returns.
         key: random key, from which every call gets one of its own.
         arrays: of all trials.
+        whole_calls: every call is of the full number of trials, so that sets of any size share one compiled program.
     """
     num_trials = len(jax.tree.leaves(arrays)[0])
-    size = min(_TRIALS_AT_ONCE, num_trials)
+    size = _TRIALS_AT_ONCE if whole_calls else min(_TRIALS_AT_ONCE, num_trials)
     parts = []
     for number, first in enumerate(range(0, num_trials, size)):
         # The last call repeats its last trial to keep the shape; what is repeated is cut off.
