@@ -131,7 +131,7 @@ class PathGuide(AutoGuide):
             )
         batch = jax.tree.map(jnp.asarray, batch)
         shown = batch._replace(observed=batch.observed & batch.visible)
-        start = jax.tree.map(jnp.asarray, self._entries(shown))
+        start = self.first_entries(params, shown)
         marks = start.pop(_MARKS)
         optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps, 0.05))
         size = jnp.maximum(shown.observed.sum(), 1)
@@ -159,6 +159,15 @@ class PathGuide(AutoGuide):
         if known is not None and known.shape[1] == table["auto_path_loc"].shape[1]:
             table = {name: jnp.concatenate([params[name], value]) for name, value in table.items()}
         return {**params, **table}
+
+    def first_entries(self, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
+        """Where the entries of new trials start, and the marks by which they are found.
+
+        Args:
+            params: fitted parameters by site.
+            batch: the new trials, of which ``observed`` is what may be used.
+        """
+        return jax.tree.map(jnp.asarray, self._entries(batch))
 
     def _begin(self, batch: Batch) -> dict[str, np.ndarray]:
         if any(isinstance(leaf, jax.core.Tracer) for leaf in batch):

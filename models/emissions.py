@@ -35,6 +35,10 @@ class Emissions(Protocol):
         """Expected y given x: (*batch, latent) -> (*batch, neuron)."""
         ...
 
+    def variance_of(self, activity: Array) -> Array:
+        """Variance of each y for an expected y, both (*batch, neuron)."""
+        ...
+
     def law(self, x: Array, observed: Array) -> dist.Distribution:
         """p(y | x) of whole trials: batch (trial,), event (bin, neuron)."""
         ...
@@ -83,11 +87,12 @@ class Readout(eqx.Module):
         regions, _, width = features.shape
         neurons = np.arange(self.weight.shape[0])
         spread = jnp.zeros((regions, width, len(neurons)), x.dtype)
-        spread = spread.at[self._region_of_neuron(), :, neurons].set(self.weight).reshape(regions * width, -1)
+        spread = spread.at[self.owner(), :, neurons].set(self.weight).reshape(regions * width, -1)
         flat = jnp.swapaxes(features, 0, 1).reshape(-1, regions * width)
         return (flat @ spread + self.bias).reshape(*x.shape[:-1], len(neurons))
 
-    def _region_of_neuron(self) -> np.ndarray:
+    def owner(self) -> np.ndarray:
+        """Number of the region whose latents each neuron sees."""
         if len(self.latent_sizes) == 1:
             return np.zeros(sum(self.region_sizes), int)
         return np.repeat(np.arange(len(self.region_sizes)), self.region_sizes)
@@ -112,6 +117,10 @@ class GaussianEmissions(eqx.Module):
         """Expected signal of each neuron."""
         return ACTIVATIONS[self.final_activation](self.readout(x))
 
+    def variance_of(self, activity: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:
+        """Variance of each neuron's signal."""
+        return jnp.broadcast_to((self.noise.cholesky**2).sum(-1), activity.shape)
+
     def law(self, x: Float[Array, "trial bin latent"], observed: Bool[Array, "trial bin neuron"]) -> dist.Distribution:
         """p(y | x) over the observed entries."""
         if self.noise.lower is None:
@@ -128,6 +137,10 @@ class PoissonEmissions(eqx.Module):
     def activity(self, x: Float[Array, "*batch latent"]) -> Float[Array, "*batch neuron"]:
         """Expected count of each neuron per bin."""
         return ACTIVATIONS[self.final_activation](self.readout(x)) + 1e-6
+
+    def variance_of(self, activity: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:
+        """Variance of each neuron's count."""
+        return activity
 
     def law(self, x: Float[Array, "trial bin latent"], observed: Bool[Array, "trial bin neuron"]) -> dist.Distribution:
         """p(y | x) over the observed entries."""

@@ -14,7 +14,7 @@ from mrsds_ppl.data.loaders import load_recording, load_user_function
 from mrsds_ppl.data.simulate import SIMULATORS
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import ConfigError
-from mrsds_ppl.guides import GUIDES, AmortizedGuide
+from mrsds_ppl.guides import GUIDES, AmortizedGuide, GaussianMarkovPaths
 from mrsds_ppl.inference.markov import summed_out
 from mrsds_ppl.inference.training import TrainingSettings
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
@@ -135,6 +135,8 @@ def make_guide(config: RunConfig, model: MRSDS) -> AutoGuide:
         arguments["triangular"] = inference.triangular_cov
     if inference.guide in ROLLOUT_GUIDES:
         arguments["psi_add"] = inference.psi_add
+    if inference.guide == "gaussian_markov" and inference.encoder == "none":
+        return make_of(GaussianMarkovPaths, model, arguments)
     if inference.guide in GUIDES:
         return make_of(GUIDES[inference.guide], model, arguments)
     return user_guide(inference.guide, model, arguments)
@@ -176,7 +178,7 @@ def initial_parameters(key: jax.Array, model: MRSDS, guide: Any, batch: Batch) -
     Raises:
         ConfigError: a site of a user's guide does not match the program.
     """
-    if type(guide) not in GUIDES.values():
+    if type(guide) not in (*GUIDES.values(), GaussianMarkovPaths):
         check_sites(key, model, guide, batch)
     constraints: dict[str, Any] = {}
 

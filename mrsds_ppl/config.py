@@ -92,13 +92,13 @@ def ignored_keys(config: RunConfig) -> list[str]:
         unused += ["data.num_trials", "data.uz", "data.simulation"]
     # Ordinary keys of other runs: written out at their defaults by a resolved file, they say nothing.
     elsewhere = ["data.bin_width", "data.region_names"] if config.data.is_simulation else []
-    elsewhere += [f"inference.{key}" for key in _unread_by(config.inference.guide)]
+    elsewhere += [f"inference.{key}" for key in _unread_by(config.inference.guide, config.inference.encoder)]
     plain = RunConfig()
     changed = [path for path in elsewhere if _value(config, path) != _value(plain, path)]
     return [path for path in unused if _is_set(config, path)] + changed
 
 
-def _unread_by(guide: str) -> list[str]:
+def _unread_by(guide: str, encoder: str) -> list[str]:
     """Keys of ``inference`` that a guide does not read; those of a user's own guide are unknown."""
     if is_own_guide(guide):
         return ["triangular_cov", "covariance", "psi_add"]
@@ -106,7 +106,9 @@ def _unread_by(guide: str) -> list[str]:
     unread += [] if guide == "mean_field" else ["covariance"]
     unread += [] if guide in ROLLOUT_GUIDES else ["psi_add"]
     if guide in PATH_GUIDES:
-        unread += ["encoder", "embedding", "transformer_params", "convolution_params", "trainable_cov"]
+        unread += ["encoder"]
+    if guide in PATH_GUIDES or encoder == "none":
+        unread += ["embedding", "transformer_params", "convolution_params", "trainable_cov"]
     return unread
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mrsds_ppl.config_sections import Count, Float, Int, Section, Steps, whole_number
-from mrsds_ppl.names import GUIDE_NAMES, PUBLISHED_GUIDES, hint, is_own_guide
+from mrsds_ppl.names import GUIDE_NAMES, PATH_GUIDES, PUBLISHED_GUIDES, hint, is_own_guide
 
 ActivationName = Literal["relu", "tanh", "gelu", "softplus", "elu", "sigmoid", None]
 
@@ -201,11 +201,12 @@ class InferenceConfig(Section):
     """The guide and its encoder. Without ``encoder``, ``transformer: true`` chooses the transformer.
 
     ``guide`` is a name, a published name, or a class of one's own, ``path/to/file.py:ClassName``. ``psi_add``: the
-    corrections of the structured guides enter after the dynamics networks, or (false) before them.
+    corrections of the structured guides enter after the dynamics networks, or (false) before them. ``encoder: none``,
+    with gaussian_markov, gives every trial a chain of its own, and starts by smoothing.
     """
 
     guide: str = GUIDE_NAMES[0]
-    encoder: Literal["convolution", "transformer"] = "convolution"
+    encoder: Literal["convolution", "transformer", "none"] = "convolution"
     transformer: bool | None = None
     embedding: EmbeddingConfig = EmbeddingConfig()
     transformer_params: TransformerConfig = TransformerConfig()
@@ -223,6 +224,20 @@ class InferenceConfig(Section):
         if isinstance(values, dict) and values.get("encoder") is None:
             values = {**values, "encoder": "transformer" if values.get("transformer") is True else "convolution"}
         return values
+
+    @property
+    def encoder_phrase(self) -> str:
+        """The encoder, in words; guides with a posterior for each trial have none."""
+        return "no encoder" if self.encoder == "none" or self.guide in PATH_GUIDES else f"{self.encoder} encoder"
+
+    @model_validator(mode="after")
+    def _needs_encoder(self) -> "InferenceConfig":
+        if self.encoder == "none" and self.guide not in ("gaussian_markov", *PATH_GUIDES):
+            raise ValueError(
+                f"encoder: found none with {self.guide}, which reads its posterior off an encoder; allowed: "
+                "convolution, transformer, or none with gaussian_markov"
+            )
+        return self
 
     @field_validator("guide")
     @classmethod

@@ -40,7 +40,7 @@ def describe(config: RunConfig, trials: Trials, split: Split) -> str:
             f"regions: {regions}; {missing:.1%} missing",
             f"model: {model.num_states} states, latents {list(model.latent_sizes)}, "
             f"{config.model.emissions.dist} emissions, {count:,} parameters",
-            f"inference: {config.inference.guide} guide, {config.inference.encoder} encoder, "
+            f"inference: {config.inference.guide} guide, {config.inference.encoder_phrase}, "
             f"{config.training.num_steps} steps of {batch} trials, roughly {megabytes:.0f} MB a step",
         ]
     )

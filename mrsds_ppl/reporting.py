@@ -168,7 +168,7 @@ def _facts(run: FittedRun) -> list[tuple[str, str]]:
             f"{run.model.num_states} discrete states; {dynamics.communication_type} messages, networks "
             f"{list(dynamics.layers) or 'linear'}; {config.model.emissions.dist} observations",
         ),
-        ("Inference", f"{config.inference.guide} guide, {config.inference.encoder} encoder"),
+        ("Inference", f"{config.inference.guide} guide, {config.inference.encoder_phrase}"),
         (
             "Training",
             f"{run.step} of {config.training.num_steps} steps of {config.training.batch_size} trials; seeds: data "

@@ -17,9 +17,11 @@ from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.checkpoints import Checkpoints
 from mrsds_ppl.inference.history import History, Keys, TrainState
+from mrsds_ppl.inference.laplace_em import start_by_smoothing
 from mrsds_ppl.inference.paths import RunPaths as RunPaths
 from mrsds_ppl.inference.progress import ScalarLog, TrainingProgress
 from mrsds_ppl.inference.restarts import best_restart, fold_each, held_out_bounds
+from mrsds_ppl.inference.smoothing import PathMoments
 from mrsds_ppl.inference.switch_init import start_switching
 from mrsds_ppl.inference.training import Objective, RunChunk, TrainingSettings, initial_state, make_run_chunk, train
 from mrsds_ppl.inference.unused import unused_sentence
@@ -69,6 +71,8 @@ class Stages:
         say: prints a line.
         constrain: from the parameters that are trained to the values of their sites.
         held_out: trials that choose among restarts; None where there are none, and keys and parameters are of one.
+        entries_of: parameters of a guide without an encoder for given posteriors of the training trials; the start is
+            then by smoothing.
     """
 
     model: MRSDS
@@ -81,6 +85,7 @@ class Stages:
     say: Callable[[str], None]
     constrain: Callable[[Any], Any] = lambda params: params
     held_out: Batch | None = None
+    entries_of: Callable[[PathMoments], dict[str, Any]] | None = None
 
 
 def fit_stages(
@@ -150,8 +155,11 @@ def _joint(
         stages.say(f"resumed at step {int(state.step)} of {settings.num_steps}")
     else:
         steps = DEFAULT_SWITCH_INIT_STEPS if switch_init_steps is None else switch_init_steps
-        if model.num_states > 1 and steps > 0 and model.options.weight_prior is None:
-            state = _start_states(key, state, stages, settings, run_chunk, steps)
+        if steps > 0 and model.options.weight_prior is None:
+            if stages.entries_of is not None:
+                state = _start_by_smoothing(key, state, stages, settings, stages.entries_of)
+            elif model.num_states > 1:
+                state = _start_states(key, state, stages, settings, run_chunk, steps)
         if not should_stop():
             checkpoints.save(0, state, {"history": history.to_dict()})
     if should_stop() and int(state.step) == 0:
@@ -258,6 +266,21 @@ def _dynamics(
     done = _train("dynamics-only", state, history, stages, objective, settings, checkpoints, run_chunk)
     last = done.fit()
     return last._replace(skipped=fit.skipped + last.skipped, restart_bounds=fit.restart_bounds, restart=fit.restart)
+
+
+def _start_by_smoothing(
+    key: Keys,
+    state: TrainState,
+    stages: Stages,
+    settings: TrainingSettings,
+    entries_of: Callable[[PathMoments], dict[str, Any]],
+) -> TrainState:
+    """Laplace EM of program and paths; the state of joint training at its step 0."""
+    found = start_by_smoothing(fold_each(key, 2), state.params, stages.model, stages.data, say=stages.say)
+    stages.say(f"states: share of bins {', '.join(f'{share:.2f}' for share in np.asarray(found.occupancy))}")
+    if (sentence := unused_sentence(np.asarray(found.occupancy), revived=False)) is not None:
+        stages.say(sentence)
+    return initial_state({**found.params, **entries_of(found.moments)}, fold_each(key, 3), settings)
 
 
 def _start_states(

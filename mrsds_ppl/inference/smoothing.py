@@ -1,0 +1,153 @@
+"""Laplace smoothing: the Gaussian law of a path x under a switching program linearised around a path.
+
+Around a path m, with state probabilities w_t(k),
+
+    f_k(x) ~ F_tk x + b_tk,      log p(y_t | x) ~ h_t^T x - x^T J_t x / 2,
+    J_t = G^T V^-1 G (Gauss and Newton),   h_t = J_t m_t + grad log p(y_t | m_t),   G = dE(y_t)/dx, V = var(y_t),
+
+and q(x) maximises the bound with the states fixed: a Gaussian chain of block-tridiagonal precision, solved exactly by
+one pass forwards and one back. Repeating it around its own mean finds the mode. Source: Rauch, Tung and Striebel
+(1965) in the information form; Zoltowski, Pillow and Linderman (2020) for the switching model.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from mrsds_ppl.data.trials import Batch
+
+
+class Linear(NamedTuple):
+    """F_tk and b_tk of the step into bins 2 ... T, for every state."""
+
+    gain: Float[Array, "trial pair state latent latent"]
+    offset: Float[Array, "trial pair state latent"]
+
+
+class Sites(NamedTuple):
+    """J_t and h_t: what the signals of a bin say about its latents."""
+
+    precision: Float[Array, "trial bin latent latent"]
+    shift: Float[Array, "trial bin latent"]
+
+
+class PathMoments(NamedTuple):
+    """Mean, Cov(x_t) and Cov(x_t, x_{t+1}) of each bin; the last bin's ``lagged`` is zero."""
+
+    mean: Float[Array, "trial bin latent"]
+    covariance: Float[Array, "trial bin latent latent"]
+    lagged: Float[Array, "trial bin latent latent"]
+
+
+def linearise(dynamics: Any, x: Float[Array, "trial bin latent"], u: Float[Array, "trial bin input"]) -> Linear:
+    """The dynamics of every state to first order around a path.
+
+    Args:
+        dynamics: has ``means(x, u)``, (state, row, latent).
+        x: the path.
+        u: inputs that the dynamics read; width 0 for none.
+    """
+    trials, bins, latents = x.shape
+    before, inputs = x[:, :-1].reshape(-1, latents), u[:, 1:].reshape(trials * (bins - 1), u.shape[-1])
+    means, along = jax.linearize(lambda rows: dynamics.means(rows, inputs), before)
+    columns = lax.map(lambda axis: along(jnp.broadcast_to(axis, before.shape)), jnp.eye(latents, dtype=x.dtype))
+    gain = jnp.moveaxis(columns, 0, -1)
+    offset = means - jnp.einsum("krij,rj->kri", gain, before)
+    shape = (trials, bins - 1, means.shape[0])
+    return Linear(
+        jnp.moveaxis(gain, 0, 1).reshape(*shape, latents, latents), jnp.moveaxis(offset, 0, 1).reshape(*shape, latents)
+    )
+
+
+def sites(emissions: Any, batch: Batch, x: Float[Array, "trial bin latent"]) -> Sites:
+    """Gaussian terms of the signals that an encoder may see, around a path; padded bins have none."""
+    seen = batch.observed & batch.visible & valid_bins(batch)[..., None]
+    slope = jax.grad(lambda path: emissions.law(path, seen).log_prob(batch.y).sum())(x)
+    weight = jnp.where(seen, 1.0 / emissions.variance_of(emissions.activity(x)), 0.0)
+
+    def column(axis: Array) -> Array:
+        return jax.jvp(emissions.activity, (x,), (jnp.broadcast_to(axis, x.shape),))[1]
+
+    columns = lax.map(column, jnp.eye(x.shape[-1], dtype=x.dtype))
+    precision = jnp.einsum("ibtn,btn,jbtn->btij", columns, weight, columns)
+    return Sites(precision, jnp.einsum("btij,btj->bti", precision, x) + slope)
+
+
+def smooth_path(
+    networks: Any, batch: Batch, linear: Linear, site: Sites, states: Float[Array, "trial bin state"]
+) -> PathMoments:
+    """The Gaussian chain of the linearised program under given state probabilities; standard normal in padding."""
+    latents = site.shift.shape[-1]
+    precision = _inverse(networks.dynamics.noise.cholesky)
+    first = _inverse(networks.initial.noise.cholesky)
+    valid = valid_bins(batch)
+    weight = jnp.where(valid[:, 1:, None], states[:, 1:], 0.0)
+    # Expectations over the states of the terms of -(x_t - F x_{t-1} - b)^T Q^-1 (x_t - F x_{t-1} - b) / 2.
+    weighted = weight[..., None, None] * jnp.einsum("ij,btkjl->btkil", precision, linear.gain)
+    across = weighted.sum(2)
+    before = jnp.einsum("btkli,btklj->btij", linear.gain, weighted)
+    before_shift = jnp.einsum("btkli,btkl->bti", weighted, linear.offset)
+    now_shift = jnp.einsum("ij,btk,btkj->bti", precision, weight, linear.offset)
+    later = valid.at[:, 0].set(False)[..., None, None]
+    diagonal = site.precision + later * precision + _after(before)
+    diagonal = diagonal + jnp.where(valid, 0.0, 1.0)[..., None, None] * jnp.eye(latents)
+    diagonal = diagonal.at[:, 0].add(first)
+    shift = site.shift + _before(now_shift) - _after(before_shift)
+    shift = shift.at[:, 0].add(states[:, 0] @ networks.initial.means @ first)
+    return PathMoments(*jax.vmap(_solve)(diagonal, _before(-across), shift))
+
+
+def chain_of(moments: PathMoments) -> tuple[Array, Array, Array]:
+    """m_t, A_t and L_t of the chain x_t - m_t = A_t (x_{t-1} - m_{t-1}) + L_t eps_t with these moments."""
+    mean, covariance, lagged = moments
+    eye = jnp.broadcast_to(jnp.eye(mean.shape[-1], dtype=mean.dtype), covariance[:, :1].shape)
+    previous = jnp.concatenate([eye, covariance[:, :-1]], axis=1)
+    lag = _before(lagged[:, :-1])
+    gain = jnp.swapaxes(jnp.linalg.solve(previous, lag), -1, -2)
+    left = covariance - gain @ lag
+    # A trace of noise keeps the factor real where float32 has rounded.
+    return mean, gain, jnp.linalg.cholesky((left + jnp.swapaxes(left, -1, -2)) / 2 + 1e-7 * eye[:, :1])
+
+
+def valid_bins(batch: Batch) -> Array:
+    """True in the bins of a trial, (trial, bin)."""
+    return jnp.arange(batch.y.shape[1]) < batch.lengths[:, None]
+
+
+def _solve(diagonal: Array, below: Array, shift: Array) -> tuple[Array, Array, Array]:
+    """Mean, blocks of the inverse and lagged blocks for one trial; ``below`` is the block (t, t-1)."""
+
+    def forwards(carry: tuple[Array, Array], now: tuple[Array, Array, Array]) -> tuple[Any, Any]:
+        (inverse, rest), (block, lower, towards) = carry, now
+        rest = towards - lower @ inverse @ rest
+        inverse = jnp.linalg.inv(block - lower @ inverse @ lower.T)
+        inverse = (inverse + inverse.T) / 2
+        return (inverse, rest), (inverse, rest)
+
+    def backwards(carry: tuple[Array, Array], now: tuple[Array, Array, Array]) -> tuple[Any, Any]:
+        (mean, covariance), (inverse, rest, lower) = carry, now
+        gain = -inverse @ lower.T
+        lagged = gain @ covariance
+        mean, covariance = inverse @ rest + gain @ mean, inverse + lagged @ gain.T
+        return (mean, covariance), (mean, covariance, lagged)
+
+    zeros = jnp.zeros_like(shift[0]), jnp.zeros_like(diagonal[0])
+    _, (inverses, rests) = lax.scan(forwards, zeros[::-1], (diagonal, below, shift))
+    above = jnp.concatenate([below[1:], jnp.zeros_like(below[:1])])
+    _, moments = lax.scan(backwards, zeros, (inverses, rests, above), reverse=True)
+    return moments
+
+
+def _inverse(cholesky: Array) -> Array:
+    return jnp.linalg.inv(cholesky @ cholesky.T)
+
+
+def _after(pairs: Array) -> Array:
+    return jnp.concatenate([pairs, jnp.zeros_like(pairs[:, :1])], axis=1)
+
+
+def _before(pairs: Array) -> Array:
+    return jnp.concatenate([jnp.zeros_like(pairs[:, :1]), pairs], axis=1)

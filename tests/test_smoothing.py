@@ -1,0 +1,280 @@
+"""The start by smoothing against dense algebra and sums over every path of states."""
+
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import random
+
+from mrsds_ppl.data.simulate import SIMULATORS
+from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.guides import GaussianMarkovPaths
+from mrsds_ppl.inference.hypotheses import state_probabilities
+from mrsds_ppl.inference.initialization import initialize
+from mrsds_ppl.inference.laplace_em import smooth_trials, start_by_smoothing
+from mrsds_ppl.inference.linear_program import LinearDynamics, improved, linear_program
+from mrsds_ppl.inference.smoothing import chain_of, linearise, sites, smooth_path
+from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
+
+
+def _small(num_bins: int, num_states: int, emission: str = "gaussian"):
+    """A switching linear program of two regions with one latent each, its batch of two trials, and its networks."""
+    rng = np.random.default_rng(3)
+    y = rng.poisson(1.0, size=(2, num_bins, 6)).astype(float)
+    paths = [y[0], y[1, : num_bins - 1]]
+    if emission == "gaussian":
+        paths[0][1, 2] = np.nan
+    trials = Trials.from_arrays(paths, region_sizes=[3, 3])
+    options = ModelOptions(
+        ux=False, xz=False, emission=emission, final_activation="softplus" if emission == "poisson" else None,
+        dynamics=DynamicsOptions(layers=(4,), activations=("tanh", None)),
+    )  # fmt: skip
+    model = MRSDS([3, 3], 1, num_states, key=random.key(0), options=options)
+    networks = model.networks
+    weights = jnp.asarray(rng.normal(scale=0.5, size=(num_states, 2, 3)))
+    dynamics = LinearDynamics(weights, networks.dynamics.noise)
+    return trials.batch(), model, networks._replace(dynamics=dynamics)
+
+
+def _moments(networks, batch, states):
+    x = jnp.zeros((*batch.y.shape[:2], 2))
+    u = jnp.zeros((*batch.y.shape[:2], 0))
+
+    @jax.jit
+    def once(x):
+        around, site = linearise(networks.dynamics, x, u), sites(networks.emissions, batch, x)
+        return smooth_path(networks, batch, around, site, states)
+
+    return once(x)
+
+
+def _dense(networks, batch, trial, path):
+    """log p(y, x | z) of one trial as a function of the flat path of its valid bins."""
+    length = len(path)
+    y, seen = jnp.asarray(batch.y)[trial, :length], jnp.asarray(batch.observed)[trial, :length]
+
+    def log_joint(flat):
+        x = flat.reshape(length, 2)
+        total = networks.initial.noise.around(networks.initial.means[path[0]]).log_prob(x[0])
+        means = networks.dynamics.means(x[:-1], jnp.zeros((length - 1, 0)))
+        chosen = means[jnp.asarray(path[1:], int), jnp.arange(length - 1)]
+        total = total + networks.dynamics.noise.around(chosen).log_prob(x[1:]).sum()
+        return total + networks.emissions.law(x[None], seen[None]).log_prob(y[None])[0]
+
+    return log_joint, 2 * length
+
+
+def test_smoothed_moments_are_those_of_the_dense_gaussian() -> None:
+    with jax.enable_x64(True):
+        batch, _, networks = _small(5, 2)
+        path = [0, 1, 1, 0, 1]
+        states = jax.nn.one_hot(jnp.asarray([path, path]), 2, dtype=jnp.float64)
+        moments = _moments(networks, jax.tree.map(jnp.asarray, batch), states)
+        for trial in range(2):
+            length = int(batch.lengths[trial])
+            log_joint, size = _dense(networks, batch, trial, path[:length])
+            precision = -jax.jit(jax.hessian(log_joint))(jnp.zeros(size))
+            mean = jnp.linalg.solve(precision, jax.jit(jax.grad(log_joint))(jnp.zeros(size)))
+            covariance = jnp.linalg.inv(precision)
+            np.testing.assert_allclose(moments.mean[trial, :length].ravel(), mean, rtol=1e-5, atol=1e-6)
+            blocks = covariance.reshape(length, 2, length, 2)
+            for t in range(length):
+                np.testing.assert_allclose(moments.covariance[trial, t], blocks[t, :, t], rtol=1e-5, atol=1e-7)
+            for t in range(length - 1):
+                np.testing.assert_allclose(moments.lagged[trial, t], blocks[t, :, t + 1], rtol=1e-5, atol=1e-7)
+
+
+def test_smoothing_twice_around_its_mean_ends_at_the_mode_of_counts() -> None:
+    with jax.enable_x64(True):
+        batch, _, networks = _small(4, 1, "poisson")
+        batch = jax.tree.map(jnp.asarray, batch)
+        states, u = jnp.ones((2, 4, 1)), jnp.zeros((2, 4, 0))
+        x = jnp.zeros((2, 4, 2))
+
+        @jax.jit
+        def again(x: jax.Array) -> jax.Array:
+            around, site = linearise(networks.dynamics, x, u), sites(networks.emissions, batch, x)
+            return smooth_path(networks, batch, around, site, states).mean
+
+        for _ in range(30):
+            x = again(x)
+        log_joint, size = _dense(networks, batch, 0, [0] * 4)
+        assert np.abs(jax.grad(log_joint)(x[0].reshape(size))).max() < 1e-5
+
+
+def test_the_chain_of_moments_has_these_moments() -> None:
+    with jax.enable_x64(True):
+        batch, _, networks = _small(5, 2)
+        states = jnp.full((2, 5, 2), 0.5)
+        moments = _moments(networks, jax.tree.map(jnp.asarray, batch), states)
+        _, gain, cholesky = chain_of(moments)
+        covariance = moments.covariance[:, 0]
+        for t in range(1, 5):
+            np.testing.assert_allclose(gain[:, t] @ covariance, jnp.swapaxes(moments.lagged[:, t - 1], 1, 2), atol=1e-6)
+            step = cholesky[:, t] @ jnp.swapaxes(cholesky[:, t], 1, 2)
+            covariance = gain[:, t] @ covariance @ jnp.swapaxes(gain[:, t], 1, 2) + step
+            np.testing.assert_allclose(covariance, moments.covariance[:, t], atol=1e-6)
+
+
+@pytest.mark.parametrize("lag", [2, 5])
+def test_state_probabilities_are_the_sum_over_every_path(lag: int) -> None:
+    with jax.enable_x64(True):
+        batch, _, networks = _small(5, 2)
+        batch = jax.tree.map(jnp.asarray, batch)
+        moves = jnp.log(jnp.asarray([[0.8, 0.2], [0.3, 0.7]]))
+        x, u = jnp.zeros((2, 5, 2)), jnp.zeros((2, 5, 0))
+        found = state_probabilities(
+            networks,
+            batch.lengths,
+            linearise(networks.dynamics, x, u),
+            sites(networks.emissions, batch, x),
+            jnp.broadcast_to(moves, (2, 4, 2, 2)),
+            num_kept=32,
+            lag=lag,
+        )
+        start = jax.nn.log_softmax(networks.initial.state_logits)
+        for trial in range(2):
+            length = int(batch.lengths[trial])
+
+            def probabilities(until: int, trial: int = trial) -> np.ndarray:
+                """p(z_t | y_1 ... y_until) of every bin up to ``until``."""
+                cut = batch._replace(
+                    lengths=jnp.full(2, until), y=batch.y[:, :until], observed=batch.observed[:, :until]
+                )
+                paths = jnp.asarray(list(product(range(2), repeat=until)))
+
+                def log_weight(path: jax.Array) -> jax.Array:
+                    log_joint, size = _dense(networks, cut, trial, path)
+                    at = jnp.zeros(size)
+                    precision, slope = -jax.hessian(log_joint)(at), jax.grad(log_joint)(at)
+                    integral = log_joint(at) + 0.5 * slope @ jnp.linalg.solve(precision, slope)
+                    prior = start[path[0]] + moves[path[:-1], path[1:]].sum()
+                    return prior + integral - 0.5 * jnp.linalg.slogdet(precision)[1]
+
+                share = jax.nn.softmax(jax.jit(jax.vmap(log_weight))(paths))
+                return np.asarray(jnp.einsum("p,ptk->tk", share, jax.nn.one_hot(paths, 2)))
+
+            for t in range(length):
+                judged = probabilities(min(t + lag, length))
+                np.testing.assert_allclose(found[trial, t], judged[t], atol=1e-6)
+
+
+def test_updates_of_gaussian_emissions_are_the_least_squares_solution() -> None:
+    with jax.enable_x64(True):
+        batch, _, networks = _small(6, 1)
+        batch = jax.tree.map(jnp.asarray, batch)
+        program = linear_program(networks, batch, num_states=1, num_inputs=0)
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 2)))
+        moments = _moments(networks, batch, jnp.ones((2, 6, 1)))
+        known = moments._replace(mean=x, covariance=0 * moments.covariance, lagged=0 * moments.lagged)
+        after = jax.jit(lambda known: improved(program, batch, jnp.zeros((2, 6, 0)), known, step=1.0))(known).networks
+        valid = np.arange(6) < np.asarray(batch.lengths)[:, None]
+        for neuron, region in ((0, 0), (2, 0), (5, 1)):
+            seen = np.asarray(batch.observed[..., neuron]) & valid
+            features = np.stack([np.asarray(x)[seen][:, region], np.ones(seen.sum())], axis=1)
+            scale = float(networks.emissions.noise.scale[neuron]) ** 2
+            # The ridge that keeps unseen neurons in place, in units of the signal's variance.
+            gram = features.T @ features + 1e-2 * scale * np.eye(2)
+            start = np.array([float(networks.emissions.readout.weight[neuron, 0]), 0.0])
+            start[1] = float(networks.emissions.readout.bias[neuron])
+            left = np.asarray(batch.y[..., neuron])[seen] - features @ start
+            wanted = start + np.linalg.solve(gram, features.T @ left)
+            np.testing.assert_allclose(after.emissions.readout.weight[neuron, 0], wanted[0], rtol=1e-5)
+            np.testing.assert_allclose(after.emissions.readout.bias[neuron], wanted[1], rtol=1e-5)
+        valid_pairs = valid[:, 1:]
+        features = np.concatenate([np.asarray(x)[:, :-1], np.ones((2, 5, 1))], axis=-1)[valid_pairs]
+        wanted = np.linalg.solve(
+            features.T @ features + 1e-2 * np.eye(3), features.T @ np.asarray(x)[:, 1:][valid_pairs]
+        )
+        np.testing.assert_allclose(after.dynamics.weights[0], wanted.T, rtol=1e-6)
+
+
+def test_normalised_latents_give_the_same_signals_and_steps() -> None:
+    with jax.enable_x64(True):
+        batch, _, networks = _small(6, 1)
+        batch = jax.tree.map(jnp.asarray, batch)
+        program = linear_program(networks, batch, num_states=1, num_inputs=0)
+        moments = _moments(program.networks, batch, jnp.ones((2, 6, 1)))
+        after, scaled = program.normalised(batch, moments)
+        valid = np.arange(6) < np.asarray(batch.lengths)[:, None]
+        square = scaled.mean**2 + jnp.diagonal(scaled.covariance, axis1=-2, axis2=-1)
+        np.testing.assert_allclose(np.asarray(square)[valid].mean(0), 1.0, rtol=1e-6)
+        np.testing.assert_allclose(
+            after.networks.emissions.readout(scaled.mean), program.networks.emissions.readout(moments.mean), rtol=1e-6
+        )
+        u = jnp.zeros((2, 6, 0))
+        scale = (moments.mean / scaled.mean)[0, 0]
+        np.testing.assert_allclose(
+            after.networks.dynamics.means(scaled.mean, u) * scale,
+            program.networks.dynamics.means(moments.mean, u),
+            rtol=1e-6,
+        )
+
+
+def test_entries_of_a_table_give_the_chain_they_were_made_for() -> None:
+    with jax.enable_x64(True):
+        batch, model, networks = _small(5, 2)
+        batch = jax.tree.map(jnp.asarray, batch)
+        moments = _moments(networks, batch, jnp.full((2, 5, 2), 0.5))
+        guide = GaussianMarkovPaths(model)
+        law = guide.law(guide.at(moments), batch)
+        valid = np.arange(5) < np.asarray(batch.lengths)[:, None]
+        np.testing.assert_allclose(np.asarray(law.mean)[valid], np.asarray(moments.mean)[valid], rtol=1e-6)
+        np.testing.assert_allclose(np.asarray(law.covariances)[valid], np.asarray(moments.covariance)[valid], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_start_finds_latents_and_states_of_a_few_oscillators() -> None:
+    from mrsds_ppl.analysis.alignment import align_latents, match_states
+
+    trials = SIMULATORS["oscillators"](0, num_trials=40, num_regions=2, num_states=2, mean_count=2.0)
+    options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus")
+    model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=40)
+    params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
+    params = initialize(params, trials, model.latent_sizes, counts=True)
+    batch = jax.device_put(trials.batch())
+    found = start_by_smoothing(random.key(1), params, model, batch)
+    r2 = align_latents(trials.x, np.asarray(found.moments.mean), trials.lengths, [2, 2], [2, 2]).r2
+    assert r2.min() > 0.9, r2
+    assert match_states(trials.z, np.asarray(found.states), trials.lengths).accuracy > 0.9
+    again, states = jax.jit(lambda p, b: smooth_trials(p, model, b))(found.params, batch)
+    r2 = align_latents(trials.x, np.asarray(again.mean), trials.lengths, [2, 2], [2, 2]).r2
+    assert r2.min() > 0.9, r2
+    assert match_states(trials.z, np.asarray(states), trials.lengths).accuracy > 0.9
+    assert np.isclose(float(found.occupancy.sum()), 1.0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_without_an_encoder_is_fitted_resumed_from_its_files_and_asked_about_new_trials(tmp_path) -> None:
+    from mrsds_ppl.config import load_config, parse_assignment
+    from mrsds_ppl.data.simulate import simulate_oscillators
+    from mrsds_ppl.fitted import infer_trials, load_run
+    from mrsds_ppl.run import fit
+
+    small = [
+        "data.simulation.num_trials=12", "data.simulation.num_regions=2", "data.simulation.num_states=2",
+        "data.simulation.min_bins=20", "data.simulation.num_bins=30", "model.num_states=2",
+        "model.xtransition.dynamics.layers=[8, 8]", "training.num_steps=20", "training.log_steps=10",
+        "training.test_perc=0.25", "output.draws=8",
+    ]  # fmt: skip
+    config = load_config("configs/oscillators.yaml", dict(parse_assignment(text) for text in small))
+    lines: list[str] = []
+    result = fit(config, config_path=tmp_path / "c.yaml", name="small", result_path=tmp_path, log=lines.append)
+    assert any(line.startswith("smoothing: dynamics networks") for line in lines)
+    run = load_run(tmp_path / "small")
+    before, after = (p["dynamics$params"].noise.raw_diagonal for p in (result.fit.params, run.params))
+    np.testing.assert_array_equal(before, after)
+    fresh = simulate_oscillators(1, num_trials=3, num_regions=2, num_states=2, min_bins=20, num_bins=30)
+    found = infer_trials(run, fresh, key=random.key(0), draws=8)
+    assert found.x_mean.shape == (*fresh.y.shape[:2], 4)
+    assert np.isfinite(found.elbo).all()
+
+
+def test_no_encoder_is_refused_with_a_guide_that_needs_one() -> None:
+    from mrsds_ppl.config import load_config
+    from mrsds_ppl.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"encoder: found none with mean_field.*allowed: convolution, transformer"):
+        load_config("configs/oscillators.yaml", {"inference.guide": "mean_field"})
