@@ -12,6 +12,7 @@ which are independent given the program. Start: x at the principal components of
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -51,6 +52,8 @@ class PathGuide(AutoGuide):
     needs_every_trial = True
     recognition = None
     point = False
+    # Steps and rate of the fit of a trial that was not trained on.
+    new_trial_steps, new_trial_rate = 400, 0.03
 
     def __init__(self, model: Any, *, key: PRNGKeyArray | None = None) -> None:
         super().__init__(model, prefix="auto")
@@ -108,8 +111,8 @@ class PathGuide(AutoGuide):
         key: PRNGKeyArray,
         params: dict[str, Any],
         batch: Batch,
-        steps: int = 400,
-        learning_rate: float = 0.03,
+        steps: int | None = None,
+        learning_rate: float | None = None,
     ) -> dict[str, Any]:
         """Parameters with entries for new trials, fitted to the bound by Adam while everything else stays as it is.
 
@@ -120,7 +123,7 @@ class PathGuide(AutoGuide):
             key: random key.
             params: fitted parameters by site.
             batch: the new trials.
-            steps, learning_rate: of Adam; the rate falls by a cosine.
+            steps, learning_rate: of Adam, the guide's own where not given; the rate falls by a cosine.
 
         Raises:
             RunError: the guide was never called with the training trials; the fit of the new ones is not finite.
@@ -133,25 +136,11 @@ class PathGuide(AutoGuide):
         shown = batch._replace(observed=batch.observed & batch.visible)
         start = self.first_entries(params, shown)
         marks = start.pop(_MARKS)
-        optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps, 0.05))
-        size = jnp.maximum(shown.observed.sum(), 1)
-
-        def loss(table: dict[str, Array], key: Array) -> Array:
-            values = {**params, **table, _MARKS: marks}
-            return -log_terms(key, values, self.model, self, shown).log_weights.sum() / size
-
-        @jax.jit
-        def fit(table: dict[str, Array], keys: Array) -> tuple[dict[str, Array], Array]:
-            def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Array]:
-                table, state = carry
-                value, gradient = jax.value_and_grad(loss)(table, key)
-                updates, state = optimizer.update(gradient, state)
-                return (optax.apply_updates(table, updates), state), value
-
-            (table, _), losses = lax.scan(step, (table, optimizer.init(table)), keys)
-            return table, losses[-1]
-
-        table, last = fit(start, random.split(key, steps))
+        rest = {name: value for name, value in params.items() if name not in start and name != _MARKS}
+        keys = random.split(key, steps or self.new_trial_steps)
+        table, last = _fit_entries(
+            start, keys, {**rest, _MARKS: marks}, shown, learning_rate or self.new_trial_rate, guide=self
+        )
         if not np.isfinite(float(last)):
             raise RunError(f"the fit of {len(marks)} new trials ended at a loss of {float(last)}; lower learning_rate")
         table[_MARKS] = marks
@@ -249,6 +238,27 @@ class AutoPathDelta(PathGuide):
 
     def law(self, entries: dict[str, Array], batch: Batch) -> dist.Distribution:
         return dist.Delta(jnp.where(padding(batch), 0.0, entries["auto_path_loc"]), event_dim=2)
+
+
+@partial(jax.jit, static_argnames="guide")
+def _fit_entries(
+    start: dict[str, Array], keys: Array, params: dict[str, Any], shown: Batch, rate: Array, *, guide: PathGuide
+) -> tuple[dict[str, Array], Array]:
+    """Entries after a step of Adam for each key, and the last loss."""
+    optimizer = optax.adam(optax.cosine_decay_schedule(rate, len(keys), 0.05))
+    size = jnp.maximum(shown.observed.sum(), 1)
+
+    def loss(table: dict[str, Array], key: Array) -> Array:
+        return -log_terms(key, {**params, **table}, guide.model, guide, shown).log_weights.sum() / size
+
+    def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Array]:
+        table, state = carry
+        value, gradient = jax.value_and_grad(loss)(table, key)
+        updates, state = optimizer.update(gradient, state)
+        return (optax.apply_updates(table, updates), state), value
+
+    (table, _), losses = lax.scan(step, (start, optimizer.init(start)), keys)
+    return table, losses[-1]
 
 
 def for_new_trials(

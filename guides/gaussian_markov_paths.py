@@ -9,7 +9,6 @@ the training trials after the start by smoothing, begin at the Laplace posterior
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -28,6 +27,9 @@ _START_SCALE = -0.5
 
 class GaussianMarkovPaths(PathGuide):
     """One Gaussian chain for each trial; see :class:`~mrsds_ppl.guides.PathGuide` for how trials are found."""
+
+    # They start at the posterior under likeliest states, which the bound changes little.
+    new_trial_steps, new_trial_rate = 100, 0.01
 
     def entries(self, loc: Float[np.ndarray, "trial bin latent"]) -> dict[str, np.ndarray]:
         latents = loc.shape[-1]
@@ -68,7 +70,6 @@ class GaussianMarkovPaths(PathGuide):
     def first_entries(self, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
         # Paths smoothed under the program: from the principal components the fit of a path ends in the first mode.
         seen = batch._replace(y=jnp.where(batch.observed, batch.y, 0.0))
-        moments, _ = jax.jit(lambda params, batch: smooth_trials(params, self.model, batch))(
-            {name: value for name, value in params.items() if not name.startswith("auto_")}, seen
-        )
+        program = {name: value for name, value in params.items() if not name.startswith("auto_")}
+        moments, _ = smooth_trials(program, self.model, seen)
         return super().first_entries(params, batch) | self.at(moments)

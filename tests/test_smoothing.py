@@ -1,7 +1,9 @@
 """The start by smoothing against dense algebra and sums over every path of states."""
 
+from functools import cache
 from itertools import product
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,12 +13,14 @@ from jax import random
 from mrsds_ppl.data.simulate import SIMULATORS
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.guides import GaussianMarkovPaths
-from mrsds_ppl.inference.hypotheses import state_probabilities
+from mrsds_ppl.inference.hypotheses import weigh_states
 from mrsds_ppl.inference.initialization import initialize
 from mrsds_ppl.inference.laplace_em import smooth_trials, start_by_smoothing
 from mrsds_ppl.inference.linear_program import LinearDynamics, improved, linear_program
-from mrsds_ppl.inference.smoothing import chain_of, linearise, sites, smooth_path
+from mrsds_ppl.inference.path_refit import refit_networks, scaled_noise, with_best_noise
+from mrsds_ppl.inference.smoothing import PathMoments, chain_of, linearise, sites, smooth_path
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
+from mrsds_ppl.models.covariance import Covariance
 
 
 def _small(num_bins: int, num_states: int, emission: str = "gaussian"):
@@ -118,14 +122,14 @@ def test_the_chain_of_moments_has_these_moments() -> None:
             np.testing.assert_allclose(covariance, moments.covariance[:, t], atol=1e-6)
 
 
-@pytest.mark.parametrize("lag", [2, 5])
-def test_state_probabilities_are_the_sum_over_every_path(lag: int) -> None:
+@pytest.mark.parametrize("lag", [pytest.param(2, marks=pytest.mark.slow), 5])
+def test_state_probabilities_and_evidence_are_sums_over_every_path(lag: int) -> None:
     with jax.enable_x64(True):
         batch, _, networks = _small(5, 2)
         batch = jax.tree.map(jnp.asarray, batch)
         moves = jnp.log(jnp.asarray([[0.8, 0.2], [0.3, 0.7]]))
         x, u = jnp.zeros((2, 5, 2)), jnp.zeros((2, 5, 0))
-        found = state_probabilities(
+        found = weigh_states(
             networks,
             batch.lengths,
             linearise(networks.dynamics, x, u),
@@ -138,8 +142,9 @@ def test_state_probabilities_are_the_sum_over_every_path(lag: int) -> None:
         for trial in range(2):
             length = int(batch.lengths[trial])
 
-            def probabilities(until: int, trial: int = trial) -> np.ndarray:
-                """p(z_t | y_1 ... y_until) of every bin up to ``until``."""
+            @cache
+            def by_enumeration(until: int, trial: int = trial) -> tuple[np.ndarray, float]:
+                """p(z_t | y_1 ... y_until) of every bin up to ``until``, and log p(y_1 ... y_until)."""
                 cut = batch._replace(
                     lengths=jnp.full(2, until), y=batch.y[:, :until], observed=batch.observed[:, :until]
                 )
@@ -151,14 +156,16 @@ def test_state_probabilities_are_the_sum_over_every_path(lag: int) -> None:
                     precision, slope = -jax.hessian(log_joint)(at), jax.grad(log_joint)(at)
                     integral = log_joint(at) + 0.5 * slope @ jnp.linalg.solve(precision, slope)
                     prior = start[path[0]] + moves[path[:-1], path[1:]].sum()
-                    return prior + integral - 0.5 * jnp.linalg.slogdet(precision)[1]
+                    return prior + integral - 0.5 * jnp.linalg.slogdet(precision / (2 * jnp.pi))[1]
 
-                share = jax.nn.softmax(jax.jit(jax.vmap(log_weight))(paths))
-                return np.asarray(jnp.einsum("p,ptk->tk", share, jax.nn.one_hot(paths, 2)))
+                weights = jax.jit(jax.vmap(log_weight))(paths)
+                share = jnp.einsum("p,ptk->tk", jax.nn.softmax(weights), jax.nn.one_hot(paths, 2))
+                return np.asarray(share), float(jax.nn.logsumexp(weights))
 
             for t in range(length):
-                judged = probabilities(min(t + lag, length))
-                np.testing.assert_allclose(found[trial, t], judged[t], atol=1e-6)
+                judged, _ = by_enumeration(min(t + lag, length))
+                np.testing.assert_allclose(found.probabilities[trial, t], judged[t], atol=1e-6)
+            np.testing.assert_allclose(found.log_evidence[trial], by_enumeration(length)[1], rtol=1e-6)
 
 
 def test_updates_of_gaussian_emissions_are_the_least_squares_solution() -> None:
@@ -225,6 +232,50 @@ def test_entries_of_a_table_give_the_chain_they_were_made_for() -> None:
         np.testing.assert_allclose(np.asarray(law.covariances)[valid], np.asarray(moments.covariance)[valid], rtol=1e-4)
 
 
+def test_a_stretched_refit_moves_further_and_by_the_mean_of_the_steps() -> None:
+    # One latent whose steps are 0.5 on average, from dynamics that stay: stretched by 3 they are 1.5.
+    rng = np.random.default_rng(0)
+    trials = Trials.from_arrays([rng.normal(size=(40, 4)) for _ in range(8)], region_sizes=[4])
+    options = ModelOptions(ux=False, xz=False, dynamics=DynamicsOptions(layers=(8,), activations=("tanh", None)))
+    model = MRSDS([4], 1, 1, key=random.key(0), options=options)
+    params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
+    batch = jax.device_put(trials.batch())
+    x = jnp.asarray(rng.normal(size=(8, 40, 1)), jnp.float32)
+    x = x.at[:, 1:].set(x[:, :-1] * 0 + 0.5)
+    x = jnp.where((jnp.arange(40) % 2 == 0)[None, :, None], 0.0, x)
+    tiny = jnp.full((8, 40, 1, 1), 1e-4)
+    paths = PathMoments(x, tiny, jnp.zeros_like(tiny))
+
+    class Stay:
+        @staticmethod
+        def means(x, u):
+            return x[None] * 0
+
+    @jax.jit
+    def refitted(stretch):
+        found = refit_networks(
+            random.key(1), params, Stay, model, batch, paths, jnp.ones((8, 40, 1)), num_steps=300, stretch=stretch
+        )["dynamics$params"]
+        return found.means(jnp.zeros((1, 1)), jnp.zeros((1, 0)))[0, 0, 0], found.noise.scale
+
+    for stretch in (1.0, 3.0):
+        mean, scale = refitted(stretch)
+        np.testing.assert_allclose(mean, 0.5 * stretch, atol=0.05)
+        np.testing.assert_array_equal(scale, model.networks.dynamics.noise.scale)
+
+
+@pytest.mark.parametrize("triangular", [False, True])
+def test_scaled_noise_scales_the_whole_covariance(triangular: bool) -> None:
+    model = MRSDS([3, 3], 1, 2, key=random.key(0), options=ModelOptions(ux=False, xz=False))
+    params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
+    before = Covariance((2,), 0.3, triangular=triangular, trainable=True)
+    if triangular:
+        before = eqx.tree_at(lambda n: n.lower, before, before.lower + 0.1)
+    params["dynamics$params"] = eqx.tree_at(lambda d: d.noise, params["dynamics$params"], before)
+    after = scaled_noise(params, 0.5)["dynamics$params"].noise
+    np.testing.assert_allclose(after.cholesky, 0.5 * before.cholesky, rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_the_start_finds_latents_and_states_of_a_few_oscillators() -> None:
     from mrsds_ppl.analysis.alignment import align_latents, match_states
@@ -235,11 +286,18 @@ def test_the_start_finds_latents_and_states_of_a_few_oscillators() -> None:
     params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
     params = initialize(params, trials, model.latent_sizes, counts=True)
     batch = jax.device_put(trials.batch())
-    found = start_by_smoothing(random.key(1), params, model, batch)
+    found = start_by_smoothing(random.key(1), params, model, batch, num_refit_steps=200)
     r2 = align_latents(trials.x, np.asarray(found.moments.mean), trials.lengths, [2, 2], [2, 2]).r2
     assert r2.min() > 0.9, r2
     assert match_states(trials.z, np.asarray(found.states), trials.lengths).accuracy > 0.9
-    again, states = jax.jit(lambda p, b: smooth_trials(p, model, b))(found.params, batch)
+    # A noise three times as large as what was fitted comes down again.
+    suit = jax.jit(lambda params: with_best_noise(params, model, batch, found.moments.mean, found.states))
+    wrong = scaled_noise(found.params, 3.0)
+    for _ in range(4):
+        wrong = suit(wrong)
+    ratio = np.asarray(wrong["dynamics$params"].noise.scale / found.params["dynamics$params"].noise.scale)
+    assert (np.abs(np.log(ratio)) < 0.35).all(), ratio
+    again, states = smooth_trials(found.params, model, batch)
     r2 = align_latents(trials.x, np.asarray(again.mean), trials.lengths, [2, 2], [2, 2]).r2
     assert r2.min() > 0.9, r2
     assert match_states(trials.z, np.asarray(states), trials.lengths).accuracy > 0.9

@@ -5,11 +5,12 @@ filter it implies. Each bin extends every hypothesis by every state and keeps th
 
     log w(z_1 ... z_t) = log w(z_1 ... z_{t-1}) + log p(z_t | z_{t-1}) + log int N(x; m, P) exp(h^T x - x^T J x / 2) dx,
 
-and p(z_{t-lag}) is read off those alive at bin t. Unlike alternating between q(z) and q(x), which never leaves the bins
-of a switch that it started from, the time of a switch is weighed with x free. Source: Akashi and Kumamoto (1977).
+and p(z_{t-lag}) is read off those alive at bin t; the sum of the weights at the last bin is the evidence. Unlike
+alternating between q(z) and q(x), which never leaves the bins of a switch that it started from, the time of a switch is
+weighed with x free. Source: Akashi and Kumamoto (1977).
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,14 @@ from mrsds_ppl.inference.smoothing import Linear, Sites
 _NEVER = -1e30
 
 
-def state_probabilities(
+class Weighed(NamedTuple):
+    """p(z_t | y), and log p(y) of each trial: exact where emissions and dynamics are linear and nothing was dropped."""
+
+    probabilities: Float[Array, "trial bin state"]
+    log_evidence: Float[Array, " trial"]
+
+
+def weigh_states(
     networks: Any,
     lengths: Array,
     linear: Linear,
@@ -30,8 +38,8 @@ def state_probabilities(
     *,
     num_kept: int = 16,
     lag: int = 20,
-) -> Float[Array, "trial bin state"]:
-    """p(z_t | y) of every trial, each bin judged ``lag`` bins later or at the end of its trial.
+) -> Weighed:
+    """p(z_t | y) of every trial and its evidence, each bin judged ``lag`` bins later or at the end of its trial.
 
     Args:
         networks: of the program; noise of dynamics and first bin are read.
@@ -46,7 +54,7 @@ def state_probabilities(
     start = jax.nn.log_softmax(networks.initial.state_logits)
     num_states, lag = linear.gain.shape[2], min(lag, site.shift.shape[1])
 
-    def one(length: Array, gain: Array, offset: Array, precision: Array, shift: Array, moves: Array) -> Array:
+    def one(length: Array, gain: Array, offset: Array, precision: Array, shift: Array, moves: Array) -> Weighed:
         states = jnp.arange(num_kept) % num_states
         mean, covariance, evidence = jax.vmap(_update, (0, None, None, None))(
             networks.initial.means, first, precision[0], shift[0]
@@ -55,7 +63,7 @@ def state_probabilities(
         past = jnp.zeros((num_kept, lag), int).at[:, -1].set(states)
 
         def step(carry: Any, now: Any) -> tuple[Any, Array]:
-            mean, covariance, weight, past = carry
+            mean, covariance, weight, past, total = carry
             gain, offset, precision, shift, moves, bin_ = now
             ahead = jnp.einsum("kij,mj->mki", gain, mean) + offset
             spread = jnp.einsum("kij,mjl,knl->mkin", gain, covariance, gain) + noise
@@ -71,22 +79,25 @@ def state_probabilities(
                 covariances.reshape(-1, latents, latents)[index],
                 best - best[0],
                 jnp.concatenate([past[parent, 1:], state[:, None]], axis=1),
+                total + best[0],
             )
-            held = (mean, covariance, weight, jnp.concatenate([past[:, 1:], past[:, -1:]], axis=1))
+            held = (mean, covariance, weight, jnp.concatenate([past[:, 1:], past[:, -1:]], axis=1), total)
             carry = jax.tree.map(lambda new, old: jnp.where(bin_ < length, new, old), found, held)
             return carry, jax.nn.softmax(carry[2]) @ jax.nn.one_hot(carry[3][:, 0], num_states)
 
         bins = jnp.arange(1, shift.shape[0])
         carry, judged = lax.scan(
             step,
-            (mean[states], covariance[states], weight, past),
+            (mean[states], covariance[states], weight, past, jnp.zeros_like(weight[0])),
             (gain, offset, precision[1:], shift[1:], moves, bins),
         )
         last = jnp.einsum("m,mlk->lk", jax.nn.softmax(carry[2]), jax.nn.one_hot(carry[3], num_states))
         # Bin t judges bin t - lag + 1; the last one judges all that are left.
-        return jnp.concatenate([judged[lag - 2 : -1], last]) if lag > 1 else jnp.concatenate([judged[:0], last])
+        kept = judged[lag - 2 : -1] if lag > 1 else judged[:0]
+        return Weighed(jnp.concatenate([kept, last]), carry[4] + jax.nn.logsumexp(carry[2]))
 
-    return jax.vmap(one)(lengths, linear.gain, linear.offset, site.precision, site.shift, log_transition)
+    found = jax.vmap(one)(lengths, linear.gain, linear.offset, site.precision, site.shift, log_transition)
+    return found._replace(log_evidence=found.log_evidence + site.constant)
 
 
 def _update(mean: Array, covariance: Array, precision: Array, shift: Array) -> tuple[Array, Array, Array]:

@@ -2,7 +2,7 @@
 
 1. One state, linear dynamics: smooth, then solve for dynamics, noise and loadings, a few times.
 2. An AR-HMM of those means starts K states. Then, in rounds: smooth and solve; weigh states with x integrated out.
-3. The networks are fitted to draws of the smoothed paths, and the same two steps repeat with them.
+3. The networks are fitted to draws of the smoothed paths, and the same two steps repeat with them, a few rounds.
 
 A path learned by gradients follows a state noise Q that is too large, and Q follows the path; here both have closed
 forms, and Q is moved further than its update says, as expectation-maximisation is slow where noise is small. Latents
@@ -11,31 +11,31 @@ variational Laplace EM of switching linear systems.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.arhmm import fit_arhmm
-from mrsds_ppl.inference.chain import Chain
-from mrsds_ppl.inference.gaussian_chain import GaussianChain
-from mrsds_ppl.inference.hypotheses import state_probabilities
+from mrsds_ppl.inference.hypotheses import Weighed, weigh_states
 from mrsds_ppl.inference.linear_program import LinearProgram, improved, linear_program
-from mrsds_ppl.inference.markov import potentials
-from mrsds_ppl.inference.smoothing import PathMoments, chain_of, linearise, sites, smooth_path
+from mrsds_ppl.inference.path_refit import refit_networks, relax, scaled_noise, weigh, with_best_noise
+from mrsds_ppl.inference.smoothing import PathMoments, linearise, sites, smooth_path
 from mrsds_ppl.inference.unused import share_of_bins
 from mrsds_ppl.models.covariance import inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 
-_ONE_STATE_STEPS, _ROUNDS, _STEPS_A_ROUND = 10, 14, 5
-_NETWORK_ROUNDS, _BATCH, _RATE = 3, 64, 1e-2
+_ONE_STATE_STEPS, _ROUNDS, _STEPS_A_ROUND, _NETWORK_ROUNDS = 10, 6, 5, 5
+_STRETCH = 3.0
+# Factors of Q's Cholesky factor while new trials are smoothed: first loose, then as fitted.
+_FIRST_FACTOR, _FACTORS, _KEPT = 4.0, (3.0, 2.0, 1.5, 1.2, 1.0, 1.0), 32
 
 
 class LaplaceStart(NamedTuple):
@@ -75,16 +75,21 @@ def start_by_smoothing(
     states = program.states
     say(f"smoothing: linear dynamics, state noise {np.array2string(_noise(program.networks), precision=3)}")
     params = _with_program(params, program, paths, states)
-    optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, num_refit_steps, 0.05))
-    refit = jax.jit(lambda key, params, paths, states: _refit(key, params, model, data, paths, states, optimizer,
-                                                              num_refit_steps))  # fmt: skip
-    relax = jax.jit(lambda params, x, states: _relax(params, model, data, u, x, states))
-    weigh = jax.jit(lambda params, x: _weigh(params, model, data, u, x))
+    refit = jax.jit(lambda key, params, before, paths, states, stretch: refit_networks(
+        key, params, before, model, data, paths, states, num_steps=num_refit_steps, stretch=stretch))  # fmt: skip
+    suit = jax.jit(lambda params, x, states: with_best_noise(params, model, data, x, states))
+    smooth = jax.jit(lambda params, x, states: relax(params, model, data, x, states))
+    judge = jax.jit(lambda params, x: likeliest(weigh(params, model, data, x).probabilities))
     for number in range(_NETWORK_ROUNDS):
-        params = refit(random.fold_in(refit_key, number), params, paths, states)
+        # The first paths are those of the linear dynamics, which the networks do not yet stand for.
+        stretch = _STRETCH if number else 1.0
+        params = refit(
+            random.fold_in(refit_key, number), params, model.networks_from(params).dynamics, paths, states, stretch
+        )
+        params = suit(params, paths.mean, states)
         if model.num_states > 1:
-            states = likeliest(weigh(params, paths.mean))
-        paths = relax(params, paths.mean, states)
+            states = judge(params, smooth(params, paths.mean, states).mean)
+        paths = smooth(params, paths.mean, states)
     if not all(np.isfinite(np.asarray(part)).all() for part in paths):
         raise RunError(
             "the start by smoothing gave paths that are not finite; use an encoder (inference.encoder: convolution), "
@@ -96,29 +101,32 @@ def start_by_smoothing(
     return LaplaceStart(params, paths, states, share_of_bins(states, data.lengths))
 
 
+@partial(jax.jit, static_argnames="model")
 def smooth_trials(
-    params: dict[str, Any], model: MRSDS, batch: Batch, *, num_rounds: int = 4
+    params: dict[str, Any], model: MRSDS, batch: Batch
 ) -> tuple[PathMoments, Float[Array, "trial bin state"]]:
     """Smoothed paths and likeliest states of trials under a fitted program, from nothing but their visible signals.
+
+    Under a Q as small as the true one, paths that start at zero stay at what the dynamics do there. They begin with Q
+    several times as large, which comes down round by round.
 
     Args:
         params: values of the program's sites.
         model: the program.
         batch: the trials.
-        num_rounds: times that states are weighed and paths smoothed around the last ones.
     """
-    u = batch.u if model.options.ux else batch.u[..., :0]
     x = jnp.zeros((*batch.y.shape[:2], model.num_latents), batch.y.dtype)
     states = jnp.full((*x.shape[:2], model.num_states), 1.0 / model.num_states, x.dtype)
-    paths = _relax(params, model, batch, u, x, states)
-    if model.num_states == 1:
-        return _relax(params, model, batch, u, paths.mean, states), states
 
-    def again(_: Array, carry: tuple[PathMoments, Array]) -> tuple[PathMoments, Array]:
-        states = likeliest(_weigh(params, model, batch, u, carry[0].mean))
-        return _relax(params, model, batch, u, carry[0].mean, states), states
+    def again(carry: tuple[PathMoments, Array], factor: Array) -> tuple[tuple[PathMoments, Array], None]:
+        paths, states = carry
+        loose = scaled_noise(params, factor)
+        if model.num_states > 1:
+            states = likeliest(weigh(loose, model, batch, paths.mean, num_kept=_KEPT).probabilities)
+        return (relax(loose, model, batch, paths.mean, states), states), None
 
-    return lax.fori_loop(0, num_rounds, again, (paths, states))
+    first = relax(scaled_noise(params, _FIRST_FACTOR), model, batch, x, states)
+    return lax.scan(again, (first, states), jnp.asarray(_FACTORS, x.dtype))[0]
 
 
 def likeliest(probabilities: Float[Array, "trial bin state"]) -> Float[Array, "trial bin state"]:
@@ -140,12 +148,12 @@ def _linear_phase(
     fit = jax.jit(lambda key, x: fit_arhmm(key, x, u, data.lengths, num_states=model.num_states))(key, x)
     states = likeliest(jnp.moveaxis(fit.smoothed.marginals, -1, 0))
     program = improved(program.spread(states), data, u, paths, step=1.0)
-    weigh = jax.jit(lambda program, x: _weigh_linear(program, data, u, x))
+    judge = jax.jit(lambda program, x: likeliest(_weigh_linear(program, data, u, x).probabilities))
     for _ in range(_ROUNDS):
         for _ in range(_STEPS_A_ROUND):
             program, paths = step(program, x)
             x = paths.mean
-        program = program.with_states(likeliest(weigh(program, x)), data)
+        program = program.with_states(judge(program, x), data)
     return paths, program
 
 
@@ -158,65 +166,12 @@ def _linear_step(program: LinearProgram, data: Batch, u: Array, x: Array) -> tup
     return program.normalised(data, paths)
 
 
-def _weigh_linear(program: LinearProgram, data: Batch, u: Array, x: Array) -> Array:
+def _weigh_linear(program: LinearProgram, data: Batch, u: Array, x: Array) -> Weighed:
     networks = program.networks
     pairs = (x.shape[0], x.shape[1] - 1)
     moves = jnp.broadcast_to(program.log_transition, (*pairs, *program.log_transition.shape))
     around = linearise(networks.dynamics, x, u)
-    return state_probabilities(networks, data.lengths, around, sites(networks.emissions, data, x), moves)
-
-
-def _weigh(params: dict[str, Any], model: MRSDS, batch: Batch, u: Array, x: Array) -> Array:
-    networks = model.networks_from(params)
-    moves = jnp.moveaxis(potentials(model.switching(networks, batch), x).transition, -1, 0)
-    around = linearise(networks.dynamics, x, u)
-    return state_probabilities(networks, batch.lengths, around, sites(networks.emissions, batch, x), moves)
-
-
-def _relax(params: dict[str, Any], model: MRSDS, batch: Batch, u: Array, x: Array, states: Array) -> PathMoments:
-    networks = model.networks_from(params)
-
-    def once(x: Array) -> PathMoments:
-        return smooth_path(
-            networks, batch, linearise(networks.dynamics, x, u), sites(networks.emissions, batch, x), states
-        )
-
-    return once(once(x).mean)
-
-
-def _refit(
-    key: Array,
-    params: dict[str, Any],
-    model: MRSDS,
-    data: Batch,
-    paths: PathMoments,
-    states: Array,
-    optimizer: optax.GradientTransformation,
-    num_steps: int,
-) -> dict[str, Any]:
-    """Dynamics and transitions by Adam on draws of the paths, E log p(z, x), with the states given."""
-    named = ("dynamics$params", "transitions$params")
-    chosen: dict[str, Any] = {name: params[name] for name in named if name in params}
-    chain, size = chain_of(paths), min(_BATCH, data.lengths.shape[0])
-
-    def loss(some: dict[str, Any], key: Array) -> Array:
-        index_key, draw_key = random.split(key)
-        index = random.choice(index_key, data.lengths.shape[0], (size,), replace=False)
-        batch, parts, weight = jax.tree.map(lambda leaf: leaf[index], (data, chain, states))
-        x = GaussianChain(*parts).sample(draw_key)
-        found = potentials(model.switching(model.networks_from({**params, **some}), batch), x)
-        now = jnp.moveaxis(weight, 0, -1)
-        weights = Chain(now[0], now[:-1, :, None] * now[1:, None], now[1:])
-        terms = jax.tree.map(lambda w, p: jnp.where(w > 0, w * p, 0.0).sum(), weights, found)
-        return -(terms.transition + terms.evidence) / batch.lengths.sum()
-
-    def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], None]:
-        some, state = carry
-        updates, state = optimizer.update(jax.grad(loss)(some, key), state)
-        return (optax.apply_updates(some, updates), state), None
-
-    (chosen, _), _ = lax.scan(step, (chosen, optimizer.init(chosen)), random.split(key, num_steps))
-    return {**params, **chosen}
+    return weigh_states(networks, data.lengths, around, sites(networks.emissions, data, x), moves)
 
 
 def _with_program(params: dict[str, Any], program: LinearProgram, paths: PathMoments, states: Array) -> dict[str, Any]:

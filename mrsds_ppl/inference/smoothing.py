@@ -2,7 +2,7 @@
 
 Around a path m, with state probabilities w_t(k),
 
-    f_k(x) ~ F_tk x + b_tk,      log p(y_t | x) ~ h_t^T x - x^T J_t x / 2,
+    f_k(x) ~ F_tk x + b_tk,      log p(y_t | x) ~ c_t + h_t^T x - x^T J_t x / 2,
     J_t = G^T V^-1 G (Gauss and Newton),   h_t = J_t m_t + grad log p(y_t | m_t),   G = dE(y_t)/dx, V = var(y_t),
 
 and q(x) maximises the bound with the states fixed: a Gaussian chain of block-tridiagonal precision, solved exactly by
@@ -10,10 +10,12 @@ one pass forwards and one back. Repeating it around its own mean finds the mode.
 (1965) in the information form; Zoltowski, Pillow and Linderman (2020) for the switching model.
 """
 
+from itertools import combinations_with_replacement
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -28,10 +30,11 @@ class Linear(NamedTuple):
 
 
 class Sites(NamedTuple):
-    """J_t and h_t: what the signals of a bin say about its latents."""
+    """J_t and h_t: what the signals of a bin say about its latents; c_t summed over the bins of a trial."""
 
     precision: Float[Array, "trial bin latent latent"]
     shift: Float[Array, "trial bin latent"]
+    constant: Float[Array, " trial"]
 
 
 class PathMoments(NamedTuple):
@@ -65,15 +68,34 @@ def linearise(dynamics: Any, x: Float[Array, "trial bin latent"], u: Float[Array
 def sites(emissions: Any, batch: Batch, x: Float[Array, "trial bin latent"]) -> Sites:
     """Gaussian terms of the signals that an encoder may see, around a path; padded bins have none."""
     seen = batch.observed & batch.visible & valid_bins(batch)[..., None]
-    slope = jax.grad(lambda path: emissions.law(path, seen).log_prob(batch.y).sum())(x)
+    signals = jnp.where(seen, batch.y, 0.0)
+
+    def log_prob(path: Array) -> tuple[Array, Array]:
+        each = emissions.law(path, seen).log_prob(signals)
+        return each.sum(), each
+
+    slope, each = jax.grad(log_prob, has_aux=True)(x)
     weight = jnp.where(seen, 1.0 / emissions.variance_of(emissions.activity(x)), 0.0)
 
-    def column(axis: Array) -> Array:
-        return jax.jvp(emissions.activity, (x,), (jnp.broadcast_to(axis, x.shape),))[1]
+    # A neuron sees one region, so that one derivative serves a latent of every region at once.
+    sizes, owner = emissions.readout.latent_sizes, emissions.readout.owner()
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    member = jnp.asarray(owner[:, None] == np.arange(len(sizes)), x.dtype)
 
-    columns = lax.map(column, jnp.eye(x.shape[-1], dtype=x.dtype))
-    precision = jnp.einsum("ibtn,btn,jbtn->btij", columns, weight, columns)
-    return Sites(precision, jnp.einsum("btij,btj->bti", precision, x) + slope)
+    def column(within: int) -> Array:
+        axis = np.zeros(x.shape[-1])
+        axis[[start + within for start, size in zip(starts, sizes, strict=True) if within < size]] = 1.0
+        return jax.jvp(emissions.activity, (x,), (jnp.broadcast_to(jnp.asarray(axis, x.dtype), x.shape),))[1]
+
+    columns = [column(within) for within in range(max(sizes))]
+    precision = jnp.zeros((*x.shape, x.shape[-1]), x.dtype)
+    for i, j in combinations_with_replacement(range(max(sizes)), 2):
+        regions = [r for r, size in enumerate(sizes) if j < size]
+        block = ((columns[i] * weight * columns[j]) @ member)[..., regions]
+        rows, others = starts[regions] + i, starts[regions] + j
+        precision = precision.at[..., rows, others].set(block).at[..., others, rows].set(block)
+    curved = jnp.einsum("btij,btj->bti", precision, x)
+    return Sites(precision, curved + slope, each - (x * (slope + curved / 2)).sum((1, 2)))
 
 
 def smooth_path(

@@ -10,6 +10,7 @@ from mrsds_ppl.build import initial_parameters
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.guides import GUIDES
 from mrsds_ppl.inference.objective import make_objective
+from mrsds_ppl.inference.restarts import stack
 from mrsds_ppl.inference.training import TrainingSettings, initial_state, make_run_chunk
 from mrsds_ppl.models import MRSDS
 
@@ -55,6 +56,19 @@ def make_model(sizes, num_trials=None):
 
 def make_step(guide_name, encoder, sizes):
     """A training step as `mrsds fit` compiles it, at its start. `structured` gets a program with its one state."""
+    objective, settings, params, data = _parts(guide_name, encoder, sizes)
+    return Step(make_run_chunk(objective, settings), initial_state(params, jax.random.key(3), settings), data)
+
+
+def make_restarts(guide_name, encoder, sizes, number):
+    """The same step of several restarts side by side."""
+    objective, settings, params, data = _parts(guide_name, encoder, sizes)
+    keys = jax.random.split(jax.random.key(3), number)
+    state = initial_state(stack([params] * number), keys, settings, stacked=True)
+    return Step(make_run_chunk(objective, settings, stacked=True), state, data)
+
+
+def _parts(guide_name, encoder, sizes):
     if guide_name == "structured":
         sizes = sizes._replace(states=1)
     data = jax.device_put(make_batch(sizes, 3 * sizes.trials))
@@ -69,5 +83,4 @@ def make_step(guide_name, encoder, sizes):
         chunk_steps=sizes.steps,
     )
     params = initial_parameters(jax.random.key(2), model, guide, data).params
-    run_chunk = make_run_chunk(make_objective(model, guide, float(data.observed.sum())), settings)
-    return Step(run_chunk, initial_state(params, jax.random.key(3), settings), data)
+    return make_objective(model, guide, float(data.observed.sum())), settings, params, data

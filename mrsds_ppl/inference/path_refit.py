@@ -1,0 +1,159 @@
+"""Dynamics networks from smoothed paths, moved further than their update says, and the noise that suits them.
+
+With sparse signals most of what a smoothed path knows of a step is the dynamics it was smoothed with, so
+expectation-maximisation moves them a little at a time. Each refit therefore regresses on steps stretched about the
+dynamics f of before,
+
+    x_t  ->  f_k(x_{t-1}, u_t) + eta (x_t - f_k(x_{t-1}, u_t)),    eta >= 1,
+
+whose mean given x_{t-1} is f + eta (f_EM - f). The state noise Q cannot be read off such steps, and those of likeliest
+states make it too large, as a bin in a wrong state is read as noise. It is scaled by the factor with the largest
+evidence log p(y), states and paths summed out; see :mod:`mrsds_ppl.inference.hypotheses`.
+Source: Salakhutdinov and Roweis (2003), over-relaxed bound optimisation.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax, random
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.inference.gaussian_chain import GaussianChain
+from mrsds_ppl.inference.hypotheses import Weighed, weigh_states
+from mrsds_ppl.inference.markov import potentials
+from mrsds_ppl.inference.smoothing import PathMoments, chain_of, linearise, sites, smooth_path, valid_bins
+from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.models.mrsds import MRSDS
+
+_BATCH, _RATE = 32, 1e-2
+_FACTORS, _TRIALS, _KEPT = (0.7, 0.85, 1.0, 1.2), 48, 8
+
+
+def refit_networks(
+    key: PRNGKeyArray,
+    params: dict[str, Any],
+    before: Any,
+    model: MRSDS,
+    data: Batch,
+    paths: PathMoments,
+    states: Float[Array, "trial bin state"],
+    *,
+    num_steps: int,
+    stretch: float | Float[Array, ""],
+) -> dict[str, Any]:
+    """Networks of dynamics and transitions by Adam on draws of the paths; Q stays.
+
+    Args:
+        key: random key.
+        params: values of the program's sites.
+        before: dynamics f that the paths were smoothed with, with ``means(x, u)``.
+        model: the program.
+        data: the trials.
+        paths: their moments.
+        states: their states, one-hot.
+        num_steps: of Adam.
+        stretch: eta; 1 is expectation-maximisation.
+    """
+    named = ("dynamics$params", "transitions$params")
+    chosen: dict[str, Any] = {name: params[name] for name in named if name in params}
+    chain, size = chain_of(paths), min(_BATCH, data.lengths.shape[0])
+    inputs = data.u if model.options.ux else data.u[..., :0]
+    optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, num_steps, 0.05))
+
+    def loss(some: dict[str, Any], key: Array) -> Array:
+        index_key, draw_key = random.split(key)
+        index = random.choice(index_key, data.lengths.shape[0], (size,), replace=False)
+        batch, parts, weight, u = jax.tree.map(lambda leaf: leaf[index], (data, chain, states, inputs))
+        x = GaussianChain(*parts).sample(draw_key)
+        networks = model.networks_from({**params, **some})
+        now = jnp.where(valid_bins(batch)[:, 1:, None], weight[:, 1:], 0.0)
+        first, then = x[:, :-1].reshape(-1, x.shape[-1]), x[:, 1:].reshape(-1, x.shape[-1])
+        given = u[:, 1:].reshape(len(first), u.shape[-1])
+        old = lax.stop_gradient(before.means(first, given))
+        noise = lax.stop_gradient(networks.dynamics.noise)
+        fit = noise.around(networks.dynamics.means(first, given)).log_prob(old + stretch * (then - old))
+        moves = potentials(model.switching(networks, batch), x).transition
+        pairs = jnp.moveaxis(weight[:, :-1, :, None] * now[:, :, None], 0, -1)
+        log_joint = (fit.T * now.reshape(fit.T.shape)).sum() + jnp.where(pairs > 0, pairs * moves, 0.0).sum()
+        return -log_joint / batch.lengths.sum()
+
+    def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], None]:
+        some, state = carry
+        updates, state = optimizer.update(jax.grad(loss)(some, key), state)
+        return (optax.apply_updates(some, updates), state), None
+
+    (chosen, _), _ = lax.scan(step, (chosen, optimizer.init(chosen)), random.split(key, num_steps))
+    return {**params, **chosen}
+
+
+def weigh(
+    params: dict[str, Any], model: MRSDS, batch: Batch, x: Float[Array, "trial bin latent"], *, num_kept: int = 16
+) -> Weighed:
+    """State probabilities and evidence of the program linearised around paths."""
+    networks = model.networks_from(params)
+    u = batch.u if model.options.ux else batch.u[..., :0]
+    moves = jnp.moveaxis(potentials(model.switching(networks, batch), x).transition, -1, 0)
+    around, site = linearise(networks.dynamics, x, u), sites(networks.emissions, batch, x)
+    return weigh_states(networks, batch.lengths, around, site, moves, num_kept=num_kept)
+
+
+def relax(
+    params: dict[str, Any],
+    model: MRSDS,
+    batch: Batch,
+    x: Float[Array, "trial bin latent"],
+    states: Float[Array, "trial bin state"],
+) -> PathMoments:
+    """Paths smoothed under the program, linearised around given ones and once more around what comes of it."""
+    networks = model.networks_from(params)
+    u = batch.u if model.options.ux else batch.u[..., :0]
+
+    def once(x: Array) -> PathMoments:
+        return smooth_path(
+            networks, batch, linearise(networks.dynamics, x, u), sites(networks.emissions, batch, x), states
+        )
+
+    return once(once(x).mean)
+
+
+def with_best_noise(
+    params: dict[str, Any],
+    model: MRSDS,
+    data: Batch,
+    x: Float[Array, "trial bin latent"],
+    states: Float[Array, "trial bin state"],
+) -> dict[str, Any]:
+    """Parameters with Q scaled by the factor of largest evidence on some of the trials, each around its own paths.
+
+    Args:
+        params: values of the program's sites.
+        model: the program.
+        data: the trials; the first 48 are used.
+        x, states: their paths and states, which the paths under every factor start from.
+    """
+    if not model.networks_from(params).dynamics.noise.trainable:
+        return params
+    some, x, states = jax.tree.map(lambda leaf: leaf[:_TRIALS], (data, x, states))
+
+    def evidence(factor: Array) -> Array:
+        scaled = scaled_noise(params, factor)
+        path = relax(scaled, model, some, x, states).mean
+        return weigh(scaled, model, some, path, num_kept=_KEPT).log_evidence.sum()
+
+    factors = jnp.asarray(_FACTORS, x.dtype)
+    return scaled_noise(params, factors[lax.map(evidence, factors).argmax()])
+
+
+def scaled_noise(params: dict[str, Any], factor: float | Float[Array, ""]) -> dict[str, Any]:
+    """Parameters with the Cholesky factor of Q times ``factor``."""
+
+    def scaled(noise: Covariance) -> Covariance:
+        positive = jnp.maximum(noise.scale * factor - 1e-4, 1e-4)
+        noise = eqx.tree_at(lambda n: n.raw_diagonal, noise, positive + jnp.log(-jnp.expm1(-positive)))
+        return noise if noise.lower is None else eqx.tree_at(lambda n: n.lower, noise, noise.lower * factor)
+
+    return {**params, "dynamics$params": eqx.tree_at(lambda d: d.noise, params["dynamics$params"], replace_fn=scaled)}
