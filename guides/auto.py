@@ -137,10 +137,9 @@ class PathGuide(AutoGuide):
         start = self.first_entries(params, shown)
         marks = start.pop(_MARKS)
         rest = {name: value for name, value in params.items() if name not in start and name != _MARKS}
-        keys = random.split(key, steps or self.new_trial_steps)
-        table, last = _fit_entries(
-            start, keys, {**rest, _MARKS: marks}, shown, learning_rate or self.new_trial_rate, guide=self
-        )
+        keys = random.split(key, self.new_trial_steps if steps is None else steps)
+        rate = self.new_trial_rate if learning_rate is None else learning_rate
+        table, last = _fit_entries(start, keys, {**rest, _MARKS: marks}, shown, rate, guide=self)
         if not np.isfinite(float(last)):
             raise RunError(f"the fit of {len(marks)} new trials ended at a loss of {float(last)}; lower learning_rate")
         table[_MARKS] = marks

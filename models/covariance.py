@@ -1,5 +1,7 @@
 """Trainable covariances by their Cholesky factor, diagonal or full."""
 
+from typing import Any, TypeVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 _FLOOR = 1e-4
+# What comes from the host stays there.
+AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 
 
 class Covariance(eqx.Module):
@@ -55,7 +59,9 @@ class Covariance(eqx.Module):
         return dist.MultivariateNormal(mean, scale_tril=self.cholesky)
 
 
-def inverse_softplus(scale: np.ndarray) -> np.ndarray:
-    """raw such that softplus(raw) + 1e-4 = scale."""
-    positive = np.maximum(scale - _FLOOR, _FLOOR)
-    return positive + np.log(-np.expm1(-positive))
+def inverse_softplus(scale: AnyArray) -> AnyArray:
+    """raw such that softplus(raw) + 1e-4 = scale, elementwise."""
+    # On the host where it can be: at the start of a program every small operation of JAX is one to compile.
+    numpy: Any = np if isinstance(scale, np.ndarray) else jnp
+    positive = numpy.maximum(scale - _FLOOR, _FLOOR)
+    return positive + numpy.log(-numpy.expm1(-positive))

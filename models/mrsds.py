@@ -25,6 +25,7 @@ from numpyro.contrib.module import eqx_from_dict, eqx_module, eqx_to_dict, rando
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.inference.chain import LogNormalizer, sequential_log_normalizer
 from mrsds_ppl.inference.markov import Switching, markov, select
+from mrsds_ppl.models.covariance import AnyArray
 from mrsds_ppl.models.dynamics import Dynamics, DynamicsOptions
 from mrsds_ppl.models.emissions import EMISSIONS, Emissions, Readout
 from mrsds_ppl.models.initial import Initial
@@ -155,6 +156,10 @@ class MRSDS:
             drawn.append(random_eqx_module(name, network, prior=weights))
         return Networks(*drawn)
 
+    def dynamics_inputs(self, u: AnyArray) -> AnyArray:
+        """The inputs that the dynamics read of u, (*batch, input): all of them, or none (width 0)."""
+        return u if self.options.ux else u[..., :0]
+
     def networks_from(self, params: dict[str, Any]) -> Networks:
         """The networks with fitted parameters, as :meth:`declare` registered them.
 
@@ -203,7 +208,7 @@ class MRSDS:
             chosen = [f for f, used in ((x, options.xz), (u, options.uz), (stage, options.sz)) if used]
             features = jnp.concatenate(chosen, axis=-1) if chosen else jnp.zeros((*x.shape[:-1], 0), x.dtype)
             z = numpyro.sample("z", dist.Categorical(logits=select(networks.transitions.logits(features), z)))
-            means = networks.dynamics.means(x, u if options.ux else u[..., :0])
+            means = networks.dynamics.means(x, self.dynamics_inputs(u))
             x = numpyro.sample("x", networks.dynamics.noise.around(select(means, z)))
             return z, x
 

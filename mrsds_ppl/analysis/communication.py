@@ -225,7 +225,7 @@ def _by_draw(
 
 def _along(params: dict[str, Any], model: MRSDS, x: Float[Array, "trial bin latent"], u: Array) -> Array:
     """(state, target, source, trial, bin, latent) of bins 2 on."""
-    used = u if model.options.ux else u[..., :0]
+    used = model.dynamics_inputs(u)
     count = x.shape[0] * (x.shape[1] - 1)
     rows = (a.reshape(count, a.shape[-1]) for a in (x[:, :-1], used[:, 1:]))
     told = every_message(model.networks_from(params).dynamics, *rows)

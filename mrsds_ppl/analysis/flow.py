@@ -271,4 +271,4 @@ def inputs_of(model: MRSDS, u: Any) -> Array:
     given = np.zeros(model.num_inputs) if u is None else np.asarray(u, float)
     if given.shape != (model.num_inputs,):
         raise RunError(f"u: found shape {given.shape}, need ({model.num_inputs},).")
-    return jnp.asarray(given if model.options.ux else given[:0])
+    return jnp.asarray(model.dynamics_inputs(given))

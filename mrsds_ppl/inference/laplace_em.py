@@ -27,7 +27,7 @@ from mrsds_ppl.inference.arhmm import fit_arhmm
 from mrsds_ppl.inference.hypotheses import Weighed, weigh_states
 from mrsds_ppl.inference.linear_program import LinearProgram, improved, linear_program
 from mrsds_ppl.inference.path_refit import refit_networks, relax, scaled_noise, weigh, with_best_noise
-from mrsds_ppl.inference.smoothing import PathMoments, linearise, sites, smooth_path
+from mrsds_ppl.inference.smoothing import PathMoments, linearised, smooth_path
 from mrsds_ppl.inference.unused import share_of_bins
 from mrsds_ppl.models.covariance import inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS, Networks
@@ -70,7 +70,7 @@ def start_by_smoothing(
         RunError: the paths do not stay finite.
     """
     arhmm_key, refit_key = random.split(key)
-    u = data.u if model.options.ux else data.u[..., :0]
+    u = model.dynamics_inputs(data.u)
     paths, program = _linear_phase(arhmm_key, model.networks_from(params), model, data, u)
     states = program.states
     say(f"smoothing: linear dynamics, state noise {np.array2string(_noise(program.networks), precision=3)}")
@@ -159,9 +159,7 @@ def _linear_phase(
 
 def _linear_step(program: LinearProgram, data: Batch, u: Array, x: Array) -> tuple[LinearProgram, PathMoments]:
     networks = program.networks
-    paths = smooth_path(
-        networks, data, linearise(networks.dynamics, x, u), sites(networks.emissions, data, x), program.states
-    )
+    paths = smooth_path(networks, data, *linearised(networks, data, x, u), program.states)
     program = improved(program, data, u, paths)
     return program.normalised(data, paths)
 
@@ -170,8 +168,7 @@ def _weigh_linear(program: LinearProgram, data: Batch, u: Array, x: Array) -> We
     networks = program.networks
     pairs = (x.shape[0], x.shape[1] - 1)
     moves = jnp.broadcast_to(program.log_transition, (*pairs, *program.log_transition.shape))
-    around = linearise(networks.dynamics, x, u)
-    return weigh_states(networks, data.lengths, around, sites(networks.emissions, data, x), moves)
+    return weigh_states(networks, data.lengths, *linearised(networks, data, x, u), moves)
 
 
 def _with_program(params: dict[str, Any], program: LinearProgram, paths: PathMoments, states: Array) -> dict[str, Any]:

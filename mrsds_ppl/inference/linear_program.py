@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.inference.smoothing import PathMoments, valid_bins
-from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.models.covariance import Covariance, inverse_softplus
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.nn.activations import ACTIVATIONS
@@ -177,7 +177,7 @@ def _emissions(emissions: Any, data: Batch, paths: PathMoments) -> Any:
     emissions = eqx.tree_at(lambda e: e.readout.bias, emissions, coefficients[:, -1].astype(readout.bias.dtype))
     if hasattr(emissions, "noise") and emissions.noise.trainable:
         left = jnp.where(seen, square, 0.0).sum((0, 1)) / jnp.maximum(seen.sum((0, 1)), 1)
-        raw = _raw(jnp.sqrt(jnp.maximum(left, 1e-6)))
+        raw = inverse_softplus(jnp.sqrt(jnp.maximum(left, 1e-6)))
         emissions = eqx.tree_at(lambda e: e.noise.raw_diagonal, emissions, raw)
     return emissions
 
@@ -205,9 +205,4 @@ def _with_loadings(emissions: Any, loadings: Array) -> Any:
 
 
 def _with_noise(dynamics: LinearDynamics, scale: Array) -> LinearDynamics:
-    return eqx.tree_at(lambda d: d.noise.raw_diagonal, dynamics, _raw(scale))
-
-
-def _raw(scale: Array) -> Array:
-    positive = jnp.maximum(scale - 1e-4, 1e-4)
-    return positive + jnp.log(-jnp.expm1(-positive))
+    return eqx.tree_at(lambda d: d.noise.raw_diagonal, dynamics, inverse_softplus(scale))

@@ -25,8 +25,8 @@ from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.inference.gaussian_chain import GaussianChain
 from mrsds_ppl.inference.hypotheses import Weighed, weigh_states
 from mrsds_ppl.inference.markov import potentials
-from mrsds_ppl.inference.smoothing import PathMoments, chain_of, linearise, sites, smooth_path, valid_bins
-from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.inference.smoothing import PathMoments, chain_of, linearised, smooth_path, valid_bins
+from mrsds_ppl.models.covariance import Covariance, inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS
 
 _BATCH, _RATE = 32, 1e-2
@@ -61,7 +61,7 @@ def refit_networks(
     named = ("dynamics$params", "transitions$params")
     chosen: dict[str, Any] = {name: params[name] for name in named if name in params}
     chain, size = chain_of(paths), min(_BATCH, data.lengths.shape[0])
-    inputs = data.u if model.options.ux else data.u[..., :0]
+    inputs = model.dynamics_inputs(data.u)
     optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, num_steps, 0.05))
 
     def loss(some: dict[str, Any], key: Array) -> Array:
@@ -95,10 +95,9 @@ def weigh(
 ) -> Weighed:
     """State probabilities and evidence of the program linearised around paths."""
     networks = model.networks_from(params)
-    u = batch.u if model.options.ux else batch.u[..., :0]
     moves = jnp.moveaxis(potentials(model.switching(networks, batch), x).transition, -1, 0)
-    around, site = linearise(networks.dynamics, x, u), sites(networks.emissions, batch, x)
-    return weigh_states(networks, batch.lengths, around, site, moves, num_kept=num_kept)
+    around = linearised(networks, batch, x, model.dynamics_inputs(batch.u))
+    return weigh_states(networks, batch.lengths, *around, moves, num_kept=num_kept)
 
 
 def relax(
@@ -110,12 +109,9 @@ def relax(
 ) -> PathMoments:
     """Paths smoothed under the program, linearised around given ones and once more around what comes of it."""
     networks = model.networks_from(params)
-    u = batch.u if model.options.ux else batch.u[..., :0]
 
     def once(x: Array) -> PathMoments:
-        return smooth_path(
-            networks, batch, linearise(networks.dynamics, x, u), sites(networks.emissions, batch, x), states
-        )
+        return smooth_path(networks, batch, *linearised(networks, batch, x, model.dynamics_inputs(batch.u)), states)
 
     return once(once(x).mean)
 
@@ -152,8 +148,7 @@ def scaled_noise(params: dict[str, Any], factor: float | Float[Array, ""]) -> di
     """Parameters with the Cholesky factor of Q times ``factor``."""
 
     def scaled(noise: Covariance) -> Covariance:
-        positive = jnp.maximum(noise.scale * factor - 1e-4, 1e-4)
-        noise = eqx.tree_at(lambda n: n.raw_diagonal, noise, positive + jnp.log(-jnp.expm1(-positive)))
+        noise = eqx.tree_at(lambda n: n.raw_diagonal, noise, inverse_softplus(noise.scale * factor))
         return noise if noise.lower is None else eqx.tree_at(lambda n: n.lower, noise, noise.lower * factor)
 
     return {**params, "dynamics$params": eqx.tree_at(lambda d: d.noise, params["dynamics$params"], replace_fn=scaled)}

@@ -196,7 +196,7 @@ def _ahead(networks: Networks, model: MRSDS, batch: Batch, x: Array, y_mean: Arr
         chain = potentials(switching, path)
         pairs = jnp.exp(chain.transition) * smooth(chain).marginals[:-1, :, None]
         next_state = jnp.transpose(pairs.sum(1), (1, 2, 0))
-        u = batch.u if model.options.ux else batch.u[..., :0]
+        u = model.dynamics_inputs(batch.u)
         means = networks.dynamics.means(path[:, :-1], u[:, 1:])
         return networks.emissions.activity(jnp.einsum("kbt,kbtd->btd", next_state, means))
 
@@ -206,7 +206,7 @@ def _ahead(networks: Networks, model: MRSDS, batch: Batch, x: Array, y_mean: Arr
 
 def _messages(networks: Networks, model: MRSDS, batch: Batch, x: Array, z_prob: Array) -> Array:
     """(trial, time, target, source + input, latent), averaged over the state posterior; zero in the first bin."""
-    u = batch.u if model.options.ux else batch.u[..., :0]
+    u = model.dynamics_inputs(batch.u)
     trials, bins = x.shape[0], x.shape[1] - 1
     rows = trials * bins
     every = every_message(networks.dynamics, x[:, :-1].reshape(rows, x.shape[-1]), u[:, 1:].reshape(rows, u.shape[-1]))

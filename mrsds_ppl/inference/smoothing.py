@@ -98,6 +98,13 @@ def sites(emissions: Any, batch: Batch, x: Float[Array, "trial bin latent"]) -> 
     return Sites(precision, curved + slope, each - (x * (slope + curved / 2)).sum((1, 2)))
 
 
+def linearised(
+    networks: Any, batch: Batch, x: Float[Array, "trial bin latent"], u: Float[Array, "trial bin input"]
+) -> tuple[Linear, Sites]:
+    """Dynamics and signals around a path; see :func:`linearise` and :func:`sites`."""
+    return linearise(networks.dynamics, x, u), sites(networks.emissions, batch, x)
+
+
 def smooth_path(
     networks: Any, batch: Batch, linear: Linear, site: Sites, states: Float[Array, "trial bin state"]
 ) -> PathMoments:

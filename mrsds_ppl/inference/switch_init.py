@@ -70,7 +70,7 @@ def start_switching(
     def seek(key: Array, params: dict[str, Any], data: Batch) -> SwitchInit:
         (arhmm_key, refit_key), revive_key = random.split(key), random.fold_in(key, 2)
         x = guide.median(constrain(params), data)["x"]
-        u = data.u if model.options.ux else data.u[..., :0]
+        u = model.dynamics_inputs(data.u)
         fit = fit_arhmm(arhmm_key, x, u, data.lengths, num_states=model.num_states)
         named = ("dynamics$params", "transitions$params", "initial$params")
         chosen = {name: params[name] for name in named if name in params}

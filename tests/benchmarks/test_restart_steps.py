@@ -14,7 +14,8 @@ RESTARTS, BUDGET = 4, 1.0
 
 @pytest.mark.slow
 def test_four_restarts_against_four_runs(benchmark):
-    one, four = (make("gaussian_markov", "convolution", SIZES) for make in (make_step, _make_four))
+    one = make_step("gaussian_markov", "convolution", SIZES)
+    four = make_restarts("gaussian_markov", "convolution", SIZES, RESTARTS)
     alone, together, seconds = one.state, four.state, {"runs": [], "restarts": []}
 
     def in_turns():
@@ -37,7 +38,3 @@ def test_four_restarts_against_four_runs(benchmark):
     benchmark.extra_info.update(ratio=round(ratio, 3), budget=BUDGET, first_call_s=round(seconds["restarts"][0], 1))
     if FULL:
         assert ratio <= BUDGET
-
-
-def _make_four(guide, encoder, sizes):
-    return make_restarts(guide, encoder, sizes, RESTARTS)
