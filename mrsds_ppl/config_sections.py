@@ -149,6 +149,7 @@ class TrainingConfig(Section):
     ``restarts``: seeds that are trained side by side, of which the best is kept. ``dynamics_only``: a second stage of
     ``num_steps_do`` steps with the guide as it is. ``overshoot``: a weight for each horizon, horizon 0 first.
     ``temperature_annealing`` turns the temperature of ``t_init`` to ``annealing_kickin_steps`` on.
+    ``message_sparsity``: nats a bin that a message between regions costs which is as large as the noise of the latents.
     """
 
     batch_size: Count = 64
@@ -174,6 +175,7 @@ class TrainingConfig(Section):
     overshoot: tuple[Weight, ...] | None = None
     kl_z_scale: Weight | None = None
     smooth_coef: Weight | None = None
+    message_sparsity: Weight | None = None
     temperature_annealing: bool = False
     t_init: Weight = 0.0
     t_min: Annotated[Float, Field(gt=0)] = 1.0

@@ -50,6 +50,7 @@ def terms_of(config: RunConfig, guide: Any, values: dict[str, Any], data: Batch)
         overshoot=training.overshoot,
         kl_z_scale=training.kl_z_scale,
         smooth_coef=training.smooth_coef,
+        message_sparsity=training.message_sparsity,
         temperature=temperature if training.temperature_annealing else None,
     )
     return make_terms(

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 LENGTHS, BINS = [5, 3, 1], 5
 SMALL = EncoderOptions(embedding_layers=(3,), channels=4, dilations=(1,))
 HOT = Temperature(t_init=3.0, t_min=1.0, rate=0.5, steps=10, kickin_steps=5)
-ALL = Regimen(50.0, 40, 100.0, (0.5, 0.3, 0.2), 2.0, 0.1, HOT)
+ALL = Regimen(50.0, 40, 100.0, (0.5, 0.3, 0.2), 2.0, 0.1, HOT, 0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -212,7 +212,7 @@ def test_reported_bound_is_the_plain_one_whatever_the_terms(trained, guide_name)
     assert plain_loss == pytest.approx(-plain["elbo"], rel=1e-12)
     assert loss != pytest.approx(plain_loss, rel=1e-3)
     own = {"beta", "log_px0"} if guide_name == "switching_structured" else {"temperature"}
-    assert set(metrics) - set(plain) == {"overshoot", "kl_z", "roughness", *own}
+    assert set(metrics) - set(plain) == {"overshoot", "kl_z", "roughness", "message_size", *own}
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
@@ -237,6 +237,19 @@ def test_weight_of_the_first_bin_adds_its_density(trained):
     plain = evaluate(trained, Regimen(), "structured")[0]
     loss, metrics, _, _ = evaluate(trained, Regimen(x0_weight=3.0), "structured")
     assert loss == pytest.approx(plain - 2 * metrics["log_px0"] / 10.0, rel=1e-12)
+
+
+@pytest.mark.slow
+def test_sparse_messages_cost_their_size_in_every_bin_and_move_the_dynamics_alone(trained):
+    plain = evaluate(trained, Regimen(), "mean_field")
+    found = evaluate(trained, Regimen(message_sparsity=0.5), "mean_field")
+    assert found[1]["message_size"] > 0
+    assert found[0] == pytest.approx(plain[0] + 0.5 * sum(LENGTHS) * found[1]["message_size"] / 10.0, rel=1e-9)
+    assert (
+        np.abs(found[2]["dynamics$params"].pairs.weights[-1] - plain[2]["dynamics$params"].pairs.weights[-1]).max() > 0
+    )
+    same(found[2]["recognition$params"], plain[2]["recognition$params"])
+    same(found[2]["dynamics$params"].noise, plain[2]["dynamics$params"].noise)
 
 
 @pytest.mark.slow

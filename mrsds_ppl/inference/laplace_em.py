@@ -35,7 +35,7 @@ from mrsds_ppl.models.mrsds import MRSDS, Networks
 _ONE_STATE_STEPS, _ROUNDS, _STEPS_A_ROUND, _NETWORK_ROUNDS = 10, 6, 5, 5
 _STRETCH = 3.0
 # Factors of Q's Cholesky factor while new trials are smoothed: first loose, then as fitted.
-_FIRST_FACTOR, _FACTORS, _KEPT = 4.0, (3.0, 2.0, 1.5, 1.2, 1.0, 1.0), 32
+_FIRST_FACTOR, _FACTORS, _KEPT = 8.0, (6.0, 4.0, 3.0, 2.0, 1.5, 1.2, 1.0, 1.0), 32
 
 
 class LaplaceStart(NamedTuple):
@@ -54,6 +54,7 @@ def start_by_smoothing(
     data: Batch,
     *,
     num_refit_steps: int = 400,
+    sparsity: float = 0.0,
     say: Callable[[str], None] = lambda line: None,
 ) -> LaplaceStart:
     """Laplace EM from parameters whose emissions were set from the data.
@@ -64,6 +65,7 @@ def start_by_smoothing(
         model: the program.
         data: training set, on the device.
         num_refit_steps: of Adam, each time the networks are fitted to draws of the paths.
+        sparsity: weight of the penalty on messages between regions, in nats a bin.
         say: prints a line of progress.
 
     Raises:
@@ -75,8 +77,9 @@ def start_by_smoothing(
     states = program.states
     say(f"smoothing: linear dynamics, state noise {np.array2string(_noise(program.networks), precision=3)}")
     params = _with_program(params, program, paths, states)
-    refit = jax.jit(lambda key, params, before, paths, states, stretch: refit_networks(
-        key, params, before, model, data, paths, states, num_steps=num_refit_steps, stretch=stretch))  # fmt: skip
+    regress = partial(refit_networks, num_steps=num_refit_steps, sparsity=sparsity)
+    refit = jax.jit(lambda key, params, before, paths, states, stretch: regress(
+        key, params, before, model, data, paths, states, stretch=stretch))  # fmt: skip
     suit = jax.jit(lambda params, x, states: with_best_noise(params, model, data, x, states))
     smooth = jax.jit(lambda params, x, states: relax(params, model, data, x, states))
     judge = jax.jit(lambda params, x: likeliest(weigh(params, model, data, x).probabilities))

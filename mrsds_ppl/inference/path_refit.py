@@ -26,6 +26,7 @@ from mrsds_ppl.inference.gaussian_chain import GaussianChain
 from mrsds_ppl.inference.hypotheses import Weighed, weigh_states
 from mrsds_ppl.inference.markov import potentials
 from mrsds_ppl.inference.smoothing import PathMoments, chain_of, linearised, smooth_path, valid_bins
+from mrsds_ppl.inference.sparsity import message_sizes
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS
 
@@ -44,6 +45,7 @@ def refit_networks(
     *,
     num_steps: int,
     stretch: float | Float[Array, ""],
+    sparsity: float = 0.0,
 ) -> dict[str, Any]:
     """Networks of dynamics and transitions by Adam on draws of the paths; Q stays.
 
@@ -57,6 +59,7 @@ def refit_networks(
         states: their states, one-hot.
         num_steps: of Adam.
         stretch: eta; 1 is expectation-maximisation.
+        sparsity: weight of the penalty of :mod:`mrsds_ppl.inference.sparsity`, in nats a bin.
     """
     named = ("dynamics$params", "transitions$params")
     chosen: dict[str, Any] = {name: params[name] for name in named if name in params}
@@ -79,7 +82,16 @@ def refit_networks(
         moves = potentials(model.switching(networks, batch), x).transition
         pairs = jnp.moveaxis(weight[:, :-1, :, None] * now[:, :, None], 0, -1)
         log_joint = (fit.T * now.reshape(fit.T.shape)).sum() + jnp.where(pairs > 0, pairs * moves, 0.0).sum()
-        return -log_joint / batch.lengths.sum()
+        aim = log_joint / batch.lengths.sum()
+        if sparsity > 0:
+            # Stretched steps count eta times as much, which the penalty has to match to end at the same place.
+            aim = (
+                aim
+                - sparsity
+                * stretch
+                * message_sizes(networks.dynamics, first, given, now.reshape(len(first), now.shape[-1])).sum()
+            )
+        return -aim
 
     def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], None]:
         some, state = carry

@@ -7,6 +7,7 @@ The objective maximises the plain bound plus what each term adds to it, in nats 
     z-KL                  -kl_z_scale sum_t KL(w_t || p(z_t | x))
     smoothness            -smooth_coef (|D x|_1 + |D^2 x|_1 + |D^3 x|_1)
     temperature           tau log sum_z p(x, z)^(1 / tau) - log p(x)
+    sparse messages       -lambda N sum g, see :mod:`mrsds_ppl.inference.sparsity`
 
 Source of the terms: Karniol-Tambour et al., ICLR 2024, and its published configurations.
 """
@@ -27,6 +28,7 @@ from mrsds_ppl.inference.chain import Chain, LogNormalizer, smooth
 from mrsds_ppl.inference.elbo import LogTerms
 from mrsds_ppl.inference.markov import Switching, potentials
 from mrsds_ppl.inference.overshoot import horizon_scores
+from mrsds_ppl.inference.sparsity import message_sizes
 from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.names import ROLLOUT_GUIDES
 
@@ -56,6 +58,7 @@ class Regimen:
     kl_z_scale: float | None = None
     smooth_coef: float | None = None
     temperature: Temperature | None = None
+    message_sparsity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,8 @@ def make_terms(
             notes.append(f"training.kl_z_scale: ignored by guide {guide}, which has no state weights of its own")
     if regimen.smooth_coef is not None:
         on.append(_smoothness(regimen.smooth_coef))
+    if regimen.message_sparsity is not None:
+        on.append(_sparse_messages(regimen.message_sparsity))
     if regimen.temperature is not None:
         if num_states == 1:
             notes.append("training.temperature_annealing: has no effect with one state")
@@ -261,6 +266,21 @@ def _smoothness(coefficient: float) -> Term:
     def term(drawn: Drawn, step: Step) -> Contribution:
         rough = drawn.terms.scale * roughness(drawn.x, drawn.batch.lengths).sum()
         return Contribution(-coefficient * rough, {"roughness": rough})
+
+    return term
+
+
+def _sparse_messages(coefficient: float) -> Term:
+    def term(drawn: Drawn, step: Step) -> Contribution:
+        dynamics, valid = drawn.networks.dynamics, _valid(drawn.x, drawn.batch.lengths)[:, 1:, None]
+        weights = jnp.where(valid, jnp.moveaxis(smooth(drawn.chain).marginals, -1, 0)[:, 1:], 0.0)
+        # Latents and states are as they are: the penalty shapes the networks alone.
+        x, weights = lax.stop_gradient((drawn.x[:, :-1], weights))
+        u = drawn.batch.u[:, 1:, : dynamics.num_inputs]
+        rows = weights.shape[0] * weights.shape[1]
+        sizes = message_sizes(dynamics, *(a.reshape(rows, a.shape[-1]) for a in (x, u, weights)))
+        penalty = drawn.terms.scale * drawn.batch.lengths.sum() * sizes.sum()
+        return Contribution(-coefficient * penalty, {"message_size": sizes.sum()})
 
     return term
 

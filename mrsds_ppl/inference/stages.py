@@ -73,6 +73,7 @@ class Stages:
         held_out: trials that choose among restarts; None where there are none, and keys and parameters are of one.
         entries_of: parameters of a guide without an encoder for given posteriors of the training trials; the start is
             then by smoothing.
+        message_sparsity: weight of the penalty on messages between regions, for that start.
     """
 
     model: MRSDS
@@ -86,6 +87,7 @@ class Stages:
     constrain: Callable[[Any], Any] = lambda params: params
     held_out: Batch | None = None
     entries_of: Callable[[PathMoments], dict[str, Any]] | None = None
+    message_sparsity: float = 0.0
 
 
 def fit_stages(
@@ -276,7 +278,14 @@ def _start_by_smoothing(
     entries_of: Callable[[PathMoments], dict[str, Any]],
 ) -> TrainState:
     """Laplace EM of program and paths; the state of joint training at its step 0."""
-    found = start_by_smoothing(fold_each(key, 2), state.params, stages.model, stages.data, say=stages.say)
+    found = start_by_smoothing(
+        fold_each(key, 2),
+        state.params,
+        stages.model,
+        stages.data,
+        sparsity=stages.message_sparsity,
+        say=stages.say,
+    )
     stages.say(f"states: share of bins {', '.join(f'{share:.2f}' for share in np.asarray(found.occupancy))}")
     if (sentence := unused_sentence(np.asarray(found.occupancy), revived=False)) is not None:
         stages.say(sentence)

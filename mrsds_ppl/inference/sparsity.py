@@ -1,0 +1,41 @@
+"""A group-sparse penalty on messages between regions: it takes away those that the signals do not ask for.
+
+    lambda N sum_k sum_{r != s} g_k[r, s]
+    g_k[r, s]^2 = sum_t p(z_t = k) |Q_r^{-1/2} (m_k^{rs}(x_{t-1}) - mean)|^2 / sum_t p(z_t = k)
+
+for N bins. A group is what one region tells another in one state, as it varies over the latents that the state visits;
+constants are free, since they may stand in any message. Sizes are in units of the noise of the target's latents (its
+diagonal), so that the scale of the latents does not matter. They enter with the power one, which draws small ones to
+zero, and large ones down by no more than a constant. Source: Yuan and Lin (2006), group lasso.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from mrsds_ppl.models.dynamics import Dynamics
+
+_SMOOTH = 1e-4  # the root is not differentiable at zero
+
+
+def message_sizes(
+    dynamics: Dynamics,
+    x: Float[Array, "row latents"],
+    u: Float[Array, "row input"],
+    weights: Float[Array, "row state"],
+) -> Float[Array, "state target source"]:
+    """g_k[r, s] of each message between regions, zero on the diagonal; the noise is taken as given.
+
+    Args:
+        dynamics: the networks.
+        x, u: latents of the bin before and inputs of each row.
+        weights: probability of each state in each row, 0 in rows that do not count.
+    """
+    noise = dynamics.by_region(lax.stop_gradient(dynamics.noise.scale)[None])[:, 0]
+    scale = jnp.where(noise > 0, noise, 1.0)[:, None, None]
+    told = dynamics.messages(x, u).cross / scale
+    share = weights / jnp.maximum(weights.sum(0), 1.0)
+    told = told - jnp.einsum("krsnd,nk->krsd", told, share)[..., None, :]
+    size = jnp.sqrt(jnp.einsum("krsnd,nk->krs", told**2, share) + _SMOOTH**2) - _SMOOTH
+    return jnp.where(np.eye(size.shape[1], dtype=bool), 0.0, size)
