@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib import pyplot as plt
 from posterior_of import posterior_of, two_region_trials
 
 from mrsds_ppl.output.datatree import posterior_tree, write_posterior
@@ -191,3 +192,23 @@ def test_arviz_opens_it_and_its_summaries_and_plots_run(file: Path):
     assert loo.elpd_loo == pytest.approx(posterior.log_likelihood.sum(), abs=1.0)
     az.plot_trace(data, var_names=["x"], coords={"trial": 5, "time": 0.0, "latent": "V1:0"})
     az.plot_ppc(data, num_pp_samples=5)
+    (forest,) = az.plot_forest(data, var_names=["x"], coords={"trial": 5, "time": [0.0, 0.02], "latent": "V1:0"})
+    assert len(forest.get_yticklabels()) == 2
+    rows = az.summary(data, var_names=["x"], coords={"trial": 5, "time": [0.0, 0.02]}, kind="stats")
+    draws = data.posterior["x"].sel(trial=5, time=[0.0, 0.02])
+    np.testing.assert_allclose(rows["mean"], draws.mean(("chain", "draw")).values.ravel(), atol=1e-3)
+    assert np.isfinite(rows.values).all()
+    plt.close("all")
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # ArviZ 0.23 under pandas 3
+def test_arviz_compares_two_runs_by_what_they_say_of_the_same_trials(file: Path, tmp_path: Path):
+    given = arguments()["sets"]
+    better = replace(given["test"], log_likelihood_draws=given["test"].log_likelihood_draws + np.float32(2.0))
+    write_posterior(tmp_path / "more_posterior.nc", **arguments(sets=given | {"test": better}))
+    runs = {"K=2": az.from_netcdf(str(file)), "K=3": az.from_netcdf(str(tmp_path / "more_posterior.nc"))}
+    table = az.compare({name: az.loo(run, reff=1.0) for name, run in runs.items()})
+    assert list(table.index) == ["K=3", "K=2"]
+    # Four test trials, each two nats better.
+    assert table.elpd_loo["K=3"] - table.elpd_loo["K=2"] == pytest.approx(8.0, abs=1e-2)
+    assert table.elpd_diff["K=2"] == pytest.approx(8.0, abs=1e-2)

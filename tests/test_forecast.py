@@ -5,6 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import pytest
 from jax import random
 
@@ -14,7 +15,7 @@ from mrsds_ppl.analysis.rollouts import Start, generate, posterior_starts
 from mrsds_ppl.analysis.silencing import SilencedDynamics, silence
 from mrsds_ppl.data import Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.guides import GaussianMarkov
+from mrsds_ppl.guides import GaussianMarkov, GaussianMarkovPaths
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.nn.encoders import EncoderOptions
@@ -183,6 +184,24 @@ def test_forecast_is_the_mean_of_the_future():
     error = ((truth - np.moveaxis(found.y_mean[:, :, 5], 0, 1))[kept] ** 2).sum(0)
     spread = ((truth[kept] - truth[kept].mean(0)) ** 2).sum(0)
     np.testing.assert_allclose(found.scores[5].r2_by_neuron, 1 - error / spread, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_forecast_without_an_encoder_reads_each_trial_up_to_the_cut_and_no_other():
+    params, model, _, trials, turn, loading = known_future()
+    guide = GaussianMarkovPaths(model)
+    with numpyro.handlers.seed(rng_seed=0), numpyro.handlers.trace() as sites:
+        guide(trials.batch())
+    params = {k: v for k, v in params.items() if not k.startswith("recognition")}
+    params |= {n: site["value"] for n, site in sites.items() if site["type"] == "param" and n.startswith("auto_")}
+    changed = trials.dataset.copy(deep=True)
+    changed["y"][:, 12:] += 3.0
+    one, other = (forecast(random.key(0), params, model, guide, t, 4, 40, cuts=[10]) for t in (trials, Trials(changed)))
+    np.testing.assert_allclose(one.y_mean, other.y_mean, rtol=0, atol=1e-9)
+    now = trials.y[:, 10] @ np.linalg.pinv(loading).T
+    for h in range(1, 5):
+        expected = now @ np.linalg.matrix_power(turn, h).T @ loading.T
+        np.testing.assert_allclose(one.y_mean[0, :, h - 1], expected, atol=0.15)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from jax import random
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mrsds_ppl.analysis.metrics import Scores, evaluate
-from mrsds_ppl.analysis.rollouts import check_bin, masked, rolled_ahead, starts_of
+from mrsds_ppl.analysis.rollouts import check_bin, masked, rolled_ahead, shortened, starts_of
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.trialwise import over_trials
@@ -53,9 +53,9 @@ def forecast(
         E[y_{t+h} | y_{1..t}] = average of C(x_{t+h}) over paths from draws of (z_t, x_t) given y_{1..t}
 
     An encoder sees a whole trial, so its posterior of bin t knows the future. An honest forecast from t therefore
-    infers the trial anew as one that ends after t: nothing later, inputs included, reaches the encoder. The rollout is
-    then given the later inputs, as they are known in an experiment. R^2 at h is over all cuts and trials that have
-    both bins, relative to each neuron's mean over what is scored.
+    infers the trial anew as one that ends after t: nothing later, inputs included, reaches the encoder; a guide without
+    one is fitted at each cut. The rollout is then given the later inputs, as they are known in an experiment. R^2 at h
+    is over all cuts and trials that have both bins, relative to each neuron's mean over what is scored.
 
     Args:
         key: random key.
@@ -79,9 +79,12 @@ def forecast(
     bins = np.asarray(cuts, int)
     for cut in bins:
         check_bin(int(cut), trials, "cuts")
-    some = partial(_expected, params=params, model=model, guide=guide, draws=draws, horizon=horizon, filtered=filtered)
-    batch = trials.batch()
-    found = [over_trials(some, random.fold_in(key, cut), batch, np.full(trials.num_trials, cut))[:, 1:] for cut in bins]
+    batch, found = trials.batch(), []
+    for cut in bins:
+        cut_key, first = random.fold_in(key, cut), np.full(trials.num_trials, cut)
+        fitted, known = shortened(cut_key, params, guide, batch, first) if filtered else (params, batch)
+        some = partial(_expected, params=fitted, model=model, guide=guide, draws=draws, horizon=horizon)
+        found.append(over_trials(some, cut_key, known, batch, first)[:, 1:])
     later = bins[:, None] + np.arange(1, horizon + 1)
     index = np.minimum(later, trials.num_bins - 1)
     inside = later < trials.lengths[:, None, None]  # (trial, cut, horizon)
@@ -94,9 +97,10 @@ def forecast(
     return Forecast(bins, np.moveaxis(masked(y_mean, inside[..., None]), 0, 1), scores)
 
 
-@partial(jax.jit, static_argnames=("model", "guide", "draws", "horizon", "filtered"))
+@partial(jax.jit, static_argnames=("model", "guide", "draws", "horizon"))
 def _expected(
     key: Array,
+    known: Batch,
     batch: Batch,
     first: Array,
     *,
@@ -105,8 +109,7 @@ def _expected(
     guide: Any,
     draws: int,
     horizon: int,
-    filtered: bool,
 ) -> Float[Array, "trial bin neuron"]:
     start_key, roll_key = random.split(key)
-    starts = starts_of(start_key, batch, first, params=params, model=model, guide=guide, draws=draws, filtered=filtered)
+    starts = starts_of(start_key, known, first, params=params, model=model, guide=guide, draws=draws)
     return rolled_ahead(roll_key, batch, first, starts, model, model.networks_from(params), horizon)[2]

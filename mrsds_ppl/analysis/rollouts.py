@@ -17,6 +17,7 @@ from numpyro import handlers
 from mrsds_ppl.analysis.alignment import valid_bins
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import RunError
+from mrsds_ppl.guides import for_new_trials
 from mrsds_ppl.inference.chain import sample_path
 from mrsds_ppl.inference.markov import Switching, ancestral, potentials
 from mrsds_ppl.inference.trialwise import over_trials
@@ -103,8 +104,11 @@ def posterior_starts(
         RunError: there is no such bin.
     """
     check_bin(bin, trials, "bin")
-    some = partial(starts_of, params=params, model=model, guide=guide, draws=1, filtered=filtered)
-    z, x = over_trials(some, key, trials.batch(), np.minimum(bin, trials.lengths - 1))
+    batch, first = trials.batch(), np.minimum(bin, trials.lengths - 1)
+    if filtered:
+        params, batch = shortened(key, params, guide, batch, first)
+    some = partial(starts_of, params=params, model=model, guide=guide, draws=1)
+    z, x = over_trials(some, key, batch, first)
     return Start(z[:, 0], x[:, 0])
 
 
@@ -168,7 +172,22 @@ def _given_states(key: Array, switching: Switching, z: Array, first: Array | Non
     return jnp.swapaxes(jnp.concatenate([x[None], rest]), 0, 1)
 
 
-@partial(jax.jit, static_argnames=("model", "guide", "draws", "filtered"))
+def shortened(
+    key: PRNGKeyArray, params: dict[str, Any], guide: Any, batch: Batch, first: Int[np.ndarray, " trial"]
+) -> tuple[dict[str, Any], Batch]:
+    """Trials that end after bin ``first``, and parameters for them: a guide without an encoder is fitted anew."""
+    known = (np.arange(batch.y.shape[1]) <= first[:, None])[..., None]
+    batch = batch._replace(
+        y=np.where(known, batch.y, 0.0),
+        u=np.where(known, batch.u, 0.0),
+        observed=batch.observed & known,
+        visible=batch.visible & known,
+        lengths=np.minimum(batch.lengths, first + 1),
+    )
+    return for_new_trials(key, params, guide, [batch]), batch
+
+
+@partial(jax.jit, static_argnames=("model", "guide", "draws"))
 def starts_of(
     key: Array,
     batch: Batch,
@@ -178,19 +197,9 @@ def starts_of(
     model: MRSDS,
     guide: Any,
     draws: int,
-    filtered: bool,
 ) -> tuple[Array, Array]:
     """Draws of (z, x) at bin ``first`` of each trial: (trial, draw) and (trial, draw, latent)."""
     x_key, z_key = random.split(key)
-    if filtered:
-        known = (jnp.arange(batch.y.shape[1]) <= first[:, None])[..., None]
-        batch = batch._replace(
-            y=jnp.where(known, batch.y, 0.0),
-            u=jnp.where(known, batch.u, 0.0),
-            observed=batch.observed & known,
-            visible=batch.visible & known,
-            lengths=jnp.minimum(batch.lengths, first + 1),
-        )
     x = guide.sample_posterior(x_key, params, batch, sample_shape=(draws,))["x"]
     switching = model.switching(model.networks_from(params), batch)
 

@@ -166,7 +166,7 @@ def _pairs(
     start_key, roll_key = random.split(key)
     networks = model.networks_from(params)
     kind = networks.initial.means.dtype
-    starts = starts_of(start_key, batch, first, params=params, model=model, guide=guide, draws=draws, filtered=False)
+    starts = starts_of(start_key, batch, first, params=params, model=model, guide=guide, draws=draws)
 
     def rolled(silenced: Array) -> tuple[Array, Array, Array]:
         dynamics: Any = SilencedDynamics(networks.dynamics, silenced, held.astype(kind))

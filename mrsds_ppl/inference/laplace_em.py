@@ -118,7 +118,8 @@ def smooth_trials(
         model: the program.
         batch: the trials.
     """
-    x = jnp.zeros((*batch.y.shape[:2], model.num_latents), batch.y.dtype)
+    kind = model.networks_from(params).dynamics.noise.scale.dtype
+    x = jnp.zeros((*batch.y.shape[:2], model.num_latents), kind)
     states = jnp.full((*x.shape[:2], model.num_states), 1.0 / model.num_states, x.dtype)
 
     def again(carry: tuple[PathMoments, Array], factor: Array) -> tuple[tuple[PathMoments, Array], None]:
