@@ -82,7 +82,7 @@ def _report(args: argparse.Namespace) -> None:
 
     from mrsds_ppl import reporting
 
-    reporting.report(args.fitted, out=args.out, log=_log)
+    reporting.report(args.fitted, out=args.out, labels=args.labels, log=_log)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -181,6 +181,9 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
 def _add_report(parser: argparse.ArgumentParser) -> None:
     _add_run(parser)
     parser.add_argument("--out", metavar="FILE", type=Path, help="page to write; default: RUN_report.html")
+    parser.add_argument(
+        "--labels", metavar="FILE", type=Path, help="conditions of the trials: CSV with the header trial,label"
+    )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:

@@ -6,10 +6,17 @@ import numpy as np
 import xarray as xr
 from jax import random
 
-from mrsds_ppl.analysis.communication import message_norms, path_messages, state_communication
+from mrsds_ppl.analysis.communication import (
+    communication_matrix,
+    message_norms,
+    path_messages,
+    posterior_messages,
+    state_communication,
+)
 from mrsds_ppl.analysis.flow import FixedPoint, Held, Plane, VectorField, fixed_points, vector_field, visited_grid
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths
 from mrsds_ppl.fitted import FittedRun
+from mrsds_ppl.output.report_conditions import Conditions
 from mrsds_ppl.output.report_findings import Field
 
 _DRAWS = 20
@@ -41,6 +48,20 @@ def communication_of(run: FittedRun) -> np.ndarray:
     """(state, target, source + input): mean norm of the messages of each state in test trials; 0 where it never is."""
     found = state_communication(random.key(0), run.params, run.model, run.guide, run.split.test, draws=_DRAWS)
     return np.nan_to_num(found.mean("draw").values)
+
+
+def conditions_of(run: FittedRun, labels: np.ndarray) -> Conditions:
+    """Mean norms of the messages in the test trials of each label.
+
+    Args:
+        labels: one for each test trial.
+    """
+    told = posterior_messages(random.key(0), run.params, run.model, run.guide, run.split.test, draws=_DRAWS)
+    found = communication_matrix(told, labels=labels)
+    low, high = (found.quantile(q, "draw").values for q in (0.05, 0.95))
+    names = [str(name) for name in found["condition"].values]
+    counts = np.array([(labels == name).sum() for name in names])
+    return Conditions(names, counts, found.mean("draw").values, low, high)
 
 
 def flow_fields(run: FittedRun, x: np.ndarray, z_prob: np.ndarray, regions: list[str]) -> list[Field]:

@@ -13,6 +13,7 @@ from jax import random
 from numpyro import handlers
 
 from mrsds_ppl.analysis.alignment import align_latents, match_states, valid_bins
+from mrsds_ppl.data.labels import read_labels
 from mrsds_ppl.device import enable_compilation_cache
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.fitted import FittedRun, find_run, load_run
@@ -22,18 +23,25 @@ from mrsds_ppl.output.atomic import write_text
 from mrsds_ppl.output.report import report_page
 from mrsds_ppl.output.report_checks import Evidence
 from mrsds_ppl.output.report_findings import Example, Findings, Score
-from mrsds_ppl.report_flow import communication_of, flow_fields, norms_of_trial
+from mrsds_ppl.report_flow import communication_of, conditions_of, flow_fields, norms_of_trial
 from mrsds_ppl.report_scores import Files, score_lines, scores_by_neuron
 
 _NORM_DRAWS = 40
 
 
-def report(given: str | Path, *, out: Path | None = None, log: Callable[[str], None] = print) -> Path:
+def report(
+    given: str | Path,
+    *,
+    out: Path | None = None,
+    labels: Path | None = None,
+    log: Callable[[str], None] = print,
+) -> Path:
     """Write ``NAME_report.html`` and return its path.
 
     Args:
         given: the run, see :func:`mrsds_ppl.fitted.find_run`.
         out: another name for the page.
+        labels: conditions of the trials, see :func:`mrsds_ppl.data.labels.read_labels`.
         log: prints a line for the user.
 
     Raises:
@@ -49,15 +57,16 @@ def report(given: str | Path, *, out: Path | None = None, log: Callable[[str], N
     out = paths.report if out is None else out
     enable_compilation_cache()
     run = load_run(paths)
+    conditions = None if labels is None else read_labels(labels, run.split.test.ids)
     # A user's own settings may change sizes of text.
     with mpl.rc_context(mpl.rcParamsDefault):
-        write_text(out, report_page(gather(run)))
+        write_text(out, report_page(gather(run, conditions)))
     log(f"{out}: {out.stat().st_size / 1e6:.1f} MB in {time.perf_counter() - started:.0f} s")
     return out
 
 
-def gather(run: FittedRun) -> Findings:
-    """All numbers of the page, from the run's files and its parameters."""
+def gather(run: FittedRun, labels: np.ndarray | None = None) -> Findings:
+    """All numbers of the page, from the run's files and its parameters; ``labels``: of the test trials."""
     files = _read(run)
     test, mat = run.split.test, files.mat
     x_test, z_test = mat["xs_test"], mat["zs_test"]
@@ -109,6 +118,7 @@ def gather(run: FittedRun) -> Findings:
         hidden_region=test.region_of_neuron[files.hidden],
         hidden_unit=hidden_unit,
         listings=listings,
+        conditions=None if labels is None else conditions_of(run, labels),
     )
 
 

@@ -9,10 +9,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import yaml
+from jax import random
 
 from mrsds_ppl import cli
+from mrsds_ppl.analysis.communication import communication_matrix, posterior_messages
+from mrsds_ppl.data.labels import read_labels
+from mrsds_ppl.fitted import load_run
 from mrsds_ppl.output.report_checks import Check, Evidence, run_checks
 from mrsds_ppl.output.report_page import Figure, Section, Table, page, png_address
+from mrsds_ppl.report_flow import conditions_of
 
 pytestmark = pytest.mark.slow
 
@@ -216,6 +221,31 @@ def test_report_of_a_run_is_one_page_that_stands_alone(counts_run, tmp_path, cap
     # Latents, states, activity twice, messages, graph, a flow of each region, hidden neurons, training.
     assert sum(tag == "img" for tag, _ in reader.found) == 11
     assert plt.get_fignums() == []
+
+
+@pytest.mark.slow
+def test_report_shows_communication_by_condition_where_trials_are_labelled(counts_run, tmp_path, capsys):
+    run = load_run(counts_run)
+    ids, table = run.split.test.ids, tmp_path / "labels.csv"
+    labels = np.array(["go" if place % 2 else "stop" for place in range(len(ids))])
+    table.write_text("trial,label\n" + "".join(f"{i},{label}\n" for i, label in zip(ids, labels, strict=True)))
+    found = conditions_of(run, read_labels(table, ids))
+    assert (found.names, found.num_trials.tolist()) == (["go", "stop"], [2, 2])
+    told = posterior_messages(random.key(0), run.params, run.model, run.guide, run.split.test, draws=20)
+    for place, name in enumerate(found.names):
+        alone = communication_matrix(told.isel(trial=np.flatnonzero(labels == name)))
+        np.testing.assert_allclose(found.mean[place], alone.mean("draw").values, rtol=1e-5)
+        np.testing.assert_allclose(found.low[place], alone.quantile(0.05, "draw").values, rtol=1e-5)
+    path = tmp_path / "page.html"
+    assert cli.main(["report", str(counts_run), "--out", str(path), "--labels", str(table)]) == 0
+    reader = expect_page_that_stands_alone(path.read_text(encoding="utf-8"))
+    text = " ".join(reader.words)
+    assert "Communication by condition" in text
+    assert "What differs most is" in text
+    assert sum(tag == "img" for tag, _ in reader.found) == 12
+    table.write_text("trial,label\n")
+    assert cli.main(["report", str(counts_run), "--labels", str(table)]) == 2
+    assert f"no label for the trials {ids[0]}" in capsys.readouterr().err
 
 
 def test_run_that_has_not_ended_is_refused(tmp_path, capsys):

@@ -90,6 +90,7 @@ def test_smoothed_moments_are_those_of_the_dense_gaussian() -> None:
                 np.testing.assert_allclose(moments.lagged[trial, t], blocks[t, :, t + 1], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_smoothing_twice_around_its_mean_ends_at_the_mode_of_counts() -> None:
     with jax.enable_x64(True):
         batch, _, networks = _small(4, 1, "poisson")
@@ -122,6 +123,7 @@ def test_the_chain_of_moments_has_these_moments() -> None:
             np.testing.assert_allclose(covariance, moments.covariance[:, t], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lag", [pytest.param(2, marks=pytest.mark.slow), 5])
 def test_state_probabilities_and_evidence_are_sums_over_every_path(lag: int) -> None:
     with jax.enable_x64(True):

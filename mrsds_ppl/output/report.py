@@ -18,6 +18,7 @@ from mrsds_ppl.output.plots import (
 )
 from mrsds_ppl.output.plots.style import TEXT, make_axes
 from mrsds_ppl.output.report_checks import run_checks
+from mrsds_ppl.output.report_conditions import conditions_section
 from mrsds_ppl.output.report_findings import Findings
 from mrsds_ppl.output.report_page import Figure, Section, Table, page
 
@@ -35,6 +36,7 @@ def report_page(findings: Findings) -> str:
         _states(findings),
         _activity(findings),
         _messages(findings),
+        _conditions(findings),
         _flow(findings),
         _prediction(findings),
         _training(findings),
@@ -182,6 +184,13 @@ def _messages(f: Findings) -> Section:
         )
         figures.append(Figure(graph, "Graph and matrix of mean message norms between regions by state.", caption))
     return Section("messages", "Messages and communication", text, figures)
+
+
+def _conditions(f: Findings) -> Section | None:
+    sources = [*f.latent_regions, *f.input_names]
+    if f.conditions is None or len(sources) == 1:
+        return None
+    return conditions_section(f.conditions, f.latent_regions, sources)
 
 
 def _flow(f: Findings) -> Section | None:

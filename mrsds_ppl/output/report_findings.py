@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mrsds_ppl.output.report_checks import Evidence
+from mrsds_ppl.output.report_conditions import Conditions
 
 
 class Score(NamedTuple):
@@ -78,3 +79,4 @@ class Findings:
     hidden_region: Int[np.ndarray, " hidden"]
     hidden_unit: str
     listings: Sequence[tuple[str, str]]
+    conditions: Conditions | None = None

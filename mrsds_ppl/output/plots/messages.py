@@ -82,7 +82,7 @@ def plot_communication(
     top = float(others.max()) if others.size and others.max() > 0 else 1.0
     for (left, right), matrix, title in zip(axes, matrices, titles, strict=True):
         _graph(left, np.where(own, 0.0, matrix) / top, targets, sources)
-        left.set_title(title, fontsize=TEXT)
+        left.set_title(title, fontsize=TEXT, pad=14)  # the name of the top node stands below
         _matrix(right, matrix, own, top, targets, sources)
     return axes
 
@@ -128,7 +128,8 @@ def _graph(ax: Any, widths: np.ndarray, targets: Sequence[str], sources: Sequenc
             zorder=4,
             annotation_clip=False,
         )
-    ax.set(xlim=(-1.45, 1.45), ylim=(-1.45, 1.45), aspect="equal")
+    wide = 1.45 if inside else 2.1
+    ax.set(xlim=(-wide, wide), ylim=(-1.45, 1.45), aspect="equal")
     ax.axis("off")
 
 
