@@ -85,6 +85,12 @@ def _report(args: argparse.Namespace) -> None:
     reporting.report(args.fitted, out=args.out, labels=args.labels, log=_log)
 
 
+def _compare(args: argparse.Namespace) -> None:
+    from mrsds_ppl import comparing
+
+    comparing.compare(args.fitted, log=_log)
+
+
 def _check(args: argparse.Namespace) -> None:
     config = _load(args.config, args)
 
@@ -136,6 +142,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         ("simulate", _add_simulate, _simulate, "write simulated trials to a file that fit can read"),
         ("infer", _add_infer, _infer, "infer latents, states and messages of new trials under a fitted run"),
         ("report", _add_report, _report, "write one self-contained HTML page about a fitted run"),
+        ("compare", _add_compare, _compare, "compare runs of one recording and name the smallest that is good enough"),
         ("check", _add_check, _check, "validate a configuration and its data; print what would be fitted"),
     ):
         command = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
@@ -184,6 +191,10 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", metavar="FILE", type=Path, help="conditions of the trials: CSV with the header trial,label"
     )
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("fitted", metavar="RUN", nargs="+", help="runs that differ in states, latents or networks")
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:

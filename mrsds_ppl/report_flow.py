@@ -23,6 +23,7 @@ _DRAWS = 20
 _GRID = {1: 161, 2: 17}
 _STARTS = 36
 _PATHS = 12
+_CONDITIONS = 6
 
 
 def norms_of_trial(run: FittedRun, trial: int, draws: np.ndarray, z_prob: np.ndarray) -> xr.Dataset:
@@ -51,17 +52,21 @@ def communication_of(run: FittedRun) -> np.ndarray:
 
 
 def conditions_of(run: FittedRun, labels: np.ndarray) -> Conditions:
-    """Mean norms of the messages in the test trials of each label.
+    """Mean norms of the messages in the test trials of each label; at most six labels, those of most trials.
 
     Args:
         labels: one for each test trial.
     """
-    told = posterior_messages(random.key(0), run.params, run.model, run.guide, run.split.test, draws=_DRAWS)
+    labels = np.asarray(labels).astype(str)
+    names, counts = np.unique(labels, return_counts=True)
+    most = names[np.argsort(-counts, kind="stable")[:_CONDITIONS]]
+    shown = np.isin(labels, most)
+    test, labels = run.split.test.select(np.flatnonzero(shown)), labels[shown]
+    told = posterior_messages(random.key(0), run.params, run.model, run.guide, test, draws=_DRAWS)
     found = communication_matrix(told, labels=labels)
     low, high = (found.quantile(q, "draw").values for q in (0.05, 0.95))
-    names = [str(name) for name in found["condition"].values]
-    counts = np.array([(labels == name).sum() for name in names])
-    return Conditions(names, counts, found.mean("draw").values, low, high)
+    kept = [str(name) for name in found["condition"].values]
+    return Conditions(kept, np.array([(labels == name).sum() for name in kept]), found.mean("draw").values, low, high)
 
 
 def flow_fields(run: FittedRun, x: np.ndarray, z_prob: np.ndarray, regions: list[str]) -> list[Field]:

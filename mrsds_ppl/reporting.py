@@ -41,7 +41,8 @@ def report(
     Args:
         given: the run, see :func:`mrsds_ppl.fitted.find_run`.
         out: another name for the page.
-        labels: conditions of the trials, see :func:`mrsds_ppl.data.labels.read_labels`.
+        labels: conditions of the trials, see :func:`mrsds_ppl.data.labels.read_labels`; those of the recording where
+            not given.
         log: prints a line for the user.
 
     Raises:
@@ -57,7 +58,7 @@ def report(
     out = paths.report if out is None else out
     enable_compilation_cache()
     run = load_run(paths)
-    conditions = None if labels is None else read_labels(labels, run.split.test.ids)
+    conditions = run.split.test.labels if labels is None else read_labels(labels, run.split.test.ids)
     # A user's own settings may change sizes of text.
     with mpl.rc_context(mpl.rcParamsDefault):
         write_text(out, report_page(gather(run, conditions)))

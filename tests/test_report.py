@@ -232,6 +232,8 @@ def test_report_shows_communication_by_condition_where_trials_are_labelled(count
     found = conditions_of(run, read_labels(table, ids))
     assert (found.names, found.num_trials.tolist()) == (["go", "stop"], [2, 2])
     told = posterior_messages(random.key(0), run.params, run.model, run.guide, run.split.test, draws=20)
+    many = conditions_of(run, np.arange(len(ids)) * 10)
+    assert many.names == sorted(str(10 * place) for place in range(min(len(ids), 6)))
     for place, name in enumerate(found.names):
         alone = communication_matrix(told.isel(trial=np.flatnonzero(labels == name)))
         np.testing.assert_allclose(found.mean[place], alone.mean("draw").values, rtol=1e-5)

@@ -1,0 +1,80 @@
+"""Which program the held-out trials ask for: log p(y) of each trial, and the smallest program that does as well as any.
+
+    log p(y) = log sum_z int p(y, x, z) dx
+
+with the program linearised around a path smoothed from the signals alone, and the sum over the likeliest hypotheses
+about the states; see :mod:`mrsds_ppl.inference.hypotheses`. It is exact where dynamics and emissions are linear and
+Gaussian and no path of states was dropped. Bounds compare programs less well: they also differ by how loose q is.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.errors import RunError
+from mrsds_ppl.inference.laplace_em import smooth_trials
+from mrsds_ppl.inference.path_refit import weigh
+from mrsds_ppl.inference.trialwise import over_trials
+from mrsds_ppl.models.mrsds import MRSDS
+
+_KEPT = 32
+
+
+class Choice(NamedTuple):
+    """Mean difference of each program's evidence to the best one's, its standard error over trials, and the choice."""
+
+    difference: dict[str, float]
+    error: dict[str, float]
+    best: str
+    chosen: str
+
+
+def trial_evidence(params: dict[str, Any], model: MRSDS, trials: Trials) -> Float[np.ndarray, " trial"]:
+    """log p(y) of each trial in nats, states and latents summed out.
+
+    Args:
+        params: fitted parameters by site; the guide's are not used.
+        model: the program.
+        trials: the trials.
+    """
+    program = {name: value for name, value in params.items() if not name.startswith(("auto_", "recognition"))}
+    some = partial(_evidence, params=program, model=model)
+    return over_trials(lambda _, batch: some(batch), None, jax.tree.map(np.asarray, trials.batch()))
+
+
+def smallest_adequate(evidence: Mapping[str, Float[np.ndarray, " trial"]], errors: float = 2.0) -> Choice:
+    """The first program whose mean evidence is within ``errors`` standard errors of the best.
+
+    The standard error is that of the differences of the same trials, so trials that are hard for all do not count.
+
+    Args:
+        evidence: of each program by name, smallest program first, on the same trials.
+        errors: standard errors.
+
+    Raises:
+        RunError: there are no programs, or their trials are not the same number.
+    """
+    if not evidence or len({len(values) for values in evidence.values()}) != 1:
+        counts = {name: len(values) for name, values in evidence.items()}
+        raise RunError(f"evidence: found {counts or 'no programs'}, need at least one, all on the same trials.")
+    best = max(evidence, key=lambda name: float(evidence[name].mean()))
+    difference, error = {}, {}
+    for name, values in evidence.items():
+        apart = values.astype(float) - evidence[best]
+        difference[name] = float(apart.mean())
+        error[name] = float(apart.std(ddof=1) / np.sqrt(len(apart))) if len(apart) > 1 else float("nan")
+    within = (name for name in evidence if name == best or difference[name] >= -errors * error[name])
+    return Choice(difference, error, best, next(within))
+
+
+@partial(jax.jit, static_argnames=("model",))
+def _evidence(batch: Batch, *, params: dict[str, Any], model: MRSDS) -> Float[Array, " trial"]:
+    batch = jax.tree.map(jnp.asarray, batch)
+    paths, _ = smooth_trials(params, model, batch)
+    return weigh(params, model, batch, paths.mean, num_kept=_KEPT).log_evidence
