@@ -53,6 +53,11 @@ summary { cursor: pointer; padding: .4rem 0; }
   body { padding-top: .8rem; }
   table.facts, table.facts tbody, table.facts tr, table.facts th, table.facts td { display: block; width: 100%; }
   table.facts th { border-bottom: 0; padding-bottom: 0; }
+  th.number { white-space: normal; }
+  th, td { padding-right: .5rem; }
+  figure img { max-width: none; width: 40rem; }
+  figure input:checked + img { width: auto; }
+  figcaption::before { content: "Swipe sideways to see all of it, tap for full size. "; }
 }
 @media print { nav, details { display: none; } figure, .check, tr { break-inside: avoid; } }
 """
