@@ -5,7 +5,9 @@
     otherwise      x_t = F_t(g_t x_{t-1} + m_t) + psi_t,        psi_t ~ N(0, L_t L_t^T),      x_1 = m_1 + psi_1
 
 psi_t enters additively, so the map psi -> x is triangular in time with a unit Jacobian and
-log q(x) = sum_t log N(psi_t) exactly.
+log q(x) = sum_t log N(psi_t) exactly. F_t is held within [-100, 100], a hundred times the scale that latents start
+with: networks that push apart, as they do for a while in training, would else overflow within a trial, and no later
+step could bring them back.
 """
 
 from typing import NamedTuple
@@ -18,6 +20,8 @@ from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from mrsds_ppl.models.dynamics import Dynamics
+
+_FARTHEST = 100.0
 
 
 class Drive(NamedTuple):
@@ -94,7 +98,7 @@ class Rollout(dist.Distribution):
         inside = before if self.psi_add else gate * before + shift
         u = jnp.broadcast_to(u, (*inside.shape[:-1], u.shape[-1]))
         means = self.drive.dynamics.means(inside, u)
-        mixed = jnp.einsum("...k,k...d->...d", weights, means)
+        mixed = jnp.clip(jnp.einsum("...k,k...d->...d", weights, means), -_FARTHEST, _FARTHEST)
         return jnp.where(valid[..., None], gate * mixed + shift if self.psi_add else mixed, 0.0)
 
     def _roll(self, noise: Array) -> Array:

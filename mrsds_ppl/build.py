@@ -59,6 +59,10 @@ def simulation_options(name: str) -> list[str]:
 def make_model(config: RunConfig, trials: Trials, num_trials: int) -> MRSDS:
     """The program, sized by the recording; ``num_trials`` are those it is trained on.
 
+    Under a weight beta above 1 on log p(x), covariances of x stay as they start. Latents, their noise and their
+    posterior c times as large, with emissions that undo it, raise the bound by (beta - 1) log(1 / c) a bin and latent,
+    so it has no maximum where all are trained. With the noise held, latents keep a scale.
+
     Raises:
         ConfigError: latent dimensions for another number of regions.
     """
@@ -84,7 +88,7 @@ def make_model(config: RunConfig, trials: Trials, num_trials: int) -> MRSDS:
             input_layers=transition.inputs.layers,
             input_activations=transition.inputs.activations_with_output,
             triangular_covariance=transition.triangular_cov,
-            trainable_covariance=transition.trainable_cov,
+            trainable_covariance=transition.trainable_cov and not config.weighs_paths,
         ),
         emission=model.emissions.dist,
         emission_layers=model.emissions.layers,
@@ -93,7 +97,7 @@ def make_model(config: RunConfig, trials: Trials, num_trials: int) -> MRSDS:
         triangular_emission=model.emissions.triangular_cov,
         trainable_emission=model.emissions.trainable_cov,
         triangular_initial=model.xic.triangular_cov,
-        trainable_initial=model.xic.trainable_cov,
+        trainable_initial=model.xic.trainable_cov and not config.weighs_paths,
         weight_prior=None if model.weight_prior is None else model.weight_prior.scale,
     )
     return MRSDS(

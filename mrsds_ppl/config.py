@@ -40,6 +40,17 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     output: OutputConfig = OutputConfig()
 
+    @property
+    def starts_by_smoothing(self) -> bool:
+        """Whether the fit starts by Laplace EM: every trial has a Gaussian chain of its own, and the start is on."""
+        chains = self.inference.guide == "gaussian_markov" and self.inference.encoder == "none"
+        return chains and self.training.switch_init_steps != 0
+
+    @property
+    def weighs_paths(self) -> bool:
+        """Whether log p(x) counts more than once in what is trained, as ``beta_max`` has it with structured guides."""
+        return self.inference.guide in ROLLOUT_GUIDES and (self.training.beta_max or 0.0) > 1.0
+
 
 def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """Read and validate a configuration file.
@@ -93,6 +104,8 @@ def ignored_keys(config: RunConfig) -> list[str]:
     # Ordinary keys of other runs: written out at their defaults by a resolved file, they say nothing.
     elsewhere = ["data.bin_width", "data.region_names"] if config.data.is_simulation else []
     elsewhere += [f"inference.{key}" for key in _unread_by(config.inference.guide, config.inference.encoder)]
+    if not config.starts_by_smoothing:
+        elsewhere.append("training.evidence_steps")
     plain = RunConfig()
     changed = [path for path in elsewhere if _value(config, path) != _value(plain, path)]
     return [path for path in unused if _is_set(config, path)] + changed

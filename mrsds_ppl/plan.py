@@ -13,6 +13,11 @@ from mrsds_ppl.inference.objective import records_state_weights
 from mrsds_ppl.inference.regimen import Regimen, Temperature, Terms, make_terms
 from mrsds_ppl.inference.training import TrainingSettings
 
+_HELD = (
+    "training.beta_max: the covariances of the dynamics and of the first bin stay as they start; trained under a "
+    "weight above 1, latents would shrink without end"
+)
+
 
 class Restart(NamedTuple):
     """Random key of a restart's training, and its parameters before it."""
@@ -53,13 +58,14 @@ def terms_of(config: RunConfig, guide: Any, values: dict[str, Any], data: Batch)
         message_sparsity=training.message_sparsity,
         temperature=temperature if training.temperature_annealing else None,
     )
-    return make_terms(
+    terms = make_terms(
         regimen,
         guide=config.inference.guide,
         num_states=config.model.num_states,
         num_steps=training.num_steps,
         records_state_weights=training.kl_z_scale is not None and records_state_weights(guide, values, data),
     )
+    return terms._replace(notes=(*terms.notes, _HELD)) if config.weighs_paths else terms
 
 
 def second_stage(config: RunConfig, settings: TrainingSettings) -> TrainingSettings | None:

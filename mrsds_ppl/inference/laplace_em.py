@@ -3,6 +3,7 @@
 1. One state, linear dynamics: smooth, then solve for dynamics, noise and loadings, a few times.
 2. An AR-HMM of those means starts K states. Then, in rounds: smooth and solve; weigh states with x integrated out.
 3. The networks are fitted to draws of the smoothed paths, and the same two steps repeat with them, a few rounds.
+4. If asked to, they climb the evidence itself, see :mod:`mrsds_ppl.inference.evidence_ascent`.
 
 A path learned by gradients follows a state noise Q that is too large, and Q follows the path; here both have closed
 forms, and Q is moved further than its update says, as expectation-maximisation is slow where noise is small. Latents
@@ -24,6 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.arhmm import fit_arhmm
+from mrsds_ppl.inference.evidence_ascent import climb_evidence
 from mrsds_ppl.inference.hypotheses import Weighed, weigh_states
 from mrsds_ppl.inference.linear_program import LinearProgram, improved, linear_program
 from mrsds_ppl.inference.path_refit import refit_networks, relax, scaled_noise, weigh, with_best_noise
@@ -55,6 +57,7 @@ def start_by_smoothing(
     *,
     num_refit_steps: int = 400,
     sparsity: float = 0.0,
+    evidence_steps: int = 0,
     say: Callable[[str], None] = lambda line: None,
 ) -> LaplaceStart:
     """Laplace EM from parameters whose emissions were set from the data.
@@ -66,12 +69,13 @@ def start_by_smoothing(
         data: training set, on the device.
         num_refit_steps: of Adam, each time the networks are fitted to draws of the paths.
         sparsity: weight of the penalty on messages between regions, in nats a bin.
+        evidence_steps: gradient steps on the evidence at the end.
         say: prints a line of progress.
 
     Raises:
         RunError: the paths do not stay finite.
     """
-    arhmm_key, refit_key = random.split(key)
+    (arhmm_key, refit_key), climb_key = random.split(key), random.fold_in(key, 2)
     u = model.dynamics_inputs(data.u)
     paths, program = _linear_phase(arhmm_key, model.networks_from(params), model, data, u)
     states = program.states
@@ -93,6 +97,16 @@ def start_by_smoothing(
         if model.num_states > 1:
             states = judge(params, smooth(params, paths.mean, states).mean)
         paths = smooth(params, paths.mean, states)
+    if evidence_steps:
+        climbed = climb_evidence(
+            climb_key, params, model, data, paths.mean, states, num_steps=evidence_steps, sparsity=sparsity
+        )
+        params = climbed.params
+        if model.num_states > 1:
+            states = judge(params, climbed.mean)
+        paths = smooth(params, climbed.mean, states)
+        first, last = (part.mean() for part in np.array_split(np.asarray(climbed.evidence), 4)[::3])
+        say(f"smoothing: evidence {first:.4f} to {last:.4f} nats a bin, first and last of four parts of the steps")
     if not all(np.isfinite(np.asarray(part)).all() for part in paths):
         raise RunError(
             "the start by smoothing gave paths that are not finite; use an encoder (inference.encoder: convolution), "

@@ -74,6 +74,7 @@ class Stages:
         entries_of: parameters of a guide without an encoder for given posteriors of the training trials; the start is
             then by smoothing.
         message_sparsity: weight of the penalty on messages between regions, for that start.
+        evidence_steps: gradient steps on the evidence at its end.
     """
 
     model: MRSDS
@@ -88,6 +89,7 @@ class Stages:
     held_out: Batch | None = None
     entries_of: Callable[[PathMoments], dict[str, Any]] | None = None
     message_sparsity: float = 0.0
+    evidence_steps: int = 0
 
 
 def fit_stages(
@@ -284,6 +286,7 @@ def _start_by_smoothing(
         stages.model,
         stages.data,
         sparsity=stages.message_sparsity,
+        evidence_steps=stages.evidence_steps,
         say=stages.say,
     )
     stages.say(f"states: share of bins {', '.join(f'{share:.2f}' for share in np.asarray(found.occupancy))}")
