@@ -14,8 +14,10 @@ from scipy import stats
 
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.guides import Structured, SwitchingStructured
+from mrsds_ppl.guides.rollout import Drive, Rollout
 from mrsds_ppl.inference.elbo import MarkovELBO
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
+from mrsds_ppl.models.dynamics import Dynamics
 from mrsds_ppl.nn.encoders import EncoderOptions
 
 pytestmark = pytest.mark.slow
@@ -216,3 +218,26 @@ def test_plain_numpyro_script_trains_it(case, prior):
     draws = guide.sample_posterior(random.key(2), result.params, batch, sample_shape=(3,))
     assert draws["x"].shape == (3, 2, BINS, LATENTS)
     assert guide.median(result.params, batch)["x"].shape == (2, BINS, LATENTS)
+
+
+@pytest.mark.parametrize("psi_add", [True, False])
+def test_paths_of_dynamics_that_push_apart_stay_finite_in_value_and_slope(psi_add):
+    """Linear dynamics that grow twentyfold a bin, over more bins than a float could hold."""
+    grows = DynamicsOptions(layers=(), activations=(None,))
+    dynamics = Dynamics(1, (1,), 0, grows, key=random.key(0))
+    dynamics = eqx.tree_at(lambda part: part.pairs.weights[0], dynamics, jnp.full((1, 1, 1, 1, 1), 20.0))
+    trials, bins = 3, 400
+    ones = jnp.ones((trials, bins, 1))
+    valid = jnp.ones((trials, bins), bool)
+
+    def path(dynamics):
+        drive = Drive(dynamics, jnp.zeros((trials, bins, 0)), ones)
+        law = Rollout(drive, 0.9 * ones, 0.1 * ones, 0.3 * ones[..., None], valid, psi_add=psi_add)
+        x, intermediates = law.sample_with_intermediates(random.key(1))
+        return law.log_prob(x).sum(), (x, law.log_prob(x, intermediates).sum())
+
+    (found, (x, expected)), slope = jax.jit(jax.value_and_grad(path, has_aux=True))(dynamics)
+    assert np.abs(x).max() < 102
+    assert np.abs(x).max() > 50
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert np.isfinite(slope.pairs.weights[0]).all()
