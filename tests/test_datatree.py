@@ -16,6 +16,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 announces version 1 on import
     import arviz as az
 
+FIRST = int(az.__version__.split(".")[0])
+arviz_0 = pytest.mark.skipif(FIRST > 0, reason="names of ArviZ 0.23; version 1 is here")
+arviz_1 = pytest.mark.skipif(FIRST < 1, reason="names of ArviZ 1, which needs Python 3.12; version 0.23 is here")
+
 
 def arguments(which: str = "test", **changes):
     trials = two_region_trials()
@@ -179,6 +183,7 @@ def test_a_parameter_cannot_take_the_name_of_another_variable():
         posterior_tree(**arguments(global_parameters={"x": np.zeros(2)}))
 
 
+@arviz_0
 @pytest.mark.filterwarnings("ignore:Passing a dict or None as alias_mapping")  # ArviZ 0.23 under matplotlib 3.11
 def test_arviz_opens_it_and_its_summaries_and_plots_run(file: Path):
     data = az.from_netcdf(str(file))
@@ -201,6 +206,7 @@ def test_arviz_opens_it_and_its_summaries_and_plots_run(file: Path):
     plt.close("all")
 
 
+@arviz_0
 @pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # ArviZ 0.23 under pandas 3
 def test_arviz_compares_two_runs_by_what_they_say_of_the_same_trials(file: Path, tmp_path: Path):
     given = arguments()["sets"]
@@ -212,3 +218,25 @@ def test_arviz_compares_two_runs_by_what_they_say_of_the_same_trials(file: Path,
     # Four test trials, each two nats better.
     assert table.elpd_loo["K=3"] - table.elpd_loo["K=2"] == pytest.approx(8.0, abs=1e-2)
     assert table.elpd_diff["K=2"] == pytest.approx(8.0, abs=1e-2)
+
+
+@arviz_1
+@pytest.mark.filterwarnings("ignore")  # of libraries that are newer than those pinned here
+def test_arviz_1_opens_summarises_plots_and_compares(file: Path, tmp_path: Path):
+    given = arguments()["sets"]
+    better = replace(given["test"], log_likelihood_draws=given["test"].log_likelihood_draws + np.float32(2.0))
+    write_posterior(tmp_path / "more_posterior.nc", **arguments(sets=given | {"test": better}))
+    runs = {"K=2": az.from_netcdf(str(file)), "K=3": az.from_netcdf(str(tmp_path / "more_posterior.nc"))}
+    data = runs["K=2"]
+    summary = az.summary(data, var_names=["pi"], kind="stats")
+    np.testing.assert_allclose(summary["mean"].astype(float), [0.3, 0.7], rtol=1e-5)
+    loo = {name: az.loo(run, reff=1.0) for name, run in runs.items()}
+    assert loo["K=2"].elpd == pytest.approx(given["test"].log_likelihood.sum(), abs=1.0)
+    table = az.compare(loo)
+    assert list(table.index) == ["K=3", "K=2"]
+    assert abs(float(table["elpd_diff"]["K=2"])) == pytest.approx(8.0, abs=0.1)
+    few = {"var_names": ["x"], "coords": {"trial": 5, "time": [0.0, 0.02], "latent": "V1:0"}, "backend": "matplotlib"}
+    for draw in (az.plot_trace, az.plot_forest):
+        assert draw(data, **few).viz is not None
+    assert az.plot_ppc_dist(data, num_samples=5, backend="matplotlib").viz is not None
+    plt.close("all")

@@ -175,12 +175,19 @@ def pareto_k(weights: Float[np.ndarray, "sample trial"]) -> Float[np.ndarray, " 
         warnings.simplefilter("ignore")
         try:
             from arviz_stats.base import array_stats
-
-            return np.asarray(array_stats.psislw(weights.T, axis=-1)[1])
         except ImportError:
             import arviz
 
             return np.asarray(arviz.psislw(weights.T)[1])
+
+    def one(some: Float[np.ndarray, " sample"]) -> float:
+        try:
+            # ArviZ 1 smooths the weights of a log likelihood to be left out, which are its negative.
+            return float(array_stats.psislw(-some)[1])
+        except ValueError:  # fewer than five draws in the tail, which version 0.23 calls infinite
+            return np.inf
+
+    return np.array([one(some) for some in weights.T])
 
 
 def _average(activity: Callable[[Array], Array], x: Float[Array, "draw trial time latent"]) -> Array:
