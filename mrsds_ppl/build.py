@@ -139,7 +139,7 @@ def make_guide(config: RunConfig, model: MRSDS) -> AutoGuide:
         arguments["triangular"] = inference.triangular_cov
     if inference.guide in ROLLOUT_GUIDES:
         arguments["psi_add"] = inference.psi_add
-    if inference.guide == "gaussian_markov" and inference.encoder == "none":
+    if inference.chain_per_trial:
         return make_of(GaussianMarkovPaths, model, arguments)
     if inference.guide in GUIDES:
         return make_of(GUIDES[inference.guide], model, arguments)

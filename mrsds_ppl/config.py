@@ -42,9 +42,9 @@ class RunConfig(Section):
 
     @property
     def starts_by_smoothing(self) -> bool:
-        """Whether the fit starts by Laplace EM: every trial has a Gaussian chain of its own, and the start is on."""
-        chains = self.inference.guide == "gaussian_markov" and self.inference.encoder == "none"
-        return chains and self.training.switch_init_steps != 0
+        """Whether the fit starts by Laplace EM: every trial has a chain of its own, and nothing turns the start off."""
+        on = self.training.switch_init_steps != 0 and self.model.weight_prior is None
+        return on and self.inference.chain_per_trial
 
     @property
     def weighs_paths(self) -> bool:

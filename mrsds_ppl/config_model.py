@@ -226,6 +226,11 @@ class InferenceConfig(Section):
         return values
 
     @property
+    def chain_per_trial(self) -> bool:
+        """Whether every trial has a Gaussian chain of its own instead of an encoder's."""
+        return self.guide == "gaussian_markov" and self.encoder == "none"
+
+    @property
     def encoder_phrase(self) -> str:
         """The encoder, in words; guides with a posterior for each trial have none."""
         return "no encoder" if self.encoder == "none" or self.guide in PATH_GUIDES else f"{self.encoder} encoder"

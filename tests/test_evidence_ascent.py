@@ -105,5 +105,6 @@ def test_steps_on_the_evidence_are_named_where_there_is_no_start_by_smoothing(tm
     path = tmp_path / "some.yaml"
     path.write_text("inference: {guide: gaussian_markov, encoder: none}\ntraining: {evidence_steps: 5}\n")
     assert "training.evidence_steps" not in ignored_keys(load_config(path))
-    for key, value in (("inference.encoder", "convolution"), ("training.switch_init_steps", 0)):
+    off = {"inference.encoder": "convolution", "training.switch_init_steps": 0, "model.weight_prior": {"scale": 1.0}}
+    for key, value in off.items():
         assert "training.evidence_steps" in ignored_keys(load_config(path, {key: value}))

@@ -20,13 +20,13 @@ from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.data.trials import Batch
-from mrsds_ppl.inference.path_refit import weigh
+from mrsds_ppl.inference.hypotheses import likeliest
+from mrsds_ppl.inference.path_refit import NETWORK_SITES, weigh
 from mrsds_ppl.inference.smoothing import linearised, smooth_path, valid_bins
 from mrsds_ppl.inference.sparsity import message_sizes
 from mrsds_ppl.models.mrsds import MRSDS
 
 _TRIALS, _RATE, _KEPT = 24, 5e-3, 3
-_SITES = ("dynamics$params", "transitions$params")
 
 
 class Climbed(NamedTuple):
@@ -65,7 +65,7 @@ def climb_evidence(
         num_steps: steps.
         sparsity: weight of the penalty on messages between regions, in nats a bin.
     """
-    chosen = {name: params[name] for name in _SITES if name in params}
+    chosen = {name: params[name] for name in NETWORK_SITES if name in params}
     moves = jax.tree.map(eqx.is_inexact_array, chosen)
     moves["dynamics$params"] = eqx.tree_at(lambda part: part.noise, moves["dynamics$params"], replace=False)
     free, fixed = eqx.partition(chosen, moves)
@@ -97,11 +97,10 @@ def climb_evidence(
         x = lax.stop_gradient(smooth_path(networks, batch, *around, z).mean)
         (lost, probabilities), gradient = jax.value_and_grad(loss, has_aux=True)(free, batch, x)
         updates, state = optimizer.update(gradient, state, free)
-        z = jax.nn.one_hot(probabilities.argmax(-1), z.shape[-1], dtype=z.dtype)
         free = optax.apply_updates(free, updates)
         share = 1.0 / jnp.maximum(number - num_steps // 2, 1.0)
         average = jax.tree.map(lambda old, new: old + share * (new - old), average, free)
-        return (free, average, state, mean.at[index].set(x), states.at[index].set(z)), -lost
+        return (free, average, state, mean.at[index].set(x), states.at[index].set(likeliest(probabilities))), -lost
 
     numbers = jnp.arange(1, num_steps + 1, dtype=mean.dtype)
     start = (free, free, optimizer.init(free), mean, states)

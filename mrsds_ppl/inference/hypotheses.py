@@ -100,6 +100,11 @@ def weigh_states(
     return found._replace(log_evidence=found.log_evidence + site.constant)
 
 
+def likeliest(probabilities: Float[Array, "trial bin state"]) -> Float[Array, "trial bin state"]:
+    """One-hot states. Paths are smoothed for these: a blend of two states' dynamics is neither of them."""
+    return jax.nn.one_hot(probabilities.argmax(-1), probabilities.shape[-1], dtype=probabilities.dtype)
+
+
 def _update(mean: Array, covariance: Array, precision: Array, shift: Array) -> tuple[Array, Array, Array]:
     """Posterior of x under N(mean, covariance) and the term h^T x - x^T J x / 2, and the log of the integral."""
     spread = jnp.eye(len(mean)) + covariance @ precision

@@ -26,7 +26,7 @@ from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.arhmm import fit_arhmm
 from mrsds_ppl.inference.evidence_ascent import climb_evidence
-from mrsds_ppl.inference.hypotheses import Weighed, weigh_states
+from mrsds_ppl.inference.hypotheses import Weighed, likeliest, weigh_states
 from mrsds_ppl.inference.linear_program import LinearProgram, improved, linear_program
 from mrsds_ppl.inference.path_refit import refit_networks, relax, scaled_noise, weigh, with_best_noise
 from mrsds_ppl.inference.smoothing import PathMoments, linearised, smooth_path
@@ -145,11 +145,6 @@ def smooth_trials(
 
     first = relax(scaled_noise(params, _FIRST_FACTOR), model, batch, x, states)
     return lax.scan(again, (first, states), jnp.asarray(_FACTORS, x.dtype))[0]
-
-
-def likeliest(probabilities: Float[Array, "trial bin state"]) -> Float[Array, "trial bin state"]:
-    """One-hot states. Paths are smoothed for these: a blend of two states' dynamics is neither of them."""
-    return jax.nn.one_hot(probabilities.argmax(-1), probabilities.shape[-1], dtype=probabilities.dtype)
 
 
 def _linear_phase(

@@ -31,6 +31,8 @@ from mrsds_ppl.models.covariance import Covariance, inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS
 
 _BATCH, _RATE = 32, 1e-2
+# Sites of the networks that paths and states have a say in.
+NETWORK_SITES = ("dynamics$params", "transitions$params")
 _FACTORS, _TRIALS, _KEPT = (0.7, 0.85, 1.0, 1.2), 48, 8
 
 
@@ -61,8 +63,7 @@ def refit_networks(
         stretch: eta; 1 is expectation-maximisation.
         sparsity: weight of the penalty of :mod:`mrsds_ppl.inference.sparsity`, in nats a bin.
     """
-    named = ("dynamics$params", "transitions$params")
-    chosen: dict[str, Any] = {name: params[name] for name in named if name in params}
+    chosen: dict[str, Any] = {name: params[name] for name in NETWORK_SITES if name in params}
     chain, size = chain_of(paths), min(_BATCH, data.lengths.shape[0])
     inputs = model.dynamics_inputs(data.u)
     optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, num_steps, 0.05))
