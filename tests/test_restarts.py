@@ -15,6 +15,7 @@ from mrsds_ppl.build import initial_parameters
 from mrsds_ppl.data.simulate import simulate_lotka_volterra
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import MeanField
+from mrsds_ppl.inference import training
 from mrsds_ppl.inference.elbo import log_weights
 from mrsds_ppl.inference.markov import potentials
 from mrsds_ppl.inference.objective import make_objective
@@ -93,7 +94,9 @@ def near(left, right):
 
 
 @pytest.mark.slow
-def test_restarts_equal_the_same_seeds_one_by_one_with_one_trace(case):
+@pytest.mark.parametrize("turns", [True, False], ids=["in-turns", "batched"])
+def test_restarts_equal_the_same_seeds_one_by_one_with_one_trace(case, monkeypatch, turns):
+    monkeypatch.setattr(training, "in_turns", lambda: turns)
     before = len(case.traces)
     start = initial_state(stack(case.params), case.keys, SETTINGS, stacked=True)
     run_chunk = make_run_chunk(case.objective, SETTINGS, stacked=True)
@@ -115,7 +118,10 @@ def test_restarts_equal_the_same_seeds_one_by_one_with_one_trace(case):
     assert not np.allclose(together.history.loss[:, 0], together.history.loss[:, 1])
 
 
-def test_a_restart_that_goes_wrong_does_not_stop_the_others():
+@pytest.mark.parametrize("turns", [True, False], ids=["in-turns", "batched"])
+def test_a_restart_that_goes_wrong_does_not_stop_the_others(monkeypatch, turns):
+    monkeypatch.setattr(training, "in_turns", lambda: turns)
+
     def objective(params, key, batch, step):
         loss = jnp.sum((params["a"] - 1.0) ** 2)
         return jnp.where(params["a"] > 5.0, jnp.nan, loss), {"a": params["a"]}
@@ -130,7 +136,7 @@ def test_a_restart_that_goes_wrong_does_not_stop_the_others():
     assert result.state.params["a"][0] == 9.0
     assert abs(result.state.params["a"][1] - 1.0) < 0.3
     both = initial_state({"a": jnp.asarray([9.0, 8.0])}, keys, settings, stacked=True)
-    with pytest.raises(RunError, match="5 steps in a row"):
+    with pytest.raises(RunError, match="20 steps in a row"):
         train(objective, both, data, settings, run_chunk=run_chunk)
 
 

@@ -1,4 +1,4 @@
-"""Restarts: the same fit from several seeds, side by side as one program, of which the best is kept.
+"""Restarts: the same fit from several seeds as one program, of which the best is kept.
 
 What chooses are trials held out of the training set for this alone; the test trials never choose. The score is the
 plain bound per observed value.

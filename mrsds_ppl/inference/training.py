@@ -36,7 +36,7 @@ ADAM = optax.scale_by_adam()
 
 # Axes of restarts in a state and in a row of the history; they share the count of steps and its learning rate.
 STACKED_STATE: Any = TrainState._make((0, 0, 0, None, 0, 0))
-STACKED_OUT: Any = (STACKED_STATE, History._make((None, 0, None, 0, 0, 0, 0)))
+STACKED_OUT: Any = (STACKED_STATE, History._make((None, 1, None, 1, 1, 1, 1)))
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def make_run_chunk(
         settings: how.
         trainable: pytree of bool like the parameters, or a prefix of it; where False, parameters stay exactly as they
             are.
-        stacked: the state is that of several restarts, which are trained side by side. The objective sees one; it is
-            traced once.
+        stacked: the state is that of several restarts, which are trained side by side: batched on an accelerator, in
+            turns on CPU cores. The objective sees one; it is traced once.
     """
     schedule = learning_rate_schedule(settings.learning_rate, settings.lr_warmup_steps, settings.num_steps)
     limit = settings.gradient_clip
@@ -163,16 +163,11 @@ def make_run_chunk(
         bad_gradient = jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.int32)
         return after, History(state.step, loss, learning_rate, norm, ~ok, bad_gradient, metrics)
 
-    def run_chunk(whole: TrainState, data: Batch) -> tuple[TrainState, History]:
-        if stacked:
-            _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], whole.params))
-            state = whole._replace(params=jax.vmap(lambda params: ravel_pytree(params)[0])(whole.params))
-            every = jax.vmap(partial(one_step, unravel), in_axes=(STACKED_STATE, None), out_axes=STACKED_OUT)
-        else:
-            flat, unravel = ravel_pytree(whole.params)
-            state, every = whole._replace(params=flat), partial(one_step, unravel)
+    def chunk_of_one(whole: TrainState, data: Batch) -> tuple[TrainState, History]:
+        flat, unravel = ravel_pytree(whole.params)
+        state = whole._replace(params=flat)
         # Compiled on its own so that the shapes of the history below come from the trace that the loop then reuses.
-        step = jax.jit(every, inline=True)
+        step = jax.jit(partial(one_step, unravel), inline=True)
         _, row = jax.eval_shape(step, state, data)
         history = jax.tree.map(lambda leaf: jnp.zeros((settings.chunk_steps, *leaf.shape), leaf.dtype), row)
         history = history._replace(step=jnp.full_like(history.step, -1))
@@ -180,8 +175,9 @@ def make_run_chunk(
         last = jnp.minimum(first + settings.chunk_steps - first % settings.chunk_steps, settings.num_steps)
 
         def more(carry: tuple[TrainState, History]) -> Bool[Array, ""]:
-            # One restart that goes wrong does not stop the others.
-            return (carry[0].step < last) & (jnp.min(carry[0].skipped_in_row) < settings.max_skipped_in_row)
+            # One restart that goes wrong does not stop the others, which share its count of steps.
+            fine = True if stacked else carry[0].skipped_in_row < settings.max_skipped_in_row
+            return (carry[0].step < last) & fine
 
         def body(carry: tuple[TrainState, History]) -> tuple[TrainState, History]:
             state, history = carry
@@ -189,10 +185,27 @@ def make_run_chunk(
             return after, jax.tree.map(lambda rows, value: rows.at[state.step - first].set(value), history, row)
 
         state, history = jax.lax.while_loop(more, body, (state, history))
-        params = jax.vmap(unravel)(state.params) if stacked else unravel(state.params)
-        return state._replace(params=params), history
+        return state._replace(params=unravel(state.params)), history
 
+    def chunk_of_each(state: TrainState, data: Batch) -> tuple[TrainState, History]:
+        if not in_turns():
+            return jax.vmap(chunk_of_one, in_axes=(STACKED_STATE, None), out_axes=STACKED_OUT)(state, data)
+        # The arrays of one restart also fit the cores' caches better than those of all do.
+        shared, each = state.step, state._asdict()
+        del each["step"]
+        after, history = jax.lax.map(lambda one: chunk_of_one(TrainState(step=shared, **one), data), each)
+        by_step = History(*(jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), part) for part in history))
+        return after._replace(step=after.step[0]), by_step._replace(
+            step=history.step[0], learning_rate=history.learning_rate[0]
+        )
+
+    run_chunk = chunk_of_each if stacked else chunk_of_one
     return jax.jit(run_chunk, donate_argnums=0)
+
+
+def in_turns() -> bool:
+    """Whether restarts take turns: on CPU cores, which one restart keeps busy already, but not on an accelerator."""
+    return jax.default_backend() == "cpu"
 
 
 def _mask(trainable: PyTree, unravel: Callable[[Array], PyTree], flat: Array) -> Bool[Array, " parameter"]:
