@@ -6,9 +6,9 @@
                    compared with the bounds of other guides
 
 They are ``AutoNormal``, ``AutoLowRankMultivariateNormal`` and ``AutoDelta`` of NumPyro over the site x, trial by trial:
-a trial is found in the table of parameters by its signals, so that batches may be any of the trials, and trials that
-were not trained on are fitted, with the program frozen, by :meth:`PathGuide.adapt`. The low rank is one for each trial,
-which are independent given the program. Start: x at the principal components of the signals.
+a trial is found in the table of parameters by its signals, so that batches may be any of the trials. Trials that were
+not trained on have NaN everywhere until :meth:`PathGuide.adapt` has fitted them, with the program frozen. The low rank
+is one for each trial, which are independent given the program. Start: x at the principal components of the signals.
 """
 
 from collections.abc import Sequence
@@ -34,6 +34,7 @@ from mrsds_ppl.inference.initialization import principal_components
 from mrsds_ppl.inference.markov import summed_out
 
 _MARKS, _CHECKS = "auto_trials", 8
+_SAME = 1e-4  # squared distance of marks, in their mean square; rounding gives 1e-12, another trial 16
 _START_SCALE = -0.5  # a standard deviation of 0.46 by `positive`
 
 
@@ -271,13 +272,21 @@ def for_new_trials(
 
 
 def _look_up(table: dict[str, Array], batch: Batch) -> dict[str, Array]:
-    """The entries of a batch's trials: those of the nearest marks, signals before what is hidden of them."""
+    """The entries of a batch's trials: those of the nearest marks, signals before what is hidden of them.
+
+    A trial whose signals are nobody's gets NaN: compiled code cannot raise, and the path of another trial looks right.
+    """
     marks, rest = table[_MARKS], {name: value for name, value in table.items() if name != _MARKS}
     apart = (lax.stop_gradient(marks) - _marks(batch)[:, None]) ** 2
     size = lax.stop_gradient((marks[:, :_CHECKS] ** 2).mean()) + 1e-12
-    distance = apart[..., :_CHECKS].sum(-1) / size + 1e-3 * apart[..., _CHECKS:].sum(-1)
-    index = jnp.argmin(distance, axis=-1)
-    return {name: value[index] for name, value in rest.items()}
+    signals, hidden = apart[..., :_CHECKS].sum(-1) / size, apart[..., _CHECKS:].sum(-1)
+    index = jnp.argmin(signals + 1e-3 * hidden, axis=-1)
+    known = signals.min(-1) < _SAME
+
+    def found(value: Array) -> Array:
+        return jnp.where(known.reshape(-1, *(1,) * (value.ndim - 1)), value[index], jnp.nan)
+
+    return {name: found(value) for name, value in rest.items()}
 
 
 def _marks(batch: Batch) -> Float[Array, "trial mark"]:

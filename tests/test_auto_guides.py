@@ -139,6 +139,18 @@ def test_low_rank_law_is_the_dense_gaussian_of_a_path():
         np.testing.assert_allclose(found[trial], expected, rtol=2e-4)
 
 
+def test_a_trial_that_was_not_trained_on_has_no_path_rather_than_that_of_another():
+    batch = make_batch()
+    guide, params = started("auto_normal", batch)
+    mixed = jax.tree.map(lambda a, b: jnp.stack([a[0], b[0]]), batch, make_batch(seed=7))
+    known, unknown = guide.median(params, mixed)["x"]
+    np.testing.assert_array_equal(known, guide.median(params, batch)["x"][0])
+    length = int(mixed.lengths[1])
+    assert np.isnan(unknown[:length]).all()
+    adapted = guide.adapt(random.key(1), params, mixed, steps=1)
+    assert np.isfinite(guide.median(adapted, mixed)["x"]).all()
+
+
 @pytest.mark.parametrize("name", ["auto_normal", "auto_delta"])
 def test_adapting_to_new_trials_raises_their_bound_and_leaves_the_old_ones(name):
     batch, new = make_batch(), make_batch([4, 5], seed=7)
