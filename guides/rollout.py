@@ -10,7 +10,7 @@ with: networks that push apart, as they do for a while in training, would else o
 step could bring them back.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jax import lax, random
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
+from mrsds_ppl.inference.markov import Evaluated
 from mrsds_ppl.models.dynamics import Dynamics
 
 _FARTHEST = 100.0
@@ -65,17 +66,21 @@ class Rollout(dist.Distribution):
     @property
     def mean(self) -> Float[Array, "trial bin latent"]:
         """The path of psi at its mean. It is the mean of x itself where the networks are affine."""
-        return self._roll(jnp.zeros_like(self.shift))
+        return self._roll(jnp.zeros_like(self.shift))[0]
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*sample trial bin latent"]:
         return self.sample_with_intermediates(key, sample_shape)[0]
 
-    def sample_with_intermediates(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, list[Array]]:
+    def sample_with_intermediates(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, list[Any]]:
+        """Draws with their eps; a single one with its f_k too, which the program's density then takes over."""
         eps = random.normal(key, (*sample_shape, *self.batch_shape, *self.event_shape), self.shift.dtype)
-        return self._roll((self.cholesky * eps[..., None, :]).sum(-1)), [eps]
+        path, means = self._roll((self.cholesky * eps[..., None, :]).sum(-1))
+        # Where psi enters before the networks, they are not evaluated at the path itself.
+        shared = self.psi_add and not sample_shape
+        return path, [eps, Evaluated(jnp.moveaxis(means, 0, 1))] if shared else [eps]
 
     def log_prob(
-        self, value: Float[Array, "*sample trial bin latent"], intermediates: list[Array] | None = None
+        self, value: Float[Array, "*sample trial bin latent"], intermediates: list[Any] | None = None
     ) -> Float[Array, "*sample trial"]:
         if intermediates:
             eps = intermediates[0]
@@ -90,26 +95,30 @@ class Rollout(dist.Distribution):
     def _expected(self, path: Array) -> Array:
         """E(x_t | x_{t-1}) of every bin of a path, all at once."""
         later = [leaf[:, 1:] for leaf in (self.gate, self.shift, self.drive.u, self.drive.weights, self.valid)]
-        rest = self._step(path[..., :-1, :], *later)
+        rest, _ = self._step(path[..., :-1, :], *later)
         first = jnp.broadcast_to(self.shift[:, :1], (*rest.shape[:-2], 1, rest.shape[-1]))
         return jnp.concatenate([first, rest], axis=-2)
 
-    def _step(self, before: Array, gate: Array, shift: Array, u: Array, weights: Array, valid: Array) -> Array:
+    def _step(
+        self, before: Array, gate: Array, shift: Array, u: Array, weights: Array, valid: Array
+    ) -> tuple[Array, Array]:
+        """E(x_t | x_{t-1}), and f_k of every state that it is made of."""
         inside = before if self.psi_add else gate * before + shift
         u = jnp.broadcast_to(u, (*inside.shape[:-1], u.shape[-1]))
         means = self.drive.dynamics.means(inside, u)
         mixed = jnp.clip(jnp.einsum("...k,k...d->...d", weights, means), -_FARTHEST, _FARTHEST)
-        return jnp.where(valid[..., None], gate * mixed + shift if self.psi_add else mixed, 0.0)
+        return jnp.where(valid[..., None], gate * mixed + shift if self.psi_add else mixed, 0.0), means
 
-    def _roll(self, noise: Array) -> Array:
-        """The path that the deviations of psi from its mean drive, bin after bin."""
+    def _roll(self, noise: Array) -> tuple[Array, Array]:
+        """The path that the deviations of psi from its mean drive, bin after bin, and f_k of each bin (bin first)."""
         start = self.shift[:, 0] + noise[..., 0, :]
         leaves = (self.gate, self.shift, self.drive.u, self.drive.weights, self.valid)
         later = tuple(jnp.moveaxis(leaf[:, 1:], 1, 0) for leaf in leaves)
 
-        def step(before: Array, now: tuple[Array, tuple[Array, ...]]) -> tuple[Array, Array]:
-            current = self._step(before, *now[1]) + now[0]
-            return current, current
+        def step(before: Array, now: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, Array]]:
+            expected, means = self._step(before, *now[1])
+            current = expected + now[0]
+            return current, (current, means)
 
-        _, rest = lax.scan(step, start, (jnp.moveaxis(noise[..., 1:, :], -2, 0), later))
-        return jnp.concatenate([start[..., None, :], jnp.moveaxis(rest, 0, -2)], axis=-2)
+        _, (rest, means) = lax.scan(step, start, (jnp.moveaxis(noise[..., 1:, :], -2, 0), later))
+        return jnp.concatenate([start[..., None, :], jnp.moveaxis(rest, 0, -2)], axis=-2), means

@@ -203,12 +203,13 @@ class MRSDS:
             x = numpyro.sample("x", networks.initial.noise.around(select(means, z)))
             return z, x
 
-        def transition(z: States, x: Array, inputs: Array) -> tuple[States, Array]:
+        def transition(z: States, x: Array, inputs: Array, means: Array | None = None) -> tuple[States, Array]:
             u, stage = inputs[..., :num_inputs], inputs[..., num_inputs:]
             chosen = [f for f, used in ((x, options.xz), (u, options.uz), (stage, options.sz)) if used]
             features = jnp.concatenate(chosen, axis=-1) if chosen else jnp.zeros((*x.shape[:-1], 0), x.dtype)
             z = numpyro.sample("z", dist.Categorical(logits=select(networks.transitions.logits(features), z)))
-            means = networks.dynamics.means(x, self.dynamics_inputs(u))
+            if means is None:
+                means = networks.dynamics.means(x, self.dynamics_inputs(u))
             x = numpyro.sample("x", networks.dynamics.noise.around(select(means, z)))
             return z, x
 

@@ -15,7 +15,7 @@ from scipy import stats
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.guides import Structured, SwitchingStructured
 from mrsds_ppl.guides.rollout import Drive, Rollout
-from mrsds_ppl.inference.elbo import MarkovELBO
+from mrsds_ppl.inference.elbo import MarkovELBO, traced_terms
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.models.dynamics import Dynamics
 from mrsds_ppl.nn.encoders import EncoderOptions
@@ -169,6 +169,29 @@ def test_gradients_through_a_draw_equal_those_of_the_plain_recursion(case):
     guide.model.networks = guide.model.networks._replace(dynamics=network)
     found = jax.jit(jax.grad(ours))(dynamics)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "shared"), [("switching", True), ("published", True), ("before", False)])
+def test_program_takes_over_the_dynamics_that_a_draw_evaluated(case, shared):
+    """The density from f_k of the rollout equals the one that evaluates the networks anew, in value and gradient."""
+    kind, num_states, options = CASES[case]
+    guide, params = make_guide(kind, num_states, **options)
+    batch = by_hand.make_batch(LENGTHS, BINS, 5)
+
+    def terms(params, take_over):
+        site = traced_terms(random.key(3), params, guide.model, guide, batch).model["x"]
+        assert len(site["intermediates"]) == shared
+        return site["fn"].log_prob(site["value"], site["intermediates"] if take_over else None)
+
+    def both(params):
+        return [jax.value_and_grad(lambda p, t=t: terms(p, t) @ jnp.array([1.0, -0.4]))(params) for t in (True, False)]
+
+    (found, slopes), (expected, others) = jax.jit(both)(params)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(slopes["dynamics$params"])) > 0.1
+    for a, b in zip(jax.tree.leaves(slopes), jax.tree.leaves(others), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
 
 

@@ -15,7 +15,7 @@ from numpyro.handlers import replay, seed, substitute, trace
 from numpyro.infer.elbo import ELBO
 from numpyro.util import check_model_guide_match
 
-from mrsds_ppl.inference.markov import summed_out
+from mrsds_ppl.inference.markov import Evaluated, summed_out
 
 Key = PRNGKeyArray | Shaped[Array, "2"]
 Program = Callable[..., Any]
@@ -83,6 +83,9 @@ def traced_terms(
                 f"Add numpyro.sample('{name}', ...) to the guide, or use one of mrsds_ppl.guides."
             )
     check_model_guide_match(model_trace, guide_trace)
+    if "x" in sampled:
+        shared = [found for found in guide_trace["x"]["intermediates"] or [] if isinstance(found, Evaluated)]
+        model_trace["x"]["intermediates"] = shared
     scales = [s["scale"] for s in model_trace.values() if s["type"] == "sample" and s["scale"] is not None]
     terms = LogTerms(_log_probs(model_trace), _log_probs(guide_trace), scales[0] if scales else 1.0)
     return TracedTerms(terms, model_trace, guide_trace)

@@ -58,6 +58,16 @@ class Switching(NamedTuple):
     log_normalizer: LogNormalizer = sequential_log_normalizer
 
 
+class Evaluated(NamedTuple):
+    """What a guide evaluated of the transition program, at its own draw of the path, on the way to that draw.
+
+    A guide that leaves it among the intermediates of the site ``x`` spares the density the same work: the program then
+    gets ``values`` as a fourth argument, ``transition(z, x, u_t, values)``, with a row for each bin from the second on.
+    """
+
+    values: Array
+
+
 def markov(switching: Switching) -> tuple[Array, Array]:
     """Add the sites ``x`` (trial | bin, latent) and ``z`` (trial | bin) to the enclosing program; return (z, x)."""
     path = PathLaw(switching)
@@ -109,11 +119,11 @@ class PathLaw(dist.Distribution):
         return paths.reshape(sample_shape + self.batch_shape + self.event_shape)
 
     def log_prob(
-        self, value: Float[Array, "*sample trial bin latent"], intermediates: None = None
+        self, value: Float[Array, "*sample trial bin latent"], intermediates: list[Evaluated] | None = None
     ) -> Float[Array, "*sample trial"]:
         if value.ndim > 3:
             return jax.vmap(self.log_prob)(value)
-        chain = potentials(self.switching, value)
+        chain = potentials(self.switching, value, intermediates[0] if intermediates else None)
         padded = jnp.arange(value.shape[1]) >= self.switching.lengths[:, None]
         outside = jnp.where(padded, dist.Normal(0.0, 1.0).log_prob(value).sum(-1), 0.0).sum(-1)
         return self.switching.log_normalizer(chain) + outside
@@ -144,11 +154,16 @@ class StateLaw(dist.Distribution):
         return path_log_weight(chain, value.T) - forward_filter(chain).log_normalizer
 
 
-def potentials(switching: Switching, x: Float[Array, "trial bin latent"]) -> Chain:
+def potentials(switching: Switching, x: Float[Array, "trial bin latent"], evaluated: Evaluated | None = None) -> Chain:
     """Log potentials of the chain z given a path x: every factor of p(z, x), for all bins and pairs of states at once.
 
     initial[k] = log p(z_1=k) + log p(x_1 | z_1=k),  transition[t, j, k] = log p(z_t=k | z_{t-1}=j, x_{t-1}, u_t),
     evidence[t, k] = log p(x_t | z_t=k, x_{t-1}, u_t).
+
+    Args:
+        switching: the model.
+        x: the path.
+        evaluated: what is known of its transitions at that path.
     """
     path = jnp.swapaxes(x, 0, 1)
     every = np.arange(switching.num_states)
@@ -160,6 +175,7 @@ def potentials(switching: Switching, x: Float[Array, "trial bin latent"]) -> Cha
         every[:, None, None, None],
         path[:-1],
         switching.inputs[1:],
+        *(evaluated or ()),
     )
     num_pairs, num_trials = path.shape[0] - 1, path.shape[1]
     shape = (switching.num_states, switching.num_states, num_pairs, num_trials)

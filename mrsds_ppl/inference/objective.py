@@ -85,6 +85,7 @@ def _drawn(traced: TracedTerms, values: Any, model: Any, batch: Batch) -> Drawn:
         networks=model.networks_from({**values, **drawn}),
         batch=batch,
         state_weights=None if weights is None else weights["value"],
+        evaluated=next(iter(site["intermediates"]), None),
     )
 
 

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.inference.chain import Chain, LogNormalizer, smooth
 from mrsds_ppl.inference.elbo import LogTerms
-from mrsds_ppl.inference.markov import Switching, potentials
+from mrsds_ppl.inference.markov import Evaluated, Switching, potentials
 from mrsds_ppl.inference.overshoot import horizon_scores
 from mrsds_ppl.inference.sparsity import message_sizes
 from mrsds_ppl.models.mrsds import Networks
@@ -71,11 +71,12 @@ class Drawn:
     networks: Networks
     batch: Batch
     state_weights: Float[Array, "trial bin state"] | None
+    evaluated: Evaluated | None = None
 
     @cached_property
     def chain(self) -> Chain:
         """Log potentials of the states given x."""
-        return potentials(self.switching, self.x)
+        return potentials(self.switching, self.x, self.evaluated)
 
 
 class Contribution(NamedTuple):
