@@ -150,9 +150,9 @@ class MRSDS:
         prior = dist.Normal(0.0, self.options.weight_prior)
         drawn = []
         for name, network in zip(Networks._fields, self.networks, strict=True):
-            weights = {
-                leaf: prior for leaf in eqx_to_dict(eqx.filter(network, eqx.is_inexact_array)) if "weight" in leaf
-            }
+            leaves = eqx_to_dict(eqx.filter(network, eqx.is_inexact_array))
+            # Weights of features that there are none of have no numbers, and NumPyro's guides cannot draw those.
+            weights = {leaf: prior for leaf, value in leaves.items() if "weight" in leaf and value.size}
             drawn.append(random_eqx_module(name, network, prior=weights))
         return Networks(*drawn)
 

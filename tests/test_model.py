@@ -326,6 +326,18 @@ def test_weights_with_a_prior_are_sites_and_are_inferred():
     np.testing.assert_array_equal(medians["transitions/weight"], after["transitions/weight_auto_loc"])
 
 
+def test_weights_of_features_that_there_are_none_of_have_no_prior():
+    """Without inputs or latents that drive the states, their weight is empty, and draws of it would have no shape."""
+    options = ModelOptions(dynamics=DynamicsOptions(layers=(), activations=(None,)), xz=False, weight_prior=0.7)
+    model = by_hand.filled_model([2, 2], 1, 2, options=options)
+    batch = by_hand.make_batch([4, 3], 4, 4, num_inputs=0)
+    guide = GaussianMarkov(model, key=random.key(1), options=SMALL)
+    svi = SVI(model, guide, optax.sgd(1.0), loss=MarkovELBO())
+    params = svi.get_params(jax.jit(svi.init)(random.key(0), batch))
+    draws = jax.jit(lambda k: guide.sample_posterior(k, params, batch, sample_shape=(4,)))(random.key(3))
+    assert set(draws) == {"dynamics/pairs.weights[0]", "emissions/readout.weight", "x"}
+
+
 @pytest.mark.slow
 def test_fixed_covariances_get_no_gradient():
     dynamics = DynamicsOptions(layers=(), activations=(None,), trainable_covariance=False, triangular_covariance=True)
