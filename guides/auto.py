@@ -23,15 +23,13 @@ import numpyro.distributions as dist
 import optax
 from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray
-from numpyro import handlers
-from numpyro.infer.autoguide import AutoDelta, AutoGuide, AutoNormal
+from numpyro.infer.autoguide import AutoGuide
 
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.guides.base import padding, positive
+from mrsds_ppl.guides.base import guide_of_weights, padding, positive
 from mrsds_ppl.inference.elbo import log_terms
 from mrsds_ppl.inference.initialization import principal_components
-from mrsds_ppl.inference.markov import summed_out
 
 _MARKS, _CHECKS = "auto_trials", 8
 _SAME = 1e-4  # squared distance of marks, in their mean square; rounding gives 1e-12, another trial 16
@@ -60,10 +58,7 @@ class PathGuide(AutoGuide):
         super().__init__(model, prefix="auto")
         self._start: dict[str, np.ndarray] | None = None
         self._direct: tuple[np.ndarray, np.ndarray] | None = None
-        self.global_guide: AutoNormal | AutoDelta | None = None
-        if model.options.weight_prior is not None:
-            hidden = handlers.block(summed_out(model), hide=["x", "y", "z"])
-            self.global_guide = AutoDelta(hidden) if self.point else AutoNormal(hidden, init_scale=0.02)
+        self.global_guide = guide_of_weights(model, point=self.point)
 
     def entries(self, loc: Float[np.ndarray, "trial bin latent"]) -> dict[str, np.ndarray]:
         """The table at the start, by site, for paths that start at ``loc``."""

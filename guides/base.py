@@ -13,7 +13,8 @@ from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro import handlers
 from numpyro.contrib.module import eqx_module
-from numpyro.infer.autoguide import AutoGuide, AutoNormal
+from numpyro.infer import init_to_value
+from numpyro.infer.autoguide import AutoDelta, AutoGuide, AutoNormal
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.inference.markov import summed_out
@@ -96,10 +97,7 @@ class AmortizedGuide(AutoGuide):
             head=Linear(features.num_features, sum(sizes), key=keys[1], scale=0.1),
             sizes=sizes,
         )
-        self.global_guide: AutoNormal | None = None
-        if model.options.weight_prior is not None:
-            hidden = summed_out(model)
-            self.global_guide = AutoNormal(handlers.block(hidden, hide=["x", "y", "z"]), init_scale=0.02)
+        self.global_guide = guide_of_weights(model)
 
     def head_sizes(self) -> Sequence[int]:
         """Widths of the heads; the first is the posterior mean's."""
@@ -161,6 +159,20 @@ class AmortizedGuide(AutoGuide):
         """Posterior median of every latent site; that of x is the mean of a Gaussian path."""
         others = {} if self.global_guide is None else self.global_guide.median(params)
         return {"x": self.path_law(params, batch).mean, **others}
+
+
+def guide_of_weights(model: Any, *, point: bool = False) -> AutoNormal | AutoDelta | None:
+    """NumPyro's guide of the weights that have a prior, around those that the networks start with; None without one.
+
+    Args:
+        model: the program.
+        point: a point instead of independent normals.
+    """
+    if model.options.weight_prior is None:
+        return None
+    hidden = handlers.block(summed_out(model), hide=["x", "y", "z"])
+    start = init_to_value(values=model.initial_weights())
+    return AutoDelta(hidden, init_loc_fn=start) if point else AutoNormal(hidden, init_loc_fn=start, init_scale=0.02)
 
 
 def padding(batch: Batch) -> Array:

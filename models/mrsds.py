@@ -148,13 +148,16 @@ class MRSDS:
         if self.options.weight_prior is None:
             return Networks(*(eqx_module(n, m) for n, m in zip(Networks._fields, self.networks, strict=True)))
         prior = dist.Normal(0.0, self.options.weight_prior)
-        drawn = []
-        for name, network in zip(Networks._fields, self.networks, strict=True):
-            leaves = eqx_to_dict(eqx.filter(network, eqx.is_inexact_array))
-            # Weights of features that there are none of have no numbers, and NumPyro's guides cannot draw those.
-            weights = {leaf: prior for leaf, value in leaves.items() if "weight" in leaf and value.size}
-            drawn.append(random_eqx_module(name, network, prior=weights))
+        drawn = [
+            random_eqx_module(name, network, prior=dict.fromkeys(_weights(network), prior))
+            for name, network in zip(Networks._fields, self.networks, strict=True)
+        ]
         return Networks(*drawn)
+
+    def initial_weights(self) -> dict[str, Array]:
+        """Weights at the start, by the names of the sites, ``NAME/LEAF``, that they are where they have a prior."""
+        parts = self.networks._asdict().items()
+        return {f"{name}/{leaf}": value for name, network in parts for leaf, value in _weights(network).items()}
 
     def dynamics_inputs(self, u: AnyArray) -> AnyArray:
         """The inputs that the dynamics read of u, (*batch, input): all of them, or none (width 0)."""
@@ -215,3 +218,9 @@ class MRSDS:
 
         inputs = jnp.swapaxes(jnp.concatenate([batch.u, batch.stage], axis=-1), 0, 1)
         return Switching(initial, transition, num_states, self.num_latents, inputs, batch.lengths, self.log_normalizer)
+
+
+def _weights(network: eqx.Module) -> dict[str, Array]:
+    """The weights of a network by leaf. Those of features that there are none of have no numbers to draw."""
+    leaves = eqx_to_dict(eqx.filter(network, eqx.is_inexact_array))
+    return {leaf: value for leaf, value in leaves.items() if "weight" in leaf and value.size}

@@ -12,8 +12,11 @@ from numpyro import handlers
 from numpyro.infer import SVI
 from scipy import stats
 
-from mrsds_ppl.guides import GaussianMarkov
+from mrsds_ppl.build import initial_parameters
+from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.guides import AutoPathDelta, AutoPathNormal, GaussianMarkov
 from mrsds_ppl.inference.elbo import MarkovELBO
+from mrsds_ppl.inference.initialization import initialize, principal_components
 from mrsds_ppl.inference.markov import PathLaw, ancestral, potentials
 from mrsds_ppl.models import EMISSIONS, Dynamics, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
@@ -324,6 +327,24 @@ def test_weights_with_a_prior_are_sites_and_are_inferred():
     medians = guide.median(after, batch)
     assert set(medians) == PRIOR_SITES | {"x"}
     np.testing.assert_array_equal(medians["transitions/weight"], after["transitions/weight_auto_loc"])
+
+
+@pytest.mark.parametrize("kind", [GaussianMarkov, AutoPathNormal, AutoPathDelta])
+def test_posterior_of_weights_starts_at_the_networks_own_and_loadings_at_the_components(kind):
+    dynamics = DynamicsOptions(layers=(3,), activations=("tanh", None))
+    model = by_hand.filled_model([3, 2], [2, 1], 2, options=ModelOptions(dynamics=dynamics, weight_prior=0.7))
+    rng = np.random.default_rng(1)
+    trials = Trials.from_arrays(rng.normal(size=(4, 12, 5)) @ rng.normal(size=(5, 5)), region_sizes=[3, 2])
+    guide = kind(model, key=random.key(1))
+    params = initial_parameters(random.key(0), model, guide, trials.batch()).params
+    own = model.networks.dynamics.pairs.weights[1]
+    np.testing.assert_array_equal(params["dynamics/pairs.weights[1]_auto_loc"], own)
+    params = initialize(params, trials, model.latent_sizes, counts=False)
+    loadings = params["emissions/readout.weight_auto_loc"]
+    np.testing.assert_array_equal(loadings, params["emissions$params"].readout.weight)
+    components = principal_components(trials, model.latent_sizes).loadings
+    np.testing.assert_allclose(loadings[:3], components[:3, :2], rtol=1e-5)
+    np.testing.assert_allclose(loadings[3:, 0], components[3:, 2], rtol=1e-5)
 
 
 def test_weights_of_features_that_there_are_none_of_have_no_prior():

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models.covariance import Covariance
 
+_LOADINGS = "emissions/readout.weight_auto_loc"
 _SMOOTHING = 1.5  # bins, standard deviation
 
 
@@ -73,7 +74,11 @@ def initialize(params: dict[str, Any], trials: Trials, latent_sizes: tuple[int, 
     found = principal_components(trials, latent_sizes)
     params = dict(params)
     if "emissions$params" in params:
-        params["emissions$params"] = _emissions(params["emissions$params"], found, trials, latent_sizes, counts)
+        emissions = _emissions(params["emissions$params"], found, trials, latent_sizes, counts)
+        params["emissions$params"] = emissions
+        # Under a prior the loadings are a site of their own, and its posterior starts around them.
+        if _LOADINGS in params and emissions.readout.hidden is None:
+            params[_LOADINGS] = emissions.readout.weight
     if "recognition$params" in params:
         params["recognition$params"] = _recognition(params["recognition$params"], found)
     return params
