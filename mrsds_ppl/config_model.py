@@ -202,7 +202,8 @@ class InferenceConfig(Section):
 
     ``guide`` is a name, a published name, or a class of one's own, ``path/to/file.py:ClassName``. ``psi_add``: the
     corrections of the structured guides enter after the dynamics networks, or (false) before them. ``encoder: none``,
-    with gaussian_markov, gives every trial a chain of its own, and starts by smoothing.
+    with gaussian_markov, gives every trial a chain of its own, and starts by smoothing; it is what a run with spike
+    counts and several states does where no encoder is named, see :func:`mrsds_ppl.plan.with_encoder`.
     """
 
     guide: str = GUIDE_NAMES[0]
@@ -221,9 +222,17 @@ class InferenceConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _choose_encoder(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("encoder") is None:
-            values = {**values, "encoder": "transformer" if values.get("transformer") is True else "convolution"}
-        return values
+        if not isinstance(values, dict) or values.get("encoder") is not None:
+            return values
+        # Left out rather than filled in where nothing names one, so that a run can tell; see `plan.with_encoder`.
+        named = {"encoder": "transformer"} if values.get("transformer") is True else {}
+        return {name: value for name, value in values.items() if name != "encoder"} | named
+
+    @property
+    def names_encoder(self) -> bool:
+        """Whether the file names an encoder, or sizes of one."""
+        sizes = {"encoder", "embedding", "convolution_params", "transformer_params"}
+        return bool(sizes & self.model_fields_set)
 
     @property
     def chain_per_trial(self) -> bool:

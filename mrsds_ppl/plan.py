@@ -1,4 +1,4 @@
-"""From the configuration to what a run trains with: restarts, terms of the regimen, the second stage."""
+"""From the configuration to what a run trains with: encoder, restarts, terms of the regimen, the second stage."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -17,6 +17,43 @@ _HELD = (
     "training.beta_max: the covariances of the dynamics and of the first bin stay as they start; trained under a "
     "weight above 1, latents would shrink without end"
 )
+
+WITHOUT_ENCODER = (
+    "no encoder is named, and counts with several states are fitted better without one; "
+    "inference.encoder: convolution brings one, which is faster where trials are many"
+)
+# Up to these a start by smoothing takes a minute or two on two cores.
+_MOST_BINS, _MOST_LATENTS = 60_000, 16
+
+
+def with_encoder(config: RunConfig, trials: Trials) -> RunConfig:
+    """The configuration with ``inference.encoder: none`` where none is named and the recording does better without.
+
+    That is so for spike counts with several states: the posterior is narrower than what an encoder can read off the
+    counts, and states are told apart by it (docs/results.md has the figures). Trials without an encoder are fitted one
+    by one, so there is an encoder where they are many, where latents are, and where the fit cannot start by smoothing.
+
+    Args:
+        config: the configuration.
+        trials: the training trials.
+    """
+    inference, training, model = config.inference, config.training, config.model
+    regions = 1 if model.xtransition.dynamics.single_region_latent else len(trials.region_sizes)
+    dims = model.latent_dims
+    latents = dims * regions if isinstance(dims, int) else sum(dims)
+    suits = (
+        inference.guide == "gaussian_markov"
+        and model.emissions.dist == "poisson"
+        and model.num_states > 1
+        and model.weight_prior is None
+        and training.restarts == 1
+        and training.switch_init_steps != 0
+        and int(trials.lengths.sum()) <= _MOST_BINS
+        and latents <= _MOST_LATENTS
+    )
+    if inference.names_encoder or not suits:
+        return config
+    return config.model_copy(update={"inference": inference.model_copy(update={"encoder": "none"})})
 
 
 class Restart(NamedTuple):

@@ -37,7 +37,7 @@ from mrsds_ppl.output.atomic import write_text, written_aside
 from mrsds_ppl.output.datatree import write_posterior
 from mrsds_ppl.output.matfile import write_latents
 from mrsds_ppl.output.runlog import run_log
-from mrsds_ppl.plan import restart_of, second_stage, terms_of
+from mrsds_ppl.plan import WITHOUT_ENCODER, restart_of, second_stage, terms_of, with_encoder
 
 Log = Callable[[str], None]
 
@@ -81,11 +81,14 @@ def fit(
     enable_compilation_cache()
     trials = make_trials(config)
     split = split_trials(trials, config.training.test_perc, config.training.data_seed)
+    given, config = config, with_encoder(config, split.train)
     if resume and not paths.config.exists():
         raise RunError(f"{paths.config}: no such file, so there is no run to resume; leave --resume out to start one.")
     with run_log(paths.log, log, append=resume) as say, jax.default_device(device):
         say(f"mrsds-ppl {__version__}: {config_path} -> {paths.folder / name}*")
         say(describe(config, trials, split))
+        if config is not given:
+            say(f"note: {WITHOUT_ENCODER}")
         for key in ignored_keys(config):
             say(f"note: {key} has no effect on this run")
         write_text(paths.config, resolved_yaml(config, versions(device)))
@@ -283,4 +286,4 @@ def check(config: RunConfig) -> str:
     """Validate configuration and recording, and say what would be fitted."""
     trials = make_trials(config)
     split = split_trials(trials, config.training.test_perc, config.training.data_seed)
-    return describe(config, trials, split)
+    return describe(with_encoder(config, split.train), trials, split)

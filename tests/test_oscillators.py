@@ -46,6 +46,15 @@ def test_a_lone_region_turns_on_its_limit_cycle(state):
     assert np.arctan2(after[0, 0, 1], after[0, 0, 0]) == pytest.approx(true.turn[state, 0])
 
 
+def test_detuning_spreads_the_turns_of_the_regions_and_nothing_else():
+    near, far = (draw_parameters(np.random.default_rng(1), 3, 3, 0.2, d) for d in (0.03, 0.3))
+    middle = np.array([0.2, 0.5, 0.8])[:, None]
+    np.testing.assert_allclose(far.turn - middle, 10 * (near.turn - middle), rtol=1e-12)
+    assert 0.2 < np.abs(far.turn - middle).max() <= 0.3
+    np.testing.assert_array_equal(near.maps, far.maps)
+    np.testing.assert_array_equal(near.graph, far.graph)
+
+
 @pytest.mark.slow
 def test_counts_have_the_mean_and_states_the_dwell_time_that_were_asked_for():
     trials = simulate_oscillators(3, mean_count=0.8, stay=0.95)
@@ -78,6 +87,7 @@ def test_gaussian_signals_are_not_counts():
         ("emission", "poison"),
         ("state_noise", -0.1),
         ("loading", -1.0),
+        ("detuning", -0.1),
     ],
 )
 def test_a_wrong_argument_is_named(argument, value):

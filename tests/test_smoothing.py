@@ -305,6 +305,20 @@ def test_the_start_finds_latents_and_states_of_a_few_oscillators() -> None:
 
 
 @pytest.mark.slow
+def test_a_request_to_stop_ends_the_start_between_rounds() -> None:
+    trials = SIMULATORS["oscillators"](0, num_trials=4, num_regions=2, num_states=2, min_bins=10, num_bins=12)
+    options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus")
+    model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=4)
+    params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
+    params = initialize(params, trials, model.latent_sizes, counts=True)
+    stopped = start_by_smoothing(random.key(1), params, model, jax.device_put(trials.batch()), should_stop=lambda: True)
+    before, after = (p["dynamics$params"].pairs for p in (params, stopped.params))
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert np.isfinite(stopped.moments.mean).all()
+
+
+@pytest.mark.slow
 def test_a_run_without_an_encoder_is_fitted_resumed_from_its_files_and_asked_about_new_trials(tmp_path) -> None:
     from mrsds_ppl.config import load_config, parse_assignment
     from mrsds_ppl.data.simulate import simulate_oscillators

@@ -58,6 +58,7 @@ def start_by_smoothing(
     num_refit_steps: int = 400,
     sparsity: float = 0.0,
     evidence_steps: int = 0,
+    should_stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda line: None,
 ) -> LaplaceStart:
     """Laplace EM from parameters whose emissions were set from the data.
@@ -70,6 +71,7 @@ def start_by_smoothing(
         num_refit_steps: of Adam, each time the networks are fitted to draws of the paths.
         sparsity: weight of the penalty on messages between regions, in nats a bin.
         evidence_steps: gradient steps on the evidence at the end.
+        should_stop: asked between rounds; what was found by then is returned.
         say: prints a line of progress.
 
     Raises:
@@ -77,7 +79,7 @@ def start_by_smoothing(
     """
     (arhmm_key, refit_key), climb_key = random.split(key), random.fold_in(key, 2)
     u = model.dynamics_inputs(data.u)
-    paths, program = _linear_phase(arhmm_key, model.networks_from(params), model, data, u)
+    paths, program = _linear_phase(arhmm_key, model.networks_from(params), model, data, u, should_stop)
     states = program.states
     say(f"smoothing: linear dynamics, state noise {np.array2string(_noise(program.networks), precision=3)}")
     params = _with_program(params, program, paths, states)
@@ -88,6 +90,8 @@ def start_by_smoothing(
     smooth = jax.jit(lambda params, x, states: relax(params, model, data, x, states))
     judge = jax.jit(lambda params, x: likeliest(weigh(params, model, data, x).probabilities))
     for number in range(_NETWORK_ROUNDS):
+        if should_stop():
+            break
         # The first paths are those of the linear dynamics, which the networks do not yet stand for.
         stretch = _STRETCH if number else 1.0
         params = refit(
@@ -97,7 +101,7 @@ def start_by_smoothing(
         if model.num_states > 1:
             states = judge(params, smooth(params, paths.mean, states).mean)
         paths = smooth(params, paths.mean, states)
-    if evidence_steps:
+    if evidence_steps and not should_stop():
         climbed = climb_evidence(
             climb_key, params, model, data, paths.mean, states, num_steps=evidence_steps, sparsity=sparsity
         )
@@ -148,7 +152,7 @@ def smooth_trials(
 
 
 def _linear_phase(
-    key: Array, networks: Networks, model: MRSDS, data: Batch, u: Array
+    key: Array, networks: Networks, model: MRSDS, data: Batch, u: Array, should_stop: Callable[[], bool]
 ) -> tuple[PathMoments, LinearProgram]:
     step = jax.jit(lambda program, x: _linear_step(program, data, u, x))
     program = linear_program(networks, data, num_states=1, num_inputs=u.shape[-1])
@@ -163,6 +167,8 @@ def _linear_phase(
     program = improved(program.spread(states), data, u, paths, step=1.0)
     judge = jax.jit(lambda program, x: likeliest(_weigh_linear(program, data, u, x).probabilities))
     for _ in range(_ROUNDS):
+        if should_stop():
+            break
         for _ in range(_STEPS_A_ROUND):
             program, paths = step(program, x)
             x = paths.mean

@@ -287,6 +287,7 @@ def _start_by_smoothing(
         stages.data,
         sparsity=stages.message_sparsity,
         evidence_steps=stages.evidence_steps,
+        should_stop=stages.should_stop,
         say=stages.say,
     )
     stages.say(f"states: share of bins {', '.join(f'{share:.2f}' for share in np.asarray(found.occupancy))}")

@@ -19,6 +19,7 @@ from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import ConfigError
 
 _TURN, _TURN_GAP = 0.2, 0.3  # radians a bin of the slowest state, and from state to state
+_DETUNING = 0.03  # radians a bin by which the turns of the regions differ, at most
 _PULL = 0.25  # a: how fast the radius returns to the limit cycle
 _EMISSIONS = ("poisson", "gaussian")
 
@@ -47,6 +48,7 @@ def simulate_oscillators(
     observation_noise: float = 1.0,
     state_noise: float = 0.05,
     message_strength: float = 0.2,
+    detuning: float = _DETUNING,
     stay: float = 0.95,
 ) -> Trials:
     """Trials of unequal length with the true latents, states and messages.
@@ -62,6 +64,7 @@ def simulate_oscillators(
         observation_noise: standard deviation of Gaussian signals.
         state_noise: standard deviation of the noise of each latent and bin.
         message_strength: c, the largest size of each component of a message.
+        detuning: largest v_r, by how much the turns of the regions differ in a state, radians a bin.
         stay: probability of keeping the state from bin to bin.
 
     Raises:
@@ -76,6 +79,7 @@ def simulate_oscillators(
     check_number("mean_count", mean_count, Real, 1e-3, most=1e3)
     check_number("stay", stay, Real, 0, ", a probability", most=1)
     check_number("message_strength", message_strength, Real, 0)
+    check_number("detuning", detuning, Real, 0)
     for name, deviation in (
         ("loading", loading),
         ("observation_noise", observation_noise),
@@ -86,7 +90,7 @@ def simulate_oscillators(
         raise ConfigError(f"data.simulation.emission: found {emission!r}; allowed: {', '.join(_EMISSIONS)}.")
     check_seed(seed)
     rng = np.random.default_rng(seed)
-    true = draw_parameters(rng, num_states, num_regions, message_strength)
+    true = draw_parameters(rng, num_states, num_regions, message_strength, detuning)
     z = _states(rng, num_trials, num_bins, num_states, stay)
     x, messages = _paths(rng, true, z, state_noise)
     lengths = rng.integers(min_bins, num_bins + 1, size=num_trials)
@@ -109,11 +113,11 @@ def simulate_oscillators(
 
 
 def draw_parameters(
-    rng: np.random.Generator, num_states: int, num_regions: int, strength: float
+    rng: np.random.Generator, num_states: int, num_regions: int, strength: float, detuning: float = _DETUNING
 ) -> OscillatorParameters:
     """States that differ in turn, radius and graph: each has a graph of its own, evenly drawn."""
     states = np.arange(num_states)
-    turn = _TURN + _TURN_GAP * states[:, None] + rng.uniform(-0.03, 0.03, size=(num_states, num_regions))
+    turn = _TURN + _TURN_GAP * states[:, None] + rng.uniform(-detuning, detuning, size=(num_states, num_regions))
     radius = 1.0 + 0.15 * (states - (num_states - 1) / 2) / max(num_states - 1, 1) * 2
     angles = rng.uniform(0, 2 * np.pi, size=(num_regions, num_regions))
     maps = 1.5 * _rotation(angles)
