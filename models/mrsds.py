@@ -156,7 +156,7 @@ class MRSDS:
 
     def initial_weights(self) -> dict[str, Array]:
         """Weights at the start, by the names of the sites, ``NAME/LEAF``, that they are where they have a prior."""
-        parts = self.networks._asdict().items()
+        parts = zip(Networks._fields, self.networks, strict=True)
         return {f"{name}/{leaf}": value for name, network in parts for leaf, value in _weights(network).items()}
 
     def dynamics_inputs(self, u: AnyArray) -> AnyArray:
@@ -220,7 +220,7 @@ class MRSDS:
         return Switching(initial, transition, num_states, self.num_latents, inputs, batch.lengths, self.log_normalizer)
 
 
-def _weights(network: eqx.Module) -> dict[str, Array]:
+def _weights(network: Any) -> dict[str, Array]:
     """The weights of a network by leaf. Those of features that there are none of have no numbers to draw."""
     leaves = eqx_to_dict(eqx.filter(network, eqx.is_inexact_array))
     return {leaf: value for leaf, value in leaves.items() if "weight" in leaf and value.size}
