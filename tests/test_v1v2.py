@@ -30,4 +30,4 @@ def test_hidden_neurons_are_predicted(tmp_path):
     assert cli.main(["fit", str(CONFIG), "--data-path", str(RECORDING), "--result-path", str(tmp_path)]) == 0
     mat = scipy.io.loadmat(tmp_path / "v1v2_latents.mat")
     assert mat["dropout_ids"].size == 23 + 9
-    assert mat["cosmooth_bps"].item() >= 0.235
+    assert mat["cosmooth_bps"].item() >= 0.245

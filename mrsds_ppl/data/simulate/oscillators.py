@@ -34,6 +34,25 @@ class OscillatorParameters(NamedTuple):
     strength: float
 
 
+class OscillatorWorld(NamedTuple):
+    """Everything of a simulation but its signals: dynamics, paths and messages, and what the neurons make of them.
+
+    ``bias`` gives every neuron the mean count. Paths go on beyond ``lengths``.
+    """
+
+    dynamics: OscillatorParameters
+    z: Int[np.ndarray, "trial bin"]
+    x: Float[np.ndarray, "trial bin latent"]
+    messages: Float[np.ndarray, "trial bin target source 2"]
+    lengths: Int[np.ndarray, " trial"]
+    loadings: Float[np.ndarray, "region neuron 2"]
+    bias: Float[np.ndarray, " all_neurons"]
+
+    def drive(self, x: Float[np.ndarray, "*batch latent"]) -> Float[np.ndarray, "*batch all_neurons"]:
+        """What latents add to each neuron."""
+        return _drive(self.loadings, x)
+
+
 def simulate_oscillators(
     seed: int,
     num_trials: int = 240,
@@ -90,25 +109,34 @@ def simulate_oscillators(
         raise ConfigError(f"data.simulation.emission: found {emission!r}; allowed: {', '.join(_EMISSIONS)}.")
     check_seed(seed)
     rng = np.random.default_rng(seed)
-    true = draw_parameters(rng, num_states, num_regions, message_strength, detuning)
-    z = _states(rng, num_trials, num_bins, num_states, stay)
-    x, messages = _paths(rng, true, z, state_noise)
-    lengths = rng.integers(min_bins, num_bins + 1, size=num_trials)
-    loadings = rng.normal(scale=loading, size=(num_regions, neurons_per_region, 2))
-    drive = np.einsum("btrd,rnd->btrn", x.reshape(num_trials, num_bins, num_regions, 2), loadings)
-    drive = drive.reshape(num_trials, num_bins, -1)
+    world = draw_world(
+        rng,
+        num_trials=num_trials,
+        min_bins=min_bins,
+        num_bins=num_bins,
+        num_regions=num_regions,
+        num_states=num_states,
+        neurons_per_region=neurons_per_region,
+        mean_count=mean_count,
+        loading=loading,
+        state_noise=state_noise,
+        message_strength=message_strength,
+        detuning=detuning,
+        stay=stay,
+    )
+    drive = world.drive(world.x)
     if emission == "poisson":
-        ys = rng.poisson(np.logaddexp(0.0, drive + _bias(drive, mean_count))).astype(float)
+        ys = rng.poisson(np.logaddexp(0.0, drive + world.bias)).astype(float)
     else:
         ys = drive + rng.normal(scale=observation_noise, size=drive.shape)
-    cut = [slice(0, n) for n in lengths]
+    cut = [slice(0, n) for n in world.lengths]
     return Trials.from_arrays(
         [y[c] for y, c in zip(ys, cut, strict=True)],
         region_sizes=[neurons_per_region] * num_regions,
         bin_width=0.05,
-        x=[v[c] for v, c in zip(x, cut, strict=True)],
-        z=[v[c] for v, c in zip(z, cut, strict=True)],
-        messages=[m[c] for m, c in zip(messages, cut, strict=True)],
+        x=[v[c] for v, c in zip(world.x, cut, strict=True)],
+        z=[v[c] for v, c in zip(world.z, cut, strict=True)],
+        messages=[m[c] for m, c in zip(world.messages, cut, strict=True)],
     )
 
 
@@ -122,6 +150,38 @@ def draw_parameters(
     angles = rng.uniform(0, 2 * np.pi, size=(num_regions, num_regions))
     maps = 1.5 * _rotation(angles)
     return OscillatorParameters(turn, radius, _graphs(rng, num_states, num_regions), maps, strength)
+
+
+def draw_world(
+    rng: np.random.Generator,
+    *,
+    num_trials: int,
+    min_bins: int,
+    num_bins: int,
+    num_regions: int,
+    num_states: int,
+    neurons_per_region: int,
+    mean_count: float,
+    loading: float,
+    state_noise: float,
+    message_strength: float,
+    detuning: float,
+    stay: float,
+) -> OscillatorWorld:
+    """What the signals are drawn from; arguments as of :func:`simulate_oscillators`."""
+    true = draw_parameters(rng, num_states, num_regions, message_strength, detuning)
+    z = _states(rng, num_trials, num_bins, num_states, stay)
+    x, messages = _paths(rng, true, z, state_noise)
+    lengths = rng.integers(min_bins, num_bins + 1, size=num_trials)
+    loadings = rng.normal(scale=loading, size=(num_regions, neurons_per_region, 2))
+    return OscillatorWorld(true, z, x, messages, lengths, loadings, _bias(_drive(loadings, x), mean_count))
+
+
+def _drive(
+    loadings: Float[np.ndarray, "region neuron 2"], x: Float[np.ndarray, "*batch latent"]
+) -> Float[np.ndarray, "*batch all_neurons"]:
+    by_region = x.reshape(*x.shape[:-1], len(loadings), 2)
+    return np.einsum("...rd,rnd->...rn", by_region, loadings).reshape(*x.shape[:-1], -1)
 
 
 def _graphs(rng: np.random.Generator, num_states: int, num_regions: int) -> Bool[np.ndarray, "state target source"]:
