@@ -37,23 +37,18 @@ def with_encoder(config: RunConfig, trials: Trials) -> RunConfig:
         config: the configuration.
         trials: the training trials.
     """
-    inference, training, model = config.inference, config.training, config.model
-    regions = 1 if model.xtransition.dynamics.single_region_latent else len(trials.region_sizes)
-    dims = model.latent_dims
-    latents = dims * regions if isinstance(dims, int) else sum(dims)
+    without = config.model_copy(update={"inference": config.inference.model_copy(update={"encoder": "none"})})
+    dims = config.model.latent_dims
+    latents = dims * len(trials.region_sizes) if isinstance(dims, int) else sum(dims)
     suits = (
-        inference.guide == "gaussian_markov"
-        and model.emissions.dist == "poisson"
-        and model.num_states > 1
-        and model.weight_prior is None
-        and training.restarts == 1
-        and training.switch_init_steps != 0
+        without.starts_by_smoothing
+        and config.model.emissions.dist == "poisson"
+        and config.model.num_states > 1
+        and config.training.restarts == 1
         and int(trials.lengths.sum()) <= _MOST_BINS
         and latents <= _MOST_LATENTS
     )
-    if inference.names_encoder or not suits:
-        return config
-    return config.model_copy(update={"inference": inference.model_copy(update={"encoder": "none"})})
+    return without if suits and not config.inference.names_encoder else config
 
 
 class Restart(NamedTuple):

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from jax.random import key
 
 from mrsds_ppl.config import RunConfig, load_config, resolved_yaml
 from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.models import MRSDS, ModelOptions
 from mrsds_ppl.plan import with_encoder
 
 COUNTS = {"model.num_states": 3, "model.latent_dims": 2, "model.emissions.dist": "poisson"}
@@ -61,7 +63,12 @@ def test_long_recordings_keep_their_encoder(tmp_path):
     assert with_encoder(config, long.select(slice(0, 60))).inference.encoder == "none"
 
 
-def test_one_pooled_latent_counts_once(tmp_path, recording):
-    pooled = {"model.latent_dims": 16, "model.xtransition.dynamics.single_region_latent": True}
-    assert with_encoder(load(tmp_path, COUNTS | pooled), recording).inference.encoder == "none"
+def test_a_pooled_latent_has_those_of_all_regions(tmp_path, recording):
+    pooled = {"model.xtransition.dynamics.single_region_latent": True}
+    assert (
+        with_encoder(load(tmp_path, COUNTS | pooled | {"model.latent_dims": 5}), recording).inference.encoder == "none"
+    )
+    large = load(tmp_path, COUNTS | pooled | {"model.latent_dims": 6})
+    assert with_encoder(large, recording) is large
+    assert MRSDS([2, 2, 2], 6, 3, options=ModelOptions(single_region_latent=True), key=key(0)).num_latents == 18
     assert RunConfig().inference.encoder == "convolution"
