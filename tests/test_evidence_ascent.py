@@ -1,4 +1,4 @@
-"""The climb of the evidence: its gradient against a sum over every path of states, what it moves, and what it gains."""
+"""The climb of the evidence: its gradient against a sum over every path of states, what it gains, and the networks."""
 
 from itertools import product
 
@@ -11,11 +11,14 @@ from jax import random
 from mrsds_ppl.config import ignored_keys, load_config
 from mrsds_ppl.data.simulate import simulate_oscillators
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.inference.evidence_ascent import climb_evidence
+from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, num_features
+from mrsds_ppl.inference.evidence_ascent import climb_evidence, fit_networks, why_not_climb
 from mrsds_ppl.inference.initialization import initialize
 from mrsds_ppl.inference.laplace_em import smooth_trials
 from mrsds_ppl.inference.path_refit import weigh
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
+from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.models.dynamics import Dynamics
 
 
 def _as_params(model):
@@ -35,7 +38,8 @@ def test_the_gradient_of_the_evidence_is_that_of_the_sum_over_every_path_of_stat
 
         def weighed(dynamics):
             around = jnp.zeros((1, 4, 2))
-            return weigh({**params, "dynamics$params": dynamics}, model, batch, around, num_kept=16).log_evidence[0]
+            networks = model.networks._replace(dynamics=dynamics)
+            return weigh(networks, model, batch, around, num_kept=16).log_evidence[0]
 
         def summed(dynamics):
             networks = model.networks._replace(dynamics=dynamics)
@@ -65,40 +69,78 @@ def test_the_gradient_of_the_evidence_is_that_of_the_sum_over_every_path_of_stat
         assert np.abs(found[1].pairs.weights[0]).min() > 1e-4
 
 
+def _dynamics(**options):
+    return DynamicsOptions(**{"layers": (16, 16), "activations": ("relu", "relu", None), **options})
+
+
 @pytest.mark.slow
-def test_the_climb_raises_the_evidence_by_networks_alone():
-    trials = simulate_oscillators(0, num_trials=12, num_regions=2, num_states=2, min_bins=25, num_bins=30)
-    options = ModelOptions(
-        ux=False, xz=False, emission="poisson", final_activation="softplus",
-        dynamics=DynamicsOptions(layers=(8,), activations=("tanh", None)),
-    )  # fmt: skip
-    model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=12)
+def test_the_climb_raises_the_evidence_by_dynamics_alone():
+    trials = simulate_oscillators(0, num_trials=16, num_regions=2, num_states=2, min_bins=40, num_bins=50)
+    options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus", dynamics=_dynamics())
+    model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=16)
     params = initialize(_as_params(model), trials, model.latent_sizes, counts=True)
     batch = jax.device_put(trials.batch())
+    assert why_not_climb(model) is None
     paths, states = smooth_trials(params, model, batch)
-    found, sparse = (
-        climb_evidence(random.key(1), params, model, batch, paths.mean, states, num_steps=30, sparsity=sparsity)
-        for sparsity in (0.0, 0.5)
-    )
-    assert found.evidence.shape == (30,)
+    found = climb_evidence(random.key(1), params, model, batch, paths, states, num_steps=4)
+    assert found.evidence.shape == (5,)
+    # In nats a bin; a trial has 40 to 50 of them.
+    assert found.evidence[-1] > found.evidence[0] + 0.02
     before, after = (
-        weigh(some, model, batch, smooth_trials(some, model, batch)[0].mean).log_evidence
+        weigh(model.networks_from(some), model, batch, smooth_trials(some, model, batch)[0].mean).log_evidence
         for some in (params, found.params)
     )
-    # Most trials gain, by half a nat and more on average.
     assert float((after - before).mean()) > 0.5
     assert (np.asarray(after) > np.asarray(before)).mean() > 0.7
     assert set(found.params) == set(params)
-    for name in ("emissions$params", "initial$params"):
+    for name in set(params) - {"dynamics$params"}:
         jax.tree.map(np.testing.assert_array_equal, found.params[name], params[name])
-    old, new, held = (some["dynamics$params"] for some in (params, found.params, sparse.params))
-    np.testing.assert_array_equal(new.noise.raw_diagonal, old.noise.raw_diagonal)
-    assert np.abs(new.pairs.weights[0] - old.pairs.weights[0]).max() > 1e-3
-    assert np.abs(found.params["transitions$params"].bias - params["transitions$params"].bias).max() > 1e-3
-    # A price on messages between regions leaves smaller ones.
-    apart = ~np.eye(2, dtype=bool)
-    size_new, size_held = (np.abs(np.asarray(part.pairs.weights[-1])[:, apart]).mean() for part in (new, held))
-    assert size_held < size_new
+    np.testing.assert_array_equal(np.asarray(found.states).sum(-1), 1.0)
+
+
+@pytest.mark.slow
+def test_networks_tell_what_the_polynomials_tell_message_by_message():
+    sizes, inputs = (2, 1), 1
+    rng = np.random.default_rng(0)
+    weights = 0.1 * rng.normal(size=(2, 3, num_features(sizes, inputs)))
+    weights[:, np.arange(3), [1, 2, 10]] += 0.8
+    noise = Covariance((3,), 0.2, triangular=False, trainable=True)
+    cubic = CubicDynamics(jnp.asarray(weights, jnp.float32), noise, sizes)
+    x, u = (jnp.asarray(rng.normal(size=(3000, n)), jnp.float32) for n in (3, 1))
+    share = jnp.asarray(np.eye(2)[rng.integers(0, 2, 3000)], jnp.float32)
+    start = Dynamics(2, sizes, inputs, _dynamics(), key=random.key(0))
+    networks = fit_networks(random.key(1), start, cubic, x, u, share)
+    np.testing.assert_array_equal(networks.noise.scale, noise.scale)
+    for state in range(2):
+        rows = np.flatnonzero(share[:, state])
+        aim, found = (part.means(x, u)[state, rows] for part in (cubic, networks))
+        assert float(((found - aim) ** 2).mean() / aim.var()) < 0.01
+        told = cubic.told(x, u)[state, 1, rows, :2]  # region 1 tells region 0
+        sent = networks.messages(x, u).cross[state, 0, 1, rows]
+        apart = (sent - sent.mean(0)) - (told - told.mean(0))
+        assert float((apart**2).sum() / ((told - told.mean(0)) ** 2).sum()) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, None),
+        ({"communication": "conditional"}, "additive"),
+        ({"communication": "additive-linear"}, "additive"),
+        ({"input": "conditional"}, "additive"),
+        ({"layers": (), "activations": (None,)}, "hidden layers"),
+        ({"input_layers": (4,), "input_activations": ("tanh", None)}, "hidden layers"),
+    ],
+)
+def test_a_model_that_polynomials_do_not_stand_for_is_told_why(options, reason):
+    model = MRSDS([4, 4], 2, 2, num_inputs=1, key=random.key(0), options=ModelOptions(dynamics=_dynamics(**options)))
+    found = why_not_climb(model)
+    assert (found is None) if reason is None else (reason in found)
+
+
+def test_too_many_weights_are_named():
+    model = MRSDS([9, 9], 8, 2, key=random.key(0), options=ModelOptions(ux=False, dynamics=_dynamics()))
+    assert "polynomials would have 10528 weights" in why_not_climb(model)
 
 
 def test_steps_on_the_evidence_are_named_where_there_is_no_start_by_smoothing(tmp_path):

@@ -17,7 +17,7 @@ from mrsds_ppl.inference.hypotheses import weigh_states
 from mrsds_ppl.inference.initialization import initialize
 from mrsds_ppl.inference.laplace_em import smooth_trials, start_by_smoothing
 from mrsds_ppl.inference.linear_program import LinearDynamics, improved, linear_program
-from mrsds_ppl.inference.path_refit import refit_networks, scaled_noise, with_best_noise
+from mrsds_ppl.inference.path_refit import noise_factor, refit_networks, scaled_noise
 from mrsds_ppl.inference.smoothing import PathMoments, chain_of, linearise, sites, smooth_path
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
@@ -291,10 +291,11 @@ def test_the_start_finds_latents_and_states_of_a_few_oscillators() -> None:
     assert r2.min() > 0.9, r2
     assert match_states(trials.z, np.asarray(found.states), trials.lengths).accuracy > 0.9
     # A noise three times as large as what was fitted comes down again.
-    suit = jax.jit(lambda params: with_best_noise(params, model, batch, found.moments.mean, found.states))
+    paths = found.moments.mean
+    best = jax.jit(lambda params: noise_factor(model.networks_from(params), model, batch, paths, found.states))
     wrong = scaled_noise(found.params, 3.0)
     for _ in range(4):
-        wrong = suit(wrong)
+        wrong = scaled_noise(wrong, best(wrong))
     ratio = np.asarray(wrong["dynamics$params"].noise.scale / found.params["dynamics$params"].noise.scale)
     assert (np.abs(np.log(ratio)) < 0.35).all(), ratio
     again, states = smooth_trials(found.params, model, batch)

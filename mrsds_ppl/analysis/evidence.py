@@ -77,4 +77,4 @@ def smallest_adequate(evidence: Mapping[str, Float[np.ndarray, " trial"]], error
 def _evidence(batch: Batch, *, params: dict[str, Any], model: MRSDS) -> Float[Array, " trial"]:
     batch = jax.tree.map(jnp.asarray, batch)
     paths, _ = smooth_trials(params, model, batch)
-    return weigh(params, model, batch, paths.mean, num_kept=_KEPT).log_evidence
+    return weigh(model.networks_from(params), model, batch, paths.mean, num_kept=_KEPT).log_evidence

@@ -3,7 +3,7 @@
 1. One state, linear dynamics: smooth, then solve for dynamics, noise and loadings, a few times.
 2. An AR-HMM of those means starts K states. Then, in rounds: smooth and solve; weigh states with x integrated out.
 3. The networks are fitted to draws of the smoothed paths, and the same two steps repeat with them, a few rounds.
-4. If asked to, they climb the evidence itself, see :mod:`mrsds_ppl.inference.evidence_ascent`.
+4. They climb the evidence itself, see :mod:`mrsds_ppl.inference.evidence_ascent`.
 
 A path learned by gradients follows a state noise Q that is too large, and Q follows the path; here both have closed
 forms, and Q is moved further than its update says, as expectation-maximisation is slow where noise is small. Latents
@@ -25,10 +25,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.arhmm import fit_arhmm
-from mrsds_ppl.inference.evidence_ascent import climb_evidence
+from mrsds_ppl.inference.evidence_ascent import climb_evidence, why_not_climb
 from mrsds_ppl.inference.hypotheses import Weighed, likeliest, weigh_states
 from mrsds_ppl.inference.linear_program import LinearProgram, improved, linear_program
-from mrsds_ppl.inference.path_refit import refit_networks, relax, scaled_noise, weigh, with_best_noise
+from mrsds_ppl.inference.path_refit import noise_factor, refit_networks, relax, scaled_noise, weigh
 from mrsds_ppl.inference.smoothing import PathMoments, linearised, smooth_path
 from mrsds_ppl.inference.unused import share_of_bins
 from mrsds_ppl.models.covariance import inverse_softplus
@@ -70,7 +70,7 @@ def start_by_smoothing(
         data: training set, on the device.
         num_refit_steps: of Adam, each time the networks are fitted to draws of the paths.
         sparsity: weight of the penalty on messages between regions, in nats a bin.
-        evidence_steps: gradient steps on the evidence at the end.
+        evidence_steps: Gauss-Newton steps on the evidence at the end.
         should_stop: asked between rounds; what was found by then is returned.
         say: prints a line of progress.
 
@@ -86,9 +86,11 @@ def start_by_smoothing(
     regress = partial(refit_networks, num_steps=num_refit_steps, sparsity=sparsity)
     refit = jax.jit(lambda key, params, before, paths, states, stretch: regress(
         key, params, before, model, data, paths, states, stretch=stretch))  # fmt: skip
-    suit = jax.jit(lambda params, x, states: with_best_noise(params, model, data, x, states))
-    smooth = jax.jit(lambda params, x, states: relax(params, model, data, x, states))
-    judge = jax.jit(lambda params, x: likeliest(weigh(params, model, data, x).probabilities))
+    of = model.networks_from
+    suit = jax.jit(lambda params, x, states: scaled_noise(
+        params, noise_factor(of(params), model, data, x, states)))  # fmt: skip
+    smooth = jax.jit(lambda params, x, states: relax(of(params), model, data, x, states))
+    judge = jax.jit(lambda params, x: likeliest(weigh(of(params), model, data, x).probabilities))
     for number in range(_NETWORK_ROUNDS):
         if should_stop():
             break
@@ -102,15 +104,7 @@ def start_by_smoothing(
             states = judge(params, smooth(params, paths.mean, states).mean)
         paths = smooth(params, paths.mean, states)
     if evidence_steps and not should_stop():
-        climbed = climb_evidence(
-            climb_key, params, model, data, paths.mean, states, num_steps=evidence_steps, sparsity=sparsity
-        )
-        params = climbed.params
-        if model.num_states > 1:
-            states = judge(params, climbed.mean)
-        paths = smooth(params, climbed.mean, states)
-        first, last = (part.mean() for part in np.array_split(np.asarray(climbed.evidence), 4)[::3])
-        say(f"smoothing: evidence {first:.4f} to {last:.4f} nats a bin, first and last of four parts of the steps")
+        params, paths, states = _climbed(climb_key, params, model, data, paths, states, evidence_steps, say)
     if not all(np.isfinite(np.asarray(part)).all() for part in paths):
         raise RunError(
             "the start by smoothing gave paths that are not finite; use an encoder (inference.encoder: convolution), "
@@ -142,13 +136,46 @@ def smooth_trials(
 
     def again(carry: tuple[PathMoments, Array], factor: Array) -> tuple[tuple[PathMoments, Array], None]:
         paths, states = carry
-        loose = scaled_noise(params, factor)
+        loose = model.networks_from(scaled_noise(params, factor))
         if model.num_states > 1:
             states = likeliest(weigh(loose, model, batch, paths.mean, num_kept=_KEPT).probabilities)
         return (relax(loose, model, batch, paths.mean, states), states), None
 
-    first = relax(scaled_noise(params, _FIRST_FACTOR), model, batch, x, states)
+    first = relax(model.networks_from(scaled_noise(params, _FIRST_FACTOR)), model, batch, x, states)
     return lax.scan(again, (first, states), jnp.asarray(_FACTORS, x.dtype))[0]
+
+
+def _climbed(
+    key: Array,
+    params: dict[str, Any],
+    model: MRSDS,
+    data: Batch,
+    paths: PathMoments,
+    states: Array,
+    num_steps: int,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], PathMoments, Array]:
+    """What the climb of the evidence makes of a start, or the start itself where that has the larger evidence."""
+    if (reason := why_not_climb(model)) is not None:
+        say(f"smoothing: training.evidence_steps is left out: {reason}")
+        return params, paths, states
+    climbed = climb_evidence(key, params, model, data, paths, states, num_steps=num_steps)
+
+    @jax.jit
+    def settle(params: dict[str, Any], x: Array, states: Array) -> tuple[PathMoments, Array, Array]:
+        networks = model.networks_from(params)
+        weighed = weigh(networks, model, data, relax(networks, model, data, x, states).mean)
+        if model.num_states > 1:
+            states = likeliest(weighed.probabilities)
+        return relax(networks, model, data, x, states), states, weighed.log_evidence.sum() / data.lengths.sum()
+
+    after, states_after, evidence = settle(climbed.params, climbed.mean, climbed.states)
+    before = float(settle(params, paths.mean, states)[2])
+    say(f"smoothing: evidence {before:.4f} nats a bin, after {num_steps} steps on it {float(evidence):.4f}")
+    if not float(evidence) > before:
+        say("smoothing: the steps on the evidence did not raise it; the start stays as it was")
+        return params, paths, states
+    return climbed.params, after, states_after
 
 
 def _linear_phase(

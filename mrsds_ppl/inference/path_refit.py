@@ -12,6 +12,7 @@ evidence log p(y), states and paths summed out; see :mod:`mrsds_ppl.inference.hy
 Source: Salakhutdinov and Roweis (2003), over-relaxed bound optimisation.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -28,12 +29,13 @@ from mrsds_ppl.inference.markov import potentials
 from mrsds_ppl.inference.smoothing import PathMoments, chain_of, linearised, smooth_path, valid_bins
 from mrsds_ppl.inference.sparsity import message_sizes
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
-from mrsds_ppl.models.mrsds import MRSDS
+from mrsds_ppl.models.mrsds import MRSDS, Networks
 
 _BATCH, _RATE = 32, 1e-2
 # Sites of the networks that paths and states have a say in.
 NETWORK_SITES = ("dynamics$params", "transitions$params")
-_FACTORS, _TRIALS, _KEPT = (0.7, 0.85, 1.0, 1.2), 48, 8
+NOISE_FACTORS = (0.7, 0.85, 1.0, 1.2)
+_TRIALS, _KEPT = 48, 8
 
 
 def refit_networks(
@@ -104,24 +106,22 @@ def refit_networks(
 
 
 def weigh(
-    params: dict[str, Any], model: MRSDS, batch: Batch, x: Float[Array, "trial bin latent"], *, num_kept: int = 16
+    networks: Networks, model: MRSDS, batch: Batch, x: Float[Array, "trial bin latent"], *, num_kept: int = 16
 ) -> Weighed:
     """State probabilities and evidence of the program linearised around paths."""
-    networks = model.networks_from(params)
     moves = jnp.moveaxis(potentials(model.switching(networks, batch), x).transition, -1, 0)
     around = linearised(networks, batch, x, model.dynamics_inputs(batch.u))
     return weigh_states(networks, batch.lengths, *around, moves, num_kept=num_kept)
 
 
 def relax(
-    params: dict[str, Any],
+    networks: Networks,
     model: MRSDS,
     batch: Batch,
     x: Float[Array, "trial bin latent"],
     states: Float[Array, "trial bin state"],
 ) -> PathMoments:
     """Paths smoothed under the program, linearised around given ones and once more around what comes of it."""
-    networks = model.networks_from(params)
 
     def once(x: Array) -> PathMoments:
         return smooth_path(networks, batch, *linearised(networks, batch, x, model.dynamics_inputs(batch.u)), states)
@@ -129,39 +129,47 @@ def relax(
     return once(once(x).mean)
 
 
-def with_best_noise(
-    params: dict[str, Any],
+def noise_factor(
+    networks: Networks,
     model: MRSDS,
     data: Batch,
     x: Float[Array, "trial bin latent"],
     states: Float[Array, "trial bin state"],
-) -> dict[str, Any]:
-    """Parameters with Q scaled by the factor of largest evidence on some of the trials, each around its own paths.
+    *,
+    factors: Sequence[float] = NOISE_FACTORS,
+) -> Float[Array, ""]:
+    """Factor of Q's Cholesky factor with the largest evidence on some of the trials, each around its own paths.
 
     Args:
-        params: values of the program's sites.
+        networks: of the program.
         model: the program.
         data: the trials; the first 48 are used.
         x, states: their paths and states, which the paths under every factor start from.
+        factors: those to choose from.
     """
-    if not model.networks_from(params).dynamics.noise.trainable:
-        return params
+    tried = jnp.asarray(factors, x.dtype)
+    if not networks.dynamics.noise.trainable:
+        return jnp.ones_like(tried[0])
     some, x, states = jax.tree.map(lambda leaf: leaf[:_TRIALS], (data, x, states))
 
     def evidence(factor: Array) -> Array:
-        scaled = scaled_noise(params, factor)
+        scaled = networks._replace(dynamics=with_scaled_noise(networks.dynamics, factor))
         path = relax(scaled, model, some, x, states).mean
         return weigh(scaled, model, some, path, num_kept=_KEPT).log_evidence.sum()
 
-    factors = jnp.asarray(_FACTORS, x.dtype)
-    return scaled_noise(params, factors[lax.map(evidence, factors).argmax()])
+    return tried[lax.map(evidence, tried).argmax()]
 
 
 def scaled_noise(params: dict[str, Any], factor: float | Float[Array, ""]) -> dict[str, Any]:
     """Parameters with the Cholesky factor of Q times ``factor``."""
+    return {**params, "dynamics$params": with_scaled_noise(params["dynamics$params"], factor)}
+
+
+def with_scaled_noise(dynamics: Any, factor: float | Float[Array, ""]) -> Any:
+    """Dynamics with the Cholesky factor of their noise times ``factor``."""
 
     def scaled(noise: Covariance) -> Covariance:
         noise = eqx.tree_at(lambda n: n.raw_diagonal, noise, inverse_softplus(noise.scale * factor))
         return noise if noise.lower is None else eqx.tree_at(lambda n: n.lower, noise, noise.lower * factor)
 
-    return {**params, "dynamics$params": eqx.tree_at(lambda d: d.noise, params["dynamics$params"], replace_fn=scaled)}
+    return eqx.tree_at(lambda d: d.noise, dynamics, replace_fn=scaled)
