@@ -14,7 +14,7 @@ from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, num_features
 from mrsds_ppl.inference.evidence_ascent import climb_evidence, fit_networks, why_not_climb
 from mrsds_ppl.inference.initialization import initialize
-from mrsds_ppl.inference.laplace_em import smooth_trials
+from mrsds_ppl.inference.laplace_em import smooth_trials, start_by_smoothing
 from mrsds_ppl.inference.path_refit import weigh
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
@@ -84,6 +84,8 @@ def test_the_climb_raises_the_evidence_by_dynamics_alone():
     paths, states = smooth_trials(params, model, batch)
     found = climb_evidence(random.key(1), params, model, batch, paths, states, num_steps=4)
     assert found.evidence.shape == (5,)
+    stopped = climb_evidence(random.key(1), params, model, batch, paths, states, num_steps=4, should_stop=lambda: True)
+    assert stopped.evidence.shape == (1,)
     # In nats a bin; a trial has 40 to 50 of them.
     assert found.evidence[-1] > found.evidence[0] + 0.02
     before, after = (
@@ -96,6 +98,34 @@ def test_the_climb_raises_the_evidence_by_dynamics_alone():
     for name in set(params) - {"dynamics$params"}:
         jax.tree.map(np.testing.assert_array_equal, found.params[name], params[name])
     np.testing.assert_array_equal(np.asarray(found.states).sum(-1), 1.0)
+
+
+@pytest.mark.slow
+def test_the_start_by_smoothing_climbs_where_polynomials_can_and_says_so():
+    trials = simulate_oscillators(
+        0, num_trials=8, num_regions=2, num_states=2, min_bins=30, num_bins=40, mean_count=2.0
+    )
+    batch = jax.device_put(trials.batch())
+
+    def start(stop=False, **dynamics):
+        options = ModelOptions(
+            ux=False, xz=False, emission="poisson", final_activation="softplus", dynamics=_dynamics(**dynamics)
+        )
+        model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=8)
+        params = initialize(_as_params(model), trials, model.latent_sizes, counts=True)
+        said = []
+        found = start_by_smoothing(
+            random.key(1), params, model, batch,
+            num_refit_steps=50, evidence_steps=2, say=said.append, should_stop=lambda: stop,
+        )  # fmt: skip
+        assert np.isfinite(found.moments.mean).all()
+        np.testing.assert_array_equal(np.asarray(found.states).sum(-1), 1.0)
+        return "\n".join(said)
+
+    said = start()
+    before, after = (float(part.split()[0]) for part in (said.split("evidence ")[1], said.split("2 steps on it ")[1]))
+    assert after > before
+    assert "left out: it is for messages that add up" in start(stop=True, communication="conditional")
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ others tell it look alike. Networks fitted to such paths hardly move, and gradie
 I(W) is what knows the directions in which the signals say little.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -89,6 +90,7 @@ def climb_evidence(
     states: Float[Array, "trial bin state"],
     *,
     num_steps: int,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Climbed:
     """Networks of the dynamics and their noise after some steps on the evidence; the other sites stay.
 
@@ -100,6 +102,7 @@ def climb_evidence(
         paths: posterior of the paths to start from.
         states: their states, one-hot.
         num_steps: steps.
+        should_stop: asked before each step; the networks are fitted to what was found by then.
     """
     networks, x = model.networks_from(params), paths.mean
     rows = _rows(random.fold_in(key, 0), model, data, paths, states)
@@ -107,6 +110,8 @@ def climb_evidence(
     networks, x, states, evidence = _smoothed(networks, model, data, x, states)
     found, widths = [evidence], None
     for number in range(num_steps):
+        if should_stop():
+            break
         slope = _slope(random.fold_in(key, number + 1), networks, model, data, x, states)
         edges = _edges(networks.dynamics, slope)
         widths = first_widths(edges) if widths is None else widths
@@ -141,16 +146,19 @@ def _slope(key: Array, networks: Networks, model: MRSDS, data: Batch, x: Array, 
 
 @_compiled
 def _gradient(networks: Networks, model: MRSDS, data: Batch, x: Array) -> Array:
+    cubic: Any = networks.dynamics  # the polynomial stands in their place
+
     def evidence(weights: Array) -> Array:
-        moved = networks._replace(dynamics=eqx.tree_at(lambda d: d.weights, networks.dynamics, weights))
+        moved = networks._replace(dynamics=eqx.tree_at(lambda d: d.weights, cubic, weights))
         return weigh(moved, model, data, x, num_kept=_KEPT).log_evidence.sum()
 
-    return jax.grad(evidence)(networks.dynamics.weights)
+    return jax.grad(evidence)(cubic.weights)
 
 
 @_compiled
 def _information(networks: Networks, model: MRSDS, data: Batch, x: Array, states: Array) -> Array:
-    u, features = model.dynamics_inputs(data.u), networks.dynamics.features
+    cubic: Any = networks.dynamics
+    u, features = model.dynamics_inputs(data.u), cubic.features
     linear, site = linearised(networks, data, x, u)
     before, given = x[:, :-1], u[:, 1:]
     slopes = jax.vmap(jax.vmap(jax.jacfwd(features)))(before, given)
@@ -162,7 +170,8 @@ def _moments(
     key: Array, networks: Networks, model: MRSDS, data: Batch, x: Array, states: Array
 ) -> tuple[Array, Array, Array]:
     rows, u, weight = _rows(key, model, data, relax(networks, model, data, x, states), states)
-    phi, bins = networks.dynamics.features(rows, u), jnp.maximum(weight.sum(0), 1.0)
+    cubic: Any = networks.dynamics
+    phi, bins = cubic.features(rows, u), jnp.maximum(weight.sum(0), 1.0)
     square = jax.vmap(lambda of_state: (phi * of_state[:, None]).T @ phi, 1)(weight)
     return square, (weight.T @ phi) / bins[:, None], bins
 

@@ -3,7 +3,7 @@
 1. One state, linear dynamics: smooth, then solve for dynamics, noise and loadings, a few times.
 2. An AR-HMM of those means starts K states. Then, in rounds: smooth and solve; weigh states with x integrated out.
 3. The networks are fitted to draws of the smoothed paths, and the same two steps repeat with them, a few rounds.
-4. They climb the evidence itself, see :mod:`mrsds_ppl.inference.evidence_ascent`.
+4. If asked to, they climb the evidence itself, see :mod:`mrsds_ppl.inference.evidence_ascent`.
 
 A path learned by gradients follows a state noise Q that is too large, and Q follows the path; here both have closed
 forms, and Q is moved further than its update says, as expectation-maximisation is slow where noise is small. Latents
@@ -36,6 +36,8 @@ from mrsds_ppl.models.mrsds import MRSDS, Networks
 
 _ONE_STATE_STEPS, _ROUNDS, _STEPS_A_ROUND, _NETWORK_ROUNDS = 10, 6, 5, 5
 _STRETCH = 3.0
+# Parameters of the program, the posterior of every path, one-hot states.
+Start = tuple[dict[str, Any], PathMoments, Array]
 # Factors of Q's Cholesky factor while new trials are smoothed: first loose, then as fitted.
 _FIRST_FACTOR, _FACTORS, _KEPT = 8.0, (6.0, 4.0, 3.0, 2.0, 1.5, 1.2, 1.0, 1.0), 32
 
@@ -96,15 +98,16 @@ def start_by_smoothing(
             break
         # The first paths are those of the linear dynamics, which the networks do not yet stand for.
         stretch = _STRETCH if number else 1.0
-        params = refit(
-            random.fold_in(refit_key, number), params, model.networks_from(params).dynamics, paths, states, stretch
-        )
+        params = refit(random.fold_in(refit_key, number), params, of(params).dynamics, paths, states, stretch)
         params = suit(params, paths.mean, states)
         if model.num_states > 1:
             states = judge(params, smooth(params, paths.mean, states).mean)
         paths = smooth(params, paths.mean, states)
-    if evidence_steps and not should_stop():
-        params, paths, states = _climbed(climb_key, params, model, data, paths, states, evidence_steps, say)
+    if evidence_steps and (reason := why_not_climb(model)) is not None:
+        say(f"smoothing: training.evidence_steps is left out: {reason}")
+    elif evidence_steps and not should_stop():
+        start = (params, paths, states)
+        params, paths, states = _climbed(climb_key, model, data, start, evidence_steps, should_stop, say)
     if not all(np.isfinite(np.asarray(part)).all() for part in paths):
         raise RunError(
             "the start by smoothing gave paths that are not finite; use an encoder (inference.encoder: convolution), "
@@ -147,19 +150,16 @@ def smooth_trials(
 
 def _climbed(
     key: Array,
-    params: dict[str, Any],
     model: MRSDS,
     data: Batch,
-    paths: PathMoments,
-    states: Array,
+    start: Start,
     num_steps: int,
+    should_stop: Callable[[], bool],
     say: Callable[[str], None],
-) -> tuple[dict[str, Any], PathMoments, Array]:
+) -> Start:
     """What the climb of the evidence makes of a start, or the start itself where that has the larger evidence."""
-    if (reason := why_not_climb(model)) is not None:
-        say(f"smoothing: training.evidence_steps is left out: {reason}")
-        return params, paths, states
-    climbed = climb_evidence(key, params, model, data, paths, states, num_steps=num_steps)
+    params, paths, states = start
+    climbed = climb_evidence(key, params, model, data, paths, states, num_steps=num_steps, should_stop=should_stop)
 
     @jax.jit
     def settle(params: dict[str, Any], x: Array, states: Array) -> tuple[PathMoments, Array, Array]:
@@ -169,13 +169,14 @@ def _climbed(
             states = likeliest(weighed.probabilities)
         return relax(networks, model, data, x, states), states, weighed.log_evidence.sum() / data.lengths.sum()
 
-    after, states_after, evidence = settle(climbed.params, climbed.mean, climbed.states)
     before = float(settle(params, paths.mean, states)[2])
-    say(f"smoothing: evidence {before:.4f} nats a bin, after {num_steps} steps on it {float(evidence):.4f}")
+    paths, states, evidence = settle(climbed.params, climbed.mean, climbed.states)
+    taken = len(climbed.evidence) - 1
+    say(f"smoothing: evidence {before:.4f} nats a bin, after {taken} steps on it {float(evidence):.4f}")
     if not float(evidence) > before:
-        say("smoothing: the steps on the evidence did not raise it; the start stays as it was")
-        return params, paths, states
-    return climbed.params, after, states_after
+        say("smoothing: the steps on the evidence did not raise it and are taken back")
+        return start
+    return climbed.params, paths, states
 
 
 def _linear_phase(
