@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import random
 
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, num_features
 from mrsds_ppl.inference.path_refit import weigh
-from mrsds_ppl.inference.smoothing import Linear, Sites
+from mrsds_ppl.inference.smoothing import Linear, Sites, linearised
 from mrsds_ppl.inference.weight_information import weight_information
 from mrsds_ppl.models import MRSDS, ModelOptions
 
@@ -50,6 +51,7 @@ def _dense(gain, offset, noise, start, first, precision, shift, x, phi, slope, s
     return moved.T @ np.linalg.solve(covariance + blocks, moved)
 
 
+@pytest.mark.slow
 def test_the_information_is_that_of_the_joint_law_of_all_signals() -> None:
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
@@ -82,6 +84,7 @@ def test_the_information_is_that_of_the_joint_law_of_all_signals() -> None:
         assert np.linalg.eigvalsh(expected).max() > 1.0
 
 
+@pytest.mark.slow
 def test_the_information_of_constants_is_the_curvature_of_the_evidence() -> None:
     """One state, Gaussian signals and linear dynamics: the evidence is quadratic in the constants."""
     with jax.enable_x64(True):
@@ -97,8 +100,6 @@ def test_the_information_of_constants_is_the_curvature_of_the_evidence() -> None
             moved = CubicDynamics(weights.at[0, :, 0].set(constant), cubic.noise, (1, 1))
             networks = model.networks._replace(dynamics=moved)
             return weigh(networks, model, batch, x, num_kept=1).log_evidence.sum()
-
-        from mrsds_ppl.inference.smoothing import linearised
 
         networks = model.networks._replace(dynamics=cubic)
         linear, site = linearised(networks, batch, x, jnp.zeros((2, 6, 0)))

@@ -35,6 +35,8 @@ from mrsds_ppl.models.covariance import inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 
 _ONE_STATE_STEPS, _ROUNDS, _STEPS_A_ROUND, _NETWORK_ROUNDS = 10, 6, 5, 5
+# The climb of the evidence moves dynamics further than rounds do, and needs no more than paths to begin with.
+_ROUNDS_BEFORE_CLIMB = 3
 _STRETCH = 3.0
 # Parameters of the program, the posterior of every path, one-hot states.
 Start = tuple[dict[str, Any], PathMoments, Array]
@@ -93,7 +95,8 @@ def start_by_smoothing(
         params, noise_factor(of(params), model, data, x, states)))  # fmt: skip
     smooth = jax.jit(lambda params, x, states: relax(of(params), model, data, x, states))
     judge = jax.jit(lambda params, x: likeliest(weigh(of(params), model, data, x).probabilities))
-    for number in range(_NETWORK_ROUNDS):
+    climbs = evidence_steps > 0 and why_not_climb(model) is None
+    for number in range(_ROUNDS_BEFORE_CLIMB if climbs else _NETWORK_ROUNDS):
         if should_stop():
             break
         # The first paths are those of the linear dynamics, which the networks do not yet stand for.
@@ -103,9 +106,9 @@ def start_by_smoothing(
         if model.num_states > 1:
             states = judge(params, smooth(params, paths.mean, states).mean)
         paths = smooth(params, paths.mean, states)
-    if evidence_steps and (reason := why_not_climb(model)) is not None:
-        say(f"smoothing: training.evidence_steps is left out: {reason}")
-    elif evidence_steps and not should_stop():
+    if evidence_steps and not climbs:
+        say(f"smoothing: training.evidence_steps is left out: {why_not_climb(model)}")
+    elif climbs and not should_stop():
         start = (params, paths, states)
         params, paths, states = _climbed(climb_key, model, data, start, evidence_steps, should_stop, say)
     if not all(np.isfinite(np.asarray(part)).all() for part in paths):
