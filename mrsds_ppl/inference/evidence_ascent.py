@@ -119,7 +119,7 @@ def climb_evidence(
         networks = networks._replace(dynamics=eqx.tree_at(lambda d: d.weights, networks.dynamics, weights))
         networks, x, states, evidence = _smoothed(networks, model, data, x, states)
         found.append(evidence)
-    paths = jax.jit(relax, static_argnums=1)(networks, model, data, x, states)
+    paths = _compiled(relax)(networks, model, data, x, states)
     rows = _rows(random.fold_in(key, num_steps + 1), model, data, paths, states)
     fitted = fit_networks(random.fold_in(key, num_steps + 2), params["dynamics$params"], networks.dynamics, *rows)
     return Climbed({**params, "dynamics$params": fitted}, x, states, np.asarray(found))
