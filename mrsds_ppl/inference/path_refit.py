@@ -33,7 +33,7 @@ from mrsds_ppl.models.mrsds import MRSDS, Networks
 
 _BATCH, _RATE = 32, 1e-2
 # Sites of the networks that paths and states have a say in.
-NETWORK_SITES = ("dynamics$params", "transitions$params")
+_NETWORK_SITES = ("dynamics$params", "transitions$params")
 NOISE_FACTORS = (0.7, 0.85, 1.0, 1.2)
 _TRIALS, _KEPT = 48, 8
 
@@ -65,7 +65,7 @@ def refit_networks(
         stretch: eta; 1 is expectation-maximisation.
         sparsity: weight of the penalty of :mod:`mrsds_ppl.inference.sparsity`, in nats a bin.
     """
-    chosen: dict[str, Any] = {name: params[name] for name in NETWORK_SITES if name in params}
+    chosen: dict[str, Any] = {name: params[name] for name in _NETWORK_SITES if name in params}
     chain, size = chain_of(paths), min(_BATCH, data.lengths.shape[0])
     inputs = model.dynamics_inputs(data.u)
     optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, num_steps, 0.05))
