@@ -18,6 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from mrsds_ppl.inference.smoothing import Linear, Sites
+from mrsds_ppl.nn.small_matrices import applied, inverse, product
 
 _NEVER = -1e30
 
@@ -49,55 +50,60 @@ def weigh_states(
         num_kept: hypotheses kept.
         lag: bins.
     """
-    noise = networks.dynamics.noise.cholesky @ networks.dynamics.noise.cholesky.T
-    first = networks.initial.noise.cholesky @ networks.initial.noise.cholesky.T
+    noise = (networks.dynamics.noise.cholesky @ networks.dynamics.noise.cholesky.T)[..., None, None, None]
+    first = (networks.initial.noise.cholesky @ networks.initial.noise.cholesky.T)[..., None, None]
     start = jax.nn.log_softmax(networks.initial.state_logits)
-    num_states, lag = linear.gain.shape[2], min(lag, site.shift.shape[1])
+    trials, bins = site.shift.shape[:2]
+    num_states, lag = linear.gain.shape[2], min(lag, bins)
+    # Trials stand last, before them hypotheses and states: (..., hypothesis, state, trial).
+    gains = jnp.transpose(linear.gain, (1, 3, 4, 2, 0))
+    offsets = jnp.transpose(linear.offset, (1, 3, 2, 0))
+    precisions, shifts = jnp.transpose(site.precision, (1, 2, 3, 0)), jnp.transpose(site.shift, (1, 2, 0))
+    moves = jnp.transpose(log_transition, (1, 2, 3, 0))
 
-    def one(length: Array, gain: Array, offset: Array, precision: Array, shift: Array, moves: Array) -> Weighed:
-        states = jnp.arange(num_kept) % num_states
-        mean, covariance, evidence = jax.vmap(_update, (0, None, None, None))(
-            networks.initial.means, first, precision[0], shift[0]
+    states = jnp.arange(num_kept) % num_states
+    mean, covariance, evidence = _update(
+        networks.initial.means.T[..., None], first, precisions[0][:, :, None], shifts[0][:, None]
+    )
+    mean = mean[:, states]
+    covariance = jnp.broadcast_to(covariance, (*covariance.shape[:2], num_kept, trials))
+    weight = jnp.where((jnp.arange(num_kept) < num_states)[:, None], (start[:, None] + evidence)[states], _NEVER)
+    past = jnp.zeros((lag, num_kept, trials), int).at[-1].set(states[:, None])
+
+    def step(carry: Any, now: Any) -> tuple[Any, Array]:
+        mean, covariance, weight, past, total = carry
+        gain, offset, precision, shift, moves, bin_ = now
+        gain = gain[:, :, None]
+        ahead = applied(gain, mean[:, :, None]) + offset[:, None]
+        spread = product(product(gain, covariance[:, :, :, None]), jnp.swapaxes(gain, 0, 1)) + noise
+        means, covariances, evidence = _update(ahead, spread, precision[:, :, None, None], shift[:, None, None])
+        # Of the states that each hypothesis may have been in, its own.
+        stayed = jnp.take_along_axis(moves, past[-1][:, None], axis=0)
+        scores = (weight[:, None] + stayed + evidence).reshape(-1, trials)
+        best, index = lax.top_k(scores.T, num_kept)
+        best, index = best.T, index.T
+        parent, state = index // num_states, index % num_states
+        found = (
+            _chosen(means, index),
+            _chosen(covariances, index),
+            best - best[0],
+            jnp.concatenate([_chosen(past[:, :, None], parent)[1:], state[None]]),
+            total + best[0],
         )
-        weight = jnp.where(jnp.arange(num_kept) < num_states, (start + evidence)[states], _NEVER)
-        past = jnp.zeros((num_kept, lag), int).at[:, -1].set(states)
+        held = (mean, covariance, weight, jnp.concatenate([past[1:], past[-1:]]), total)
+        carry = jax.tree.map(lambda new, old: jnp.where(bin_ < lengths, new, old), found, held)
+        return carry, _shares(carry[2], carry[3][:1], num_states)[0]
 
-        def step(carry: Any, now: Any) -> tuple[Any, Array]:
-            mean, covariance, weight, past, total = carry
-            gain, offset, precision, shift, moves, bin_ = now
-            ahead = jnp.einsum("kij,mj->mki", gain, mean) + offset
-            spread = jnp.einsum("kij,mjl,knl->mkin", gain, covariance, gain) + noise
-            means, covariances, evidence = jax.vmap(jax.vmap(_update, (0, 0, None, None)), (0, 0, None, None))(
-                ahead, spread, precision, shift
-            )
-            scores = (weight[:, None] + moves[past[:, -1]] + evidence).reshape(-1)
-            best, index = lax.top_k(scores, num_kept)
-            parent, state = index // num_states, index % num_states
-            latents = mean.shape[-1]
-            found = (
-                means.reshape(-1, latents)[index],
-                covariances.reshape(-1, latents, latents)[index],
-                best - best[0],
-                jnp.concatenate([past[parent, 1:], state[:, None]], axis=1),
-                total + best[0],
-            )
-            held = (mean, covariance, weight, jnp.concatenate([past[:, 1:], past[:, -1:]], axis=1), total)
-            carry = jax.tree.map(lambda new, old: jnp.where(bin_ < length, new, old), found, held)
-            return carry, jax.nn.softmax(carry[2]) @ jax.nn.one_hot(carry[3][:, 0], num_states)
-
-        bins = jnp.arange(1, shift.shape[0])
-        carry, judged = lax.scan(
-            step,
-            (mean[states], covariance[states], weight, past, jnp.zeros_like(weight[0])),
-            (gain, offset, precision[1:], shift[1:], moves, bins),
-        )
-        last = jnp.einsum("m,mlk->lk", jax.nn.softmax(carry[2]), jax.nn.one_hot(carry[3], num_states))
-        # Bin t judges bin t - lag + 1; the last one judges all that are left.
-        kept = judged[lag - 2 : -1] if lag > 1 else judged[:0]
-        return Weighed(jnp.concatenate([kept, last]), carry[4] + jax.nn.logsumexp(carry[2]))
-
-    found = jax.vmap(one)(lengths, linear.gain, linear.offset, site.precision, site.shift, log_transition)
-    return found._replace(log_evidence=found.log_evidence + site.constant)
+    carry, judged = lax.scan(
+        step,
+        (mean, covariance, weight, past, jnp.zeros_like(weight[0])),
+        (gains, offsets, precisions[1:], shifts[1:], moves, jnp.arange(1, bins)),
+    )
+    # Bin t judges bin t - lag + 1; the last one judges all that are left.
+    kept = judged[lag - 2 : -1] if lag > 1 else judged[:0]
+    probabilities = jnp.concatenate([kept, _shares(carry[2], carry[3], num_states)])
+    log_evidence = carry[4] + jax.nn.logsumexp(carry[2], axis=0) + site.constant
+    return Weighed(jnp.moveaxis(probabilities, -1, 0), log_evidence)
 
 
 def likeliest(probabilities: Float[Array, "trial bin state"]) -> Float[Array, "trial bin state"]:
@@ -105,12 +111,24 @@ def likeliest(probabilities: Float[Array, "trial bin state"]) -> Float[Array, "t
     return jax.nn.one_hot(probabilities.argmax(-1), probabilities.shape[-1], dtype=probabilities.dtype)
 
 
+def _chosen(values: Array, index: Array) -> Array:
+    """Of values (..., hypothesis, state, trial) those at chosen pairs: (..., hypothesis, trial)."""
+    flat = values.reshape(*values.shape[:-3], -1, values.shape[-1])
+    return jnp.take_along_axis(flat, index.reshape((1,) * (flat.ndim - 2) + index.shape), axis=-2)
+
+
+def _shares(weight: Array, past: Array, num_states: int) -> Array:
+    """p(z) in bins of the past, (bin, state, trial), from log weights and states of the hypotheses."""
+    share = jax.nn.softmax(weight, axis=0)
+    return jnp.stack([jnp.where(past == state, share, 0.0).sum(1) for state in range(num_states)], axis=1)
+
+
 def _update(mean: Array, covariance: Array, precision: Array, shift: Array) -> tuple[Array, Array, Array]:
     """Posterior of x under N(mean, covariance) and the term h^T x - x^T J x / 2, and the log of the integral."""
-    spread = jnp.eye(len(mean)) + covariance @ precision
-    inverse = jnp.linalg.inv(spread)
-    after = inverse @ covariance
-    after = (after + after.T) / 2
-    rest = shift - precision @ mean
-    log_mass = shift @ mean - 0.5 * mean @ precision @ mean + 0.5 * rest @ after @ rest
-    return inverse @ (mean + covariance @ shift), after, log_mass - 0.5 * jnp.linalg.slogdet(spread)[1]
+    known, log_spread = inverse(covariance)
+    after, log_after = inverse(known + precision)
+    pulled = applied(precision, mean)
+    rest = shift - pulled
+    moved = applied(after, rest)
+    log_mass = (shift * mean).sum(0) - 0.5 * (mean * pulled).sum(0) + 0.5 * (rest * moved).sum(0)
+    return mean + moved, after, log_mass - 0.5 * (log_spread + log_after)

@@ -20,6 +20,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.nn.small_matrices import applied, batch_first, batch_last, inverse, product
 
 
 class Linear(NamedTuple):
@@ -110,35 +111,40 @@ def smooth_path(
 ) -> PathMoments:
     """The Gaussian chain of the linearised program under given state probabilities; standard normal in padding."""
     latents = site.shift.shape[-1]
-    precision = _inverse(networks.dynamics.noise.cholesky)
-    first = _inverse(networks.initial.noise.cholesky)
-    valid = valid_bins(batch)
-    weight = jnp.where(valid[:, 1:, None], states[:, 1:], 0.0)
+    precision, first = _inverse(networks.dynamics.noise.cholesky), _inverse(networks.initial.noise.cholesky)
+    valid = valid_bins(batch).T
+    gain, offset = batch_last(linear.gain), jnp.moveaxis(linear.offset, -1, 0)
+    weight = jnp.where(valid[1:].T[..., None], states[:, 1:], 0.0)
     # Expectations over the states of the terms of -(x_t - F x_{t-1} - b)^T Q^-1 (x_t - F x_{t-1} - b) / 2.
-    weighted = weight[..., None, None] * jnp.einsum("ij,btkjl->btkil", precision, linear.gain)
-    across = weighted.sum(2)
-    before = jnp.einsum("btkli,btklj->btij", linear.gain, weighted)
-    before_shift = jnp.einsum("btkli,btkl->bti", weighted, linear.offset)
-    now_shift = jnp.einsum("ij,btk,btkj->bti", precision, weight, linear.offset)
-    later = valid.at[:, 0].set(False)[..., None, None]
-    diagonal = site.precision + later * precision + _after(before)
-    diagonal = diagonal + jnp.where(valid, 0.0, 1.0)[..., None, None] * jnp.eye(latents)
-    diagonal = diagonal.at[:, 0].add(first)
-    shift = site.shift + _before(now_shift) - _after(before_shift)
-    shift = shift.at[:, 0].add(states[:, 0] @ networks.initial.means @ first)
-    return PathMoments(*jax.vmap(_solve)(diagonal, _before(-across), shift))
+    weighted = weight * product(precision[..., None, None, None], gain)
+    turned = jnp.swapaxes(weighted, 0, 1)
+    # Trials stand last, before them bins.
+    across = weighted.sum(-1).transpose(0, 1, 3, 2)
+    before = product(turned, gain).sum(-1).transpose(0, 1, 3, 2)
+    before_shift = applied(turned, offset).sum(-1).transpose(0, 2, 1)
+    now_shift = applied(precision[..., None, None], (weight * offset).sum(-1).transpose(0, 2, 1))
+    own = batch_last(site.precision).swapaxes(-1, -2)
+    later = valid.at[0].set(False)
+    diagonal = own + later * precision[..., None, None] + _after(before)
+    diagonal = diagonal + jnp.where(valid, 0.0, 1.0) * jnp.eye(latents)[..., None, None]
+    diagonal = diagonal.at[:, :, 0].add(first[..., None])
+    shift = jnp.transpose(site.shift, (2, 1, 0)) + _before(now_shift) - _after(before_shift)
+    shift = shift.at[:, 0].add(first @ (states[:, 0] @ networks.initial.means).T)
+    mean, covariance, lagged = _solve(*(jnp.moveaxis(a, -2, 0) for a in (diagonal, _before(-across), shift)))
+    return PathMoments(mean.transpose(2, 0, 1), covariance.transpose(3, 0, 1, 2), lagged.transpose(3, 0, 1, 2))
 
 
 def chain_of(moments: PathMoments) -> tuple[Array, Array, Array]:
     """m_t, A_t and L_t of the chain x_t - m_t = A_t (x_{t-1} - m_{t-1}) + L_t eps_t with these moments."""
     mean, covariance, lagged = moments
-    eye = jnp.broadcast_to(jnp.eye(mean.shape[-1], dtype=mean.dtype), covariance[:, :1].shape)
-    previous = jnp.concatenate([eye, covariance[:, :-1]], axis=1)
-    lag = _before(lagged[:, :-1])
-    gain = jnp.swapaxes(jnp.linalg.solve(previous, lag), -1, -2)
-    left = covariance - gain @ lag
+    eye = jnp.eye(mean.shape[-1], dtype=mean.dtype)
+    previous = jnp.concatenate([jnp.broadcast_to(eye, covariance[:, :1].shape), covariance[:, :-1]], axis=1)
+    lag = batch_last(jnp.concatenate([jnp.zeros_like(lagged[:, :1]), lagged[:, :-1]], axis=1))
+    gain = product(jnp.swapaxes(lag, 0, 1), inverse(batch_last(previous))[0])
+    left = covariance - batch_first(product(gain, lag))
     # A trace of noise keeps the factor real where float32 has rounded.
-    return mean, gain, jnp.linalg.cholesky((left + jnp.swapaxes(left, -1, -2)) / 2 + 1e-7 * eye[:, :1])
+    factor = jnp.linalg.cholesky((left + jnp.swapaxes(left, -1, -2)) / 2 + 1e-7 * eye)
+    return mean, batch_first(gain), factor
 
 
 def valid_bins(batch: Batch) -> Array:
@@ -147,26 +153,27 @@ def valid_bins(batch: Batch) -> Array:
 
 
 def _solve(diagonal: Array, below: Array, shift: Array) -> tuple[Array, Array, Array]:
-    """Mean, blocks of the inverse and lagged blocks for one trial; ``below`` is the block (t, t-1)."""
+    """Mean, blocks of the inverse and lagged blocks, bins first, trials last; ``below`` is the block (t, t-1)."""
 
     def forwards(carry: tuple[Array, Array], now: tuple[Array, Array, Array]) -> tuple[Any, Any]:
-        (inverse, rest), (block, lower, towards) = carry, now
-        rest = towards - lower @ inverse @ rest
-        inverse = jnp.linalg.inv(block - lower @ inverse @ lower.T)
-        inverse = (inverse + inverse.T) / 2
-        return (inverse, rest), (inverse, rest)
+        (covariance, rest), (block, lower, towards) = carry, now
+        gain = product(lower, covariance)
+        rest = towards - applied(gain, rest)
+        covariance = inverse(block - product(gain, jnp.swapaxes(lower, 0, 1)))[0]
+        return (covariance, rest), (covariance, rest)
 
     def backwards(carry: tuple[Array, Array], now: tuple[Array, Array, Array]) -> tuple[Any, Any]:
-        (mean, covariance), (inverse, rest, lower) = carry, now
-        gain = -inverse @ lower.T
-        lagged = gain @ covariance
-        mean, covariance = inverse @ rest + gain @ mean, inverse + lagged @ gain.T
+        (mean, covariance), (filtered, rest, lower) = carry, now
+        gain = -product(filtered, jnp.swapaxes(lower, 0, 1))
+        lagged = product(gain, covariance)
+        mean = applied(filtered, rest) + applied(gain, mean)
+        covariance = filtered + product(lagged, jnp.swapaxes(gain, 0, 1))
         return (mean, covariance), (mean, covariance, lagged)
 
     zeros = jnp.zeros_like(shift[0]), jnp.zeros_like(diagonal[0])
-    _, (inverses, rests) = lax.scan(forwards, zeros[::-1], (diagonal, below, shift))
+    _, (filtered, rests) = lax.scan(forwards, zeros[::-1], (diagonal, below, shift))
     above = jnp.concatenate([below[1:], jnp.zeros_like(below[:1])])
-    _, moments = lax.scan(backwards, zeros, (inverses, rests, above), reverse=True)
+    _, moments = lax.scan(backwards, zeros, (filtered, rests, above), reverse=True)
     return moments
 
 
@@ -175,8 +182,8 @@ def _inverse(cholesky: Array) -> Array:
 
 
 def _after(pairs: Array) -> Array:
-    return jnp.concatenate([pairs, jnp.zeros_like(pairs[:, :1])], axis=1)
+    return jnp.concatenate([pairs, jnp.zeros_like(pairs[..., :1, :])], axis=-2)
 
 
 def _before(pairs: Array) -> Array:
-    return jnp.concatenate([jnp.zeros_like(pairs[:, :1]), pairs], axis=1)
+    return jnp.concatenate([jnp.zeros_like(pairs[..., :1, :]), pairs], axis=-2)
