@@ -8,19 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 from scipy.special import logsumexp
 
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.inference.chain import smooth
 from mrsds_ppl.inference.elbo import log_weights
-from mrsds_ppl.inference.markov import potentials
+from mrsds_ppl.inference.markov import Evaluated, potentials
 from mrsds_ppl.inference.trialwise import over_trials
 from mrsds_ppl.models.dynamics import every_message
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 
 _DRAWS_AT_ONCE = 20
-_PREDICTIVE_DRAWS = 20
+_PREDICTIVE_DRAWS, _PREDICTED_AT_ONCE = 20, 5
 _WEIGHTS_PER_DRAW = 4
 _BY_DRAW = ("x_draws", "z_prob_draws")
 
@@ -61,7 +61,7 @@ class Reconstruction(NamedTuple):
 
 
 class PosteriorSampler:
-    """Draws from the posterior of any trials, a few trials and draws at a time, by two programs compiled once.
+    """Draws from the posterior of any trials, a few trials and draws at a time, by programs compiled once.
 
     Args:
         model, guide: program and guide.
@@ -70,6 +70,7 @@ class PosteriorSampler:
     def __init__(self, model: MRSDS, guide: Any) -> None:
         self._model, self._guide = model, guide
         self._draw = jax.jit(self._draw_some)
+        self._predict = jax.jit(self._predict_some)
         self._weigh = jax.jit(self._weigh_some)
 
     def infer(
@@ -85,18 +86,18 @@ class PosteriorSampler:
             predictive: give draws of signals and likelihoods by draw as well.
         """
         draw_key, weight_key = random.split(key)
-        found = self._draws(draw_key, params, trials.batch(), draws)
         batch = trials.batch()
+        found = self._draws(draw_key, params, batch, draws)
         rounds = -(-draws // _DRAWS_AT_ONCE) * (_WEIGHTS_PER_DRAW if predictive else 1)
         weights = np.concatenate(
             [self._over_trials(self._weigh, random.fold_in(weight_key, r), params, batch) for r in range(rounds)],
             axis=1,
         ).T.astype(float)
-        by_draw = None
+        by_draw = y_draws = None
         if predictive:
+            y_draws = self._predicted(random.fold_in(key, 2), params, batch, found["x_draws"])
             several = weights[: draws * _WEIGHTS_PER_DRAW].reshape(draws, _WEIGHTS_PER_DRAW, -1)
             by_draw = logsumexp(several, axis=1) - np.log(_WEIGHTS_PER_DRAW)
-        y_draws = found.pop("y_draws")
         return PosteriorSet(
             trial_ids=trials.ids,
             lengths=trials.lengths,
@@ -105,7 +106,7 @@ class PosteriorSampler:
             log_likelihood=logsumexp(weights, axis=0) - np.log(len(weights)),
             elbo=weights.mean(0),
             pareto_k=pareto_k(weights),
-            y_draws=y_draws if predictive else None,
+            y_draws=y_draws,
             log_likelihood_draws=by_draw,
             **found,
         )
@@ -126,9 +127,22 @@ class PosteriorSampler:
         found = {name: np.mean([r[name] for r in rounds], axis=0) for name in rounds[0] if name not in _BY_DRAW}
         for name in _BY_DRAW:
             found[name] = np.moveaxis(np.concatenate([r[name] for r in rounds], axis=1)[:, :draws], 1, 0)
-        # One predictive draw stands for some draws of x; they are the first of each round.
-        kept = np.concatenate([r["y_draws"] for r in rounds], axis=1)[:, : min(_PREDICTIVE_DRAWS, draws)]
-        return {**found, "y_draws": np.moveaxis(kept, 1, 0)}
+        return found
+
+    def _predicted(
+        self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch, x_draws: Float[np.ndarray, "draw trial time d"]
+    ) -> np.ndarray:
+        """A draw of the signals for each of the first few draws of x: (draw, trial, time, neuron)."""
+        kept, rounds = min(_PREDICTIVE_DRAWS, len(x_draws)), []
+        for first in range(0, kept, _PREDICTED_AT_ONCE):
+            # The last round repeats its last draw to keep the shape; what is repeated is cut off.
+            index = np.minimum(np.arange(first, first + _PREDICTED_AT_ONCE), kept - 1)
+            some = (batch, np.moveaxis(x_draws[index], 0, 1))
+            y = over_trials(
+                lambda k, some: self._predict(k, params, some), random.fold_in(key, first), some, whole_calls=True
+            )
+            rounds.append(np.moveaxis(y, 1, 0))
+        return np.concatenate(rounds)[:kept]
 
     @staticmethod
     def _over_trials(function: Callable[..., Any], key: PRNGKeyArray, params: dict[str, Any], batch: Batch) -> Any:
@@ -136,28 +150,32 @@ class PosteriorSampler:
 
     def _draw_some(self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
         """Trials first, then draws."""
-        x_key, y_key = random.split(key)
         model = self._model
         networks = model.networks_from(params)
-        x = self._guide.sample_posterior(x_key, params, batch, sample_shape=(_DRAWS_AT_ONCE,))["x"]
+        x = self._guide.sample_posterior(key, params, batch, sample_shape=(_DRAWS_AT_ONCE,))["x"]
         mean = self._guide.median(params, batch)["x"]
-        switching = model.switching(networks, batch)
-        z = lax.map(lambda path: jnp.transpose(smooth(potentials(switching, path)).marginals, (2, 0, 1)), x)
-        y_mean = _average(networks.emissions.activity, x)
-        everywhere = jnp.ones_like(batch.observed)
-        y = networks.emissions.law(x[: _DRAWS_AT_ONCE // 4].reshape(-1, *x.shape[2:]), _repeat(everywhere)).sample(
-            y_key
-        )
+        z, y_mean, y_next = _expected(networks, model, batch, x)
         return {
             "x_mean": mean,
             "x_draws": jnp.moveaxis(x, 0, 1),
             "z_prob": z.mean(0),
             "z_prob_draws": jnp.moveaxis(z, 0, 1),
             "y_mean": y_mean,
-            "y_next": _ahead(networks, model, batch, x, y_mean),
-            "y_draws": jnp.moveaxis(y.reshape(_DRAWS_AT_ONCE // 4, *everywhere.shape), 0, 1),
+            "y_next": y_next,
             "messages": _messages(networks, model, batch, mean, z.mean(0)),
         }
+
+    def _predict_some(
+        self, key: PRNGKeyArray, params: dict[str, Any], some: tuple[Batch, Float[Array, "trial draw time latent"]]
+    ) -> Num[Array, "trial draw time neuron"]:
+        """A draw of the signals of every neuron in every bin, given each of a few paths."""
+        batch, x = some
+        everywhere = jnp.broadcast_to(jnp.ones_like(batch.observed)[:, None], (*x.shape[:3], batch.y.shape[-1]))
+        together = x.shape[0] * x.shape[1]
+        law = self._model.networks_from(params).emissions.law(
+            x.reshape(together, *x.shape[2:]), everywhere.reshape(together, *everywhere.shape[2:])
+        )
+        return law.sample(key).reshape(everywhere.shape)
 
     def _weigh_some(self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch) -> Float[Array, "trial sample"]:
         return log_weights(key, params, self._model, self._guide, batch, num_samples=_DRAWS_AT_ONCE).T
@@ -190,25 +208,29 @@ def pareto_k(weights: Float[np.ndarray, "sample trial"]) -> Float[np.ndarray, " 
     return np.array([one(some) for some in weights.T])
 
 
-def _average(activity: Callable[[Array], Array], x: Float[Array, "draw trial time latent"]) -> Array:
-    total, _ = lax.scan(lambda total, path: (total + activity(path), None), jnp.zeros_like(activity(x[0])), x)
-    return total / x.shape[0]
+def _expected(
+    networks: Networks, model: MRSDS, batch: Batch, x: Float[Array, "draw trial time latent"]
+) -> tuple[Array, Array, Array]:
+    """p(z_t | x, u) of each draw, (draw, trial, time, state), and the expected signals, averaged over draws.
 
+    The signals are E y_t given the paths, and E y_t of one step of the model from x_{t-1}, with z_{t-1} as inferred
+    from the same draw; the first bin has no step and repeats the former.
+    """
+    switching, u = model.switching(networks, batch), jnp.swapaxes(model.dynamics_inputs(batch.u), 0, 1)
 
-def _ahead(networks: Networks, model: MRSDS, batch: Batch, x: Array, y_mean: Array) -> Array:
-    """E y_t of one step of the model from draws of x_{t-1}, with z_{t-1} as inferred from the same draw."""
-    switching = model.switching(networks, batch)
+    def one(total: tuple[Array, Array], path: Array) -> tuple[tuple[Array, Array], Array]:
+        means = networks.dynamics.means(jnp.swapaxes(path[:, :-1], 0, 1), u[1:])
+        chain = potentials(switching, path, Evaluated(means))
+        marginals = smooth(chain).marginals
+        pairs = jnp.exp(chain.transition) * marginals[:-1, :, None]
+        ahead = jnp.einsum("tkb,ktbd->btd", pairs.sum(1), means)
+        found = networks.emissions.activity(path), networks.emissions.activity(ahead)
+        return jax.tree.map(jnp.add, total, found), jnp.transpose(marginals, (2, 0, 1))
 
-    def one(path: Array) -> Array:
-        chain = potentials(switching, path)
-        pairs = jnp.exp(chain.transition) * smooth(chain).marginals[:-1, :, None]
-        next_state = jnp.transpose(pairs.sum(1), (1, 2, 0))
-        u = model.dynamics_inputs(batch.u)
-        means = networks.dynamics.means(path[:, :-1], u[:, 1:])
-        return networks.emissions.activity(jnp.einsum("kbt,kbtd->btd", next_state, means))
-
-    later, _ = lax.scan(lambda total, path: (total + one(path), None), jnp.zeros_like(y_mean[:, 1:]), x)
-    return jnp.concatenate([y_mean[:, :1], later / x.shape[0]], axis=1)
+    zeros = jnp.zeros(batch.y.shape, x.dtype)
+    (y_mean, later), z = lax.scan(one, (zeros, zeros[:, 1:]), x)
+    y_mean, later = y_mean / x.shape[0], later / x.shape[0]
+    return z, y_mean, jnp.concatenate([y_mean[:, :1], later], axis=1)
 
 
 def _messages(networks: Networks, model: MRSDS, batch: Batch, x: Array, z_prob: Array) -> Array:
@@ -221,7 +243,3 @@ def _messages(networks: Networks, model: MRSDS, batch: Batch, x: Array, z_prob: 
     mean = jnp.einsum("kn,krsnd->nrsd", weight, every)
     mean = mean.reshape(trials, bins, *mean.shape[1:])
     return jnp.concatenate([jnp.zeros_like(mean[:, :1]), mean], axis=1)
-
-
-def _repeat(mask: Array) -> Array:
-    return jnp.broadcast_to(mask, (_DRAWS_AT_ONCE // 4, *mask.shape)).reshape(-1, *mask.shape[1:])
