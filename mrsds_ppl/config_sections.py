@@ -150,8 +150,8 @@ class TrainingConfig(Section):
     ``num_steps_do`` steps with the guide as it is. ``overshoot``: a weight for each horizon, horizon 0 first.
     ``temperature_annealing`` turns the temperature of ``t_init`` to ``annealing_kickin_steps`` on.
     ``message_sparsity``: nats a bin that a message between regions costs which is as large as the noise of the latents.
-    ``evidence_steps``: Gauss-Newton steps on log p(y), states and paths summed out, at the end of the start by
-    smoothing.
+    ``evidence_steps``: Gauss-Newton steps on log p(y), states and paths summed out, in the start by smoothing, instead
+    of rounds of networks.
     """
 
     batch_size: Count = 64

@@ -21,7 +21,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mrsds_ppl.models.covariance import Covariance
-from mrsds_ppl.models.dynamics import Dynamics
 
 _DEGREE = 3
 _RIDGE = 1e-3
@@ -76,7 +75,8 @@ class CubicDynamics(eqx.Module):
 
 
 def cubic_from(
-    dynamics: Dynamics,
+    dynamics: Any,
+    latent_sizes: tuple[int, ...],
     x: Float[Array, "row latents"],
     u: Float[Array, "row input"],
     weights: Float[Array, "row state"],
@@ -84,12 +84,13 @@ def cubic_from(
     """The polynomial nearest to given dynamics, by weighted least squares.
 
     Args:
-        dynamics: the networks.
+        dynamics: has ``means(x, u)`` and ``noise``.
+        latent_sizes: latents of each region.
         x, u: latents of the bin before and inputs, where the two have to agree.
         weights: probability of each state in each row, 0 in rows that do not count.
     """
-    empty = jnp.zeros((dynamics.num_states, x.shape[-1], num_features(dynamics.latent_sizes, u.shape[-1])), x.dtype)
-    cubic = CubicDynamics(empty, dynamics.noise, dynamics.latent_sizes)
+    empty = jnp.zeros((weights.shape[-1], x.shape[-1], num_features(latent_sizes, u.shape[-1])), x.dtype)
+    cubic = CubicDynamics(empty, dynamics.noise, latent_sizes)
     phi, aim = cubic.features(x, u), dynamics.means(x, u)
 
     def solve(weight: Array, aim: Array) -> Array:

@@ -3,7 +3,8 @@
 1. One state, linear dynamics: smooth, then solve for dynamics, noise and loadings, a few times.
 2. An AR-HMM of those means starts K states. Then, in rounds: smooth and solve; weigh states with x integrated out.
 3. The networks are fitted to draws of the smoothed paths, and the same two steps repeat with them, a few rounds.
-4. If asked to, they climb the evidence itself, see :mod:`mrsds_ppl.inference.evidence_ascent`.
+   If asked to, polynomials climb the evidence itself instead, and the networks are fitted to these; see
+   :mod:`mrsds_ppl.inference.evidence_ascent`.
 
 A path learned by gradients follows a state noise Q that is too large, and Q follows the path; here both have closed
 forms, and Q is moved further than its update says, as expectation-maximisation is slow where noise is small. Latents
@@ -28,15 +29,22 @@ from mrsds_ppl.inference.arhmm import fit_arhmm
 from mrsds_ppl.inference.evidence_ascent import climb_evidence, why_not_climb
 from mrsds_ppl.inference.hypotheses import Weighed, likeliest, weigh_states
 from mrsds_ppl.inference.linear_program import LinearProgram, improved, linear_program
-from mrsds_ppl.inference.path_refit import noise_factor, refit_networks, relax, scaled_noise, weigh
+from mrsds_ppl.inference.network_fit import fit_networks
+from mrsds_ppl.inference.path_refit import (
+    drawn_steps,
+    noise_factor,
+    refit_networks,
+    refit_transitions,
+    relax,
+    scaled_noise,
+    weigh,
+)
 from mrsds_ppl.inference.smoothing import PathMoments, linearised, smooth_path
 from mrsds_ppl.inference.unused import share_of_bins
 from mrsds_ppl.models.covariance import inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 
 _ONE_STATE_STEPS, _ROUNDS, _STEPS_A_ROUND, _NETWORK_ROUNDS = 10, 6, 5, 5
-# The climb of the evidence moves dynamics further than rounds do, and needs no more than paths to begin with.
-_ROUNDS_BEFORE_CLIMB = 3
 _STRETCH = 3.0
 # Parameters of the program, the posterior of every path, one-hot states.
 Start = tuple[dict[str, Any], PathMoments, Array]
@@ -74,7 +82,7 @@ def start_by_smoothing(
         data: training set, on the device.
         num_refit_steps: of Adam, each time the networks are fitted to draws of the paths.
         sparsity: weight of the penalty on messages between regions, in nats a bin.
-        evidence_steps: Gauss-Newton steps on the evidence at the end.
+        evidence_steps: Gauss-Newton steps on the evidence; with none the networks are fitted in rounds.
         should_stop: asked between rounds; what was found by then is returned.
         say: prints a line of progress.
 
@@ -84,33 +92,16 @@ def start_by_smoothing(
     (arhmm_key, refit_key), climb_key = random.split(key), random.fold_in(key, 2)
     u = model.dynamics_inputs(data.u)
     paths, program = _linear_phase(arhmm_key, model.networks_from(params), model, data, u, should_stop)
-    states = program.states
+    start = (_with_program(params, program, paths, program.states), paths, program.states)
     say(f"smoothing: linear dynamics, state noise {np.array2string(_noise(program.networks), precision=3)}")
-    params = _with_program(params, program, paths, states)
-    regress = partial(refit_networks, num_steps=num_refit_steps, sparsity=sparsity)
-    refit = jax.jit(lambda key, params, before, paths, states, stretch: regress(
-        key, params, before, model, data, paths, states, stretch=stretch))  # fmt: skip
-    of = model.networks_from
-    suit = jax.jit(lambda params, x, states: scaled_noise(
-        params, noise_factor(of(params), model, data, x, states)))  # fmt: skip
-    smooth = jax.jit(lambda params, x, states: relax(of(params), model, data, x, states))
-    judge = jax.jit(lambda params, x: likeliest(weigh(of(params), model, data, x).probabilities))
-    climbs = evidence_steps > 0 and why_not_climb(model) is None
-    for number in range(_ROUNDS_BEFORE_CLIMB if climbs else _NETWORK_ROUNDS):
-        if should_stop():
-            break
-        # The first paths are those of the linear dynamics, which the networks do not yet stand for.
-        stretch = _STRETCH if number else 1.0
-        params = refit(random.fold_in(refit_key, number), params, of(params).dynamics, paths, states, stretch)
-        params = suit(params, paths.mean, states)
-        if model.num_states > 1:
-            states = judge(params, smooth(params, paths.mean, states).mean)
-        paths = smooth(params, paths.mean, states)
-    if evidence_steps and not climbs:
-        say(f"smoothing: training.evidence_steps is left out: {why_not_climb(model)}")
-    elif climbs and not should_stop():
-        start = (params, paths, states)
-        params, paths, states = _climbed(climb_key, model, data, start, evidence_steps, should_stop, say)
+    climbed = None
+    if evidence_steps and (reason := why_not_climb(model)) is not None:
+        say(f"smoothing: training.evidence_steps is left out: {reason}")
+    elif evidence_steps and not should_stop():
+        climb = partial(_climbed, num_steps=evidence_steps, num_refit_steps=num_refit_steps, should_stop=should_stop)
+        climbed = climb(climb_key, model, data, start, program.networks.dynamics, say=say)
+    rounds = partial(_network_rounds, num_refit_steps=num_refit_steps, sparsity=sparsity, should_stop=should_stop)
+    params, paths, states = climbed or rounds(refit_key, model, data, start)
     if not all(np.isfinite(np.asarray(part)).all() for part in paths):
         raise RunError(
             "the start by smoothing gave paths that are not finite; use an encoder (inference.encoder: convolution), "
@@ -151,35 +142,77 @@ def smooth_trials(
     return lax.scan(again, (first, states), jnp.asarray(_FACTORS, x.dtype))[0]
 
 
+def _network_rounds(
+    key: Array,
+    model: MRSDS,
+    data: Batch,
+    start: Start,
+    *,
+    num_refit_steps: int,
+    sparsity: float,
+    should_stop: Callable[[], bool],
+) -> Start:
+    """Networks, noise, states and paths in turns."""
+    params, paths, states = start
+    of = model.networks_from
+    regress = partial(refit_networks, num_steps=num_refit_steps, sparsity=sparsity)
+    refit = jax.jit(lambda key, params, before, paths, states, stretch: regress(
+        key, params, before, model, data, paths, states, stretch=stretch))  # fmt: skip
+    suit = jax.jit(lambda params, x, states: scaled_noise(
+        params, noise_factor(of(params), model, data, x, states)))  # fmt: skip
+    smooth = jax.jit(lambda params, x, states: relax(of(params), model, data, x, states))
+    judge = jax.jit(lambda params, x: likeliest(weigh(of(params), model, data, x).probabilities))
+    for number in range(_NETWORK_ROUNDS):
+        if should_stop():
+            break
+        # The first paths are those of the linear dynamics, which the networks do not yet stand for.
+        stretch = _STRETCH if number else 1.0
+        params = refit(random.fold_in(key, number), params, of(params).dynamics, paths, states, stretch)
+        params = suit(params, paths.mean, states)
+        if model.num_states > 1:
+            states = judge(params, smooth(params, paths.mean, states).mean)
+        paths = smooth(params, paths.mean, states)
+    return params, paths, states
+
+
 def _climbed(
     key: Array,
     model: MRSDS,
     data: Batch,
     start: Start,
+    linear: Any,
+    *,
     num_steps: int,
+    num_refit_steps: int,
     should_stop: Callable[[], bool],
     say: Callable[[str], None],
-) -> Start:
-    """What the climb of the evidence makes of a start, or the start itself where that has the larger evidence."""
+) -> Start | None:
+    """Networks fitted to what climbed the evidence from linear dynamics, or None where they have not gained by it."""
     params, paths, states = start
-    climbed = climb_evidence(key, params, model, data, paths, states, num_steps=num_steps, should_stop=should_stop)
-
-    @jax.jit
-    def settle(params: dict[str, Any], x: Array, states: Array) -> tuple[PathMoments, Array, Array]:
-        networks = model.networks_from(params)
-        weighed = weigh(networks, model, data, relax(networks, model, data, x, states).mean)
-        if model.num_states > 1:
-            states = likeliest(weighed.probabilities)
-        return relax(networks, model, data, x, states), states, weighed.log_evidence.sum() / data.lengths.sum()
-
-    before = float(settle(params, paths.mean, states)[2])
-    paths, states, evidence = settle(climbed.params, climbed.mean, climbed.states)
-    taken = len(climbed.evidence) - 1
-    say(f"smoothing: evidence {before:.4f} nats a bin, after {taken} steps on it {float(evidence):.4f}")
-    if not float(evidence) > before:
-        say("smoothing: the steps on the evidence did not raise it and are taken back")
-        return start
-    return climbed.params, paths, states
+    networks = model.networks_from(params)._replace(dynamics=linear)
+    climb = climb_evidence(key, networks, model, data, paths, states, num_steps=num_steps, should_stop=should_stop)
+    last, before = climb[-1], climb[0].evidence
+    paths, states, fit_key = last.paths, last.states, random.fold_in(key, num_steps + 1)
+    steps = jax.jit(lambda key, paths, states: drawn_steps(key, model, data, paths, states))(fit_key, paths, states)
+    fitted = fit_networks(
+        fit_key, params["dynamics$params"], last.networks.dynamics, steps.before, steps.u, steps.weights
+    )
+    params = {**params, "dynamics$params": fitted}
+    if model.num_states > 1 and (model.options.xz or model.options.uz):
+        refit = partial(refit_transitions, num_steps=num_refit_steps)
+        params = jax.jit(lambda key, params, paths, states: refit(key, params, model, data, paths, states))(
+            random.fold_in(key, num_steps + 2), params, paths, states
+        )
+    judge = jax.jit(lambda params, x: weigh(model.networks_from(params), model, data, x).log_evidence.sum())
+    evidence = float(judge(params, paths.mean) / data.lengths.sum())
+    say(
+        f"smoothing: evidence {before:.4f} nats a bin, after {len(climb) - 1} steps on it {last.evidence:.4f}, "
+        f"of the networks {evidence:.4f}"
+    )
+    if evidence > before:
+        return params, paths, states
+    say("smoothing: the steps on the evidence did not raise it, so that the networks are fitted in rounds instead")
+    return None
 
 
 def _linear_phase(

@@ -151,7 +151,11 @@ def _emissions(emissions: Any, data: Batch, paths: PathMoments) -> Any:
     member = jnp.concatenate([_members(readout), jnp.ones((loadings.shape[0], 1), bool)], axis=1)
     seen = data.observed & valid_bins(data)[..., None]
     centre = readout(mean)
-    spread = jnp.sqrt(jnp.einsum("ni,btij,nj->btn", loadings, covariance, loadings))
+    # Second moments stand flat beside each other, so that all neurons share one product of two large matrices.
+    trials, bins, neurons = data.y.shape
+    rows, latents = trials * bins, mean.shape[-1]
+    both = (loadings[:, :, None] * loadings[:, None]).reshape(neurons, -1)
+    spread = jnp.sqrt(covariance.reshape(rows, -1) @ both.T).reshape(data.y.shape)
     score, weight, square = (jnp.zeros_like(centre) for _ in range(3))
     for node, share in _NODES:
         eta = centre + node * spread
@@ -163,12 +167,15 @@ def _emissions(emissions: Any, data: Batch, paths: PathMoments) -> Any:
     score, weight = jnp.where(seen, score, 0.0), jnp.where(seen, jnp.maximum(weight, 1e-4), 0.0)
     features = jnp.concatenate([mean, jnp.ones_like(mean[..., :1])], axis=-1)
     padded = jnp.pad(covariance, ((0, 0), (0, 0), (0, 1), (0, 1)))
-    shared = jnp.einsum("btn,btij->nij", weight, padded)
+    weights, moments = weight.reshape(rows, neurons).T, features[..., None] * features[..., None, :] + padded
+    shared = jnp.pad(
+        (weights @ covariance.reshape(rows, -1)).reshape(neurons, latents, latents), ((0, 0), (0, 1), (0, 1))
+    )
     coefficients = jnp.concatenate([loadings, readout.bias[:, None]], axis=1)
-    slope_sum = jnp.einsum("btn,bti->ni", score, features)
+    slope_sum = score.reshape(rows, neurons).T @ features.reshape(rows, -1)
     # By Stein's identity E[s x] = E[s] m + E[ds/deta] P c, and ds/deta is minus the weight.
     slope_sum = slope_sum - jnp.einsum("nij,nj->ni", shared, coefficients)
-    curvature = jnp.einsum("btn,bti,btj->nij", weight, features, features) + shared
+    curvature = (weights @ moments.reshape(rows, -1)).reshape(neurons, latents + 1, latents + 1)
     curvature = jnp.where(member[:, :, None] & member[:, None], curvature, 0.0)
     curvature = curvature + jnp.where(member, _RIDGE, 1.0)[..., None] * jnp.eye(member.shape[1])
     change = jnp.linalg.solve(curvature, jnp.where(member, slope_sum, 0.0)[..., None])[..., 0]

@@ -12,8 +12,8 @@ evidence log p(y), states and paths summed out; see :mod:`mrsds_ppl.inference.hy
 Source: Salakhutdinov and Roweis (2003), over-relaxed bound optimisation.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -65,36 +65,73 @@ def refit_networks(
         stretch: eta; 1 is expectation-maximisation.
         sparsity: weight of the penalty of :mod:`mrsds_ppl.inference.sparsity`, in nats a bin.
     """
-    chosen: dict[str, Any] = {name: params[name] for name in _NETWORK_SITES if name in params}
+
+    def aim(networks: Networks, batch: Batch, x: Array, weight: Array) -> Array:
+        now = jnp.where(valid_bins(batch)[:, 1:, None], weight[:, 1:], 0.0)
+        first, then = x[:, :-1].reshape(-1, x.shape[-1]), x[:, 1:].reshape(-1, x.shape[-1])
+        u = model.dynamics_inputs(batch.u)
+        given = u[:, 1:].reshape(len(first), u.shape[-1])
+        old = lax.stop_gradient(before.means(first, given))
+        noise = lax.stop_gradient(networks.dynamics.noise)
+        fit = noise.around(networks.dynamics.means(first, given)).log_prob(old + stretch * (then - old))
+        found = (fit.T * now.reshape(fit.T.shape)).sum() / batch.lengths.sum()
+        if sparsity > 0:
+            # Stretched steps count eta times as much, which the penalty has to match to end at the same place.
+            sizes = message_sizes(networks.dynamics, first, given, now.reshape(len(first), now.shape[-1]))
+            found = found - sparsity * stretch * sizes.sum()
+        return found + _log_transitions(networks, model, batch, x, weight)
+
+    return _ascended(key, params, _NETWORK_SITES, aim, model, data, paths, states, num_steps)
+
+
+def refit_transitions(
+    key: PRNGKeyArray,
+    params: dict[str, Any],
+    model: MRSDS,
+    data: Batch,
+    paths: PathMoments,
+    states: Float[Array, "trial bin state"],
+    *,
+    num_steps: int,
+) -> dict[str, Any]:
+    """Transitions alone, as :func:`refit_networks` does them."""
+
+    def aim(networks: Networks, batch: Batch, x: Array, weight: Array) -> Array:
+        return _log_transitions(networks, model, batch, x, weight)
+
+    return _ascended(key, params, _NETWORK_SITES[1:], aim, model, data, paths, states, num_steps)
+
+
+def _log_transitions(networks: Networks, model: MRSDS, batch: Batch, x: Array, weight: Array) -> Array:
+    """log p(z | x) a bin."""
+    now = jnp.where(valid_bins(batch)[:, 1:, None], weight[:, 1:], 0.0)
+    moves = potentials(model.switching(networks, batch), x).transition
+    pairs = jnp.moveaxis(weight[:, :-1, :, None] * now[:, :, None], 0, -1)
+    return jnp.where(pairs > 0, pairs * moves, 0.0).sum() / batch.lengths.sum()
+
+
+def _ascended(
+    key: Array,
+    params: dict[str, Any],
+    sites: Sequence[str],
+    aim: Callable[[Networks, Batch, Array, Array], Array],
+    model: MRSDS,
+    data: Batch,
+    paths: PathMoments,
+    states: Array,
+    num_steps: int,
+) -> dict[str, Any]:
+    """Some sites after steps of Adam on an aim that is given networks, some trials, draws of their paths and states."""
+    chosen: dict[str, Any] = {name: params[name] for name in sites if name in params}
     chain, size = chain_of(paths), min(_BATCH, data.lengths.shape[0])
-    inputs = model.dynamics_inputs(data.u)
     optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, num_steps, 0.05))
 
     def loss(some: dict[str, Any], key: Array) -> Array:
         index_key, draw_key = random.split(key)
         index = random.choice(index_key, data.lengths.shape[0], (size,), replace=False)
-        batch, parts, weight, u = jax.tree.map(lambda leaf: leaf[index], (data, chain, states, inputs))
+        batch, parts, weight = jax.tree.map(lambda leaf: leaf[index], (data, chain, states))
         x = GaussianChain(*parts).sample(draw_key)
-        networks = model.networks_from({**params, **some})
-        now = jnp.where(valid_bins(batch)[:, 1:, None], weight[:, 1:], 0.0)
-        first, then = x[:, :-1].reshape(-1, x.shape[-1]), x[:, 1:].reshape(-1, x.shape[-1])
-        given = u[:, 1:].reshape(len(first), u.shape[-1])
-        old = lax.stop_gradient(before.means(first, given))
-        noise = lax.stop_gradient(networks.dynamics.noise)
-        fit = noise.around(networks.dynamics.means(first, given)).log_prob(old + stretch * (then - old))
-        moves = potentials(model.switching(networks, batch), x).transition
-        pairs = jnp.moveaxis(weight[:, :-1, :, None] * now[:, :, None], 0, -1)
-        log_joint = (fit.T * now.reshape(fit.T.shape)).sum() + jnp.where(pairs > 0, pairs * moves, 0.0).sum()
-        aim = log_joint / batch.lengths.sum()
-        if sparsity > 0:
-            # Stretched steps count eta times as much, which the penalty has to match to end at the same place.
-            aim = (
-                aim
-                - sparsity
-                * stretch
-                * message_sizes(networks.dynamics, first, given, now.reshape(len(first), now.shape[-1])).sum()
-            )
-        return -aim
+        return -aim(model.networks_from({**params, **some}), batch, x, weight)
 
     def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], None]:
         some, state = carry
@@ -114,6 +151,17 @@ def weigh(
     return weigh_states(networks, batch.lengths, *around, moves, num_kept=num_kept)
 
 
+def smooth_once(
+    networks: Networks,
+    model: MRSDS,
+    batch: Batch,
+    x: Float[Array, "trial bin latent"],
+    states: Float[Array, "trial bin state"],
+) -> PathMoments:
+    """Paths smoothed under the program, linearised around given ones."""
+    return smooth_path(networks, batch, *linearised(networks, batch, x, model.dynamics_inputs(batch.u)), states)
+
+
 def relax(
     networks: Networks,
     model: MRSDS,
@@ -122,11 +170,29 @@ def relax(
     states: Float[Array, "trial bin state"],
 ) -> PathMoments:
     """Paths smoothed under the program, linearised around given ones and once more around what comes of it."""
+    return smooth_once(networks, model, batch, smooth_once(networks, model, batch, x, states).mean, states)
 
-    def once(x: Array) -> PathMoments:
-        return smooth_path(networks, batch, *linearised(networks, batch, x, model.dynamics_inputs(batch.u)), states)
 
-    return once(once(x).mean)
+class Steps(NamedTuple):
+    """Steps of drawn paths, each bin but the first a row: x_{t-1}, x_t, u_t, and the probability of each state.
+
+    The probabilities are 0 in rows that do not count.
+    """
+
+    before: Float[Array, "row latent"]
+    after: Float[Array, "row latent"]
+    u: Float[Array, "row input"]
+    weights: Float[Array, "row state"]
+
+
+def drawn_steps(
+    key: PRNGKeyArray, model: MRSDS, data: Batch, paths: PathMoments, states: Float[Array, "trial bin state"]
+) -> Steps:
+    """The steps of one draw of every path."""
+    x = GaussianChain(*chain_of(paths)).sample(key)
+    weights = jnp.where(valid_bins(data)[:, 1:, None], states[:, 1:], 0.0)
+    parts = (x[:, :-1], x[:, 1:], model.dynamics_inputs(data.u)[:, 1:], weights)
+    return Steps(*(part.reshape(weights.shape[0] * weights.shape[1], part.shape[-1]) for part in parts))
 
 
 def noise_factor(
