@@ -74,7 +74,7 @@ class Stages:
         entries_of: parameters of a guide without an encoder for given posteriors of the training trials; the start is
             then by smoothing.
         message_sparsity: weight of the penalty on messages between regions, for that start.
-        evidence_steps: Gauss-Newton steps on the evidence at its end.
+        evidence_steps: Gauss-Newton steps on the evidence in it.
     """
 
     model: MRSDS
