@@ -98,10 +98,13 @@ def start_by_smoothing(
     if evidence_steps and (reason := why_not_climb(model)) is not None:
         say(f"smoothing: training.evidence_steps is left out: {reason}")
     elif evidence_steps and not should_stop():
-        climb = partial(_climbed, num_steps=evidence_steps, num_refit_steps=num_refit_steps, should_stop=should_stop)
-        climbed = climb(climb_key, model, data, start, program.networks.dynamics, say=say)
-    rounds = partial(_network_rounds, num_refit_steps=num_refit_steps, sparsity=sparsity, should_stop=should_stop)
-    params, paths, states = climbed or rounds(refit_key, model, data, start)
+        climbed = _climbed(
+            climb_key, model, data, start, program.networks.dynamics,
+            num_steps=evidence_steps, num_refit_steps=num_refit_steps, should_stop=should_stop, say=say,
+        )  # fmt: skip
+    params, paths, states = climbed or _network_rounds(
+        refit_key, model, data, start, num_refit_steps=num_refit_steps, sparsity=sparsity, should_stop=should_stop
+    )
     if not all(np.isfinite(np.asarray(part)).all() for part in paths):
         raise RunError(
             "the start by smoothing gave paths that are not finite; use an encoder (inference.encoder: convolution), "

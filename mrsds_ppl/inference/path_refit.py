@@ -67,17 +67,14 @@ def refit_networks(
     """
 
     def aim(networks: Networks, batch: Batch, x: Array, weight: Array) -> Array:
-        now = jnp.where(valid_bins(batch)[:, 1:, None], weight[:, 1:], 0.0)
-        first, then = x[:, :-1].reshape(-1, x.shape[-1]), x[:, 1:].reshape(-1, x.shape[-1])
-        u = model.dynamics_inputs(batch.u)
-        given = u[:, 1:].reshape(len(first), u.shape[-1])
-        old = lax.stop_gradient(before.means(first, given))
+        first, then, u, now = _steps(model, batch, x, weight)
+        old = lax.stop_gradient(before.means(first, u))
         noise = lax.stop_gradient(networks.dynamics.noise)
-        fit = noise.around(networks.dynamics.means(first, given)).log_prob(old + stretch * (then - old))
-        found = (fit.T * now.reshape(fit.T.shape)).sum() / batch.lengths.sum()
+        fit = noise.around(networks.dynamics.means(first, u)).log_prob(old + stretch * (then - old))
+        found = (fit.T * now).sum() / batch.lengths.sum()
         if sparsity > 0:
             # Stretched steps count eta times as much, which the penalty has to match to end at the same place.
-            sizes = message_sizes(networks.dynamics, first, given, now.reshape(len(first), now.shape[-1]))
+            sizes = message_sizes(networks.dynamics, first, u, now)
             found = found - sparsity * stretch * sizes.sum()
         return found + _log_transitions(networks, model, batch, x, weight)
 
@@ -189,9 +186,12 @@ def drawn_steps(
     key: PRNGKeyArray, model: MRSDS, data: Batch, paths: PathMoments, states: Float[Array, "trial bin state"]
 ) -> Steps:
     """The steps of one draw of every path."""
-    x = GaussianChain(*chain_of(paths)).sample(key)
-    weights = jnp.where(valid_bins(data)[:, 1:, None], states[:, 1:], 0.0)
-    parts = (x[:, :-1], x[:, 1:], model.dynamics_inputs(data.u)[:, 1:], weights)
+    return _steps(model, data, GaussianChain(*chain_of(paths)).sample(key), states)
+
+
+def _steps(model: MRSDS, batch: Batch, x: Array, states: Array) -> Steps:
+    weights = jnp.where(valid_bins(batch)[:, 1:, None], states[:, 1:], 0.0)
+    parts = (x[:, :-1], x[:, 1:], model.dynamics_inputs(batch.u)[:, 1:], weights)
     return Steps(*(part.reshape(weights.shape[0] * weights.shape[1], part.shape[-1]) for part in parts))
 
 

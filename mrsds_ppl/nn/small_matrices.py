@@ -36,8 +36,8 @@ def inverse(matrix: Float[Array, "size size *n"]) -> tuple[Float[Array, "size si
     """A^-1 and log |A| of symmetric positive definite matrices."""
     size = matrix.shape[0]
     if size >= _LARGE:
-        last = jnp.moveaxis(matrix, (0, 1), (-2, -1))
-        return jnp.moveaxis(jnp.linalg.inv(last), (-2, -1), (0, 1)), jnp.linalg.slogdet(last)[1]
+        stack = batch_first(matrix)
+        return batch_last(jnp.linalg.inv(stack)), jnp.linalg.slogdet(stack)[1]
     log_det = jnp.zeros(matrix.shape[2:], matrix.dtype)
     for k in range(size):
         # Rounding may leave nothing of the last pivots of a matrix that is nearly singular.
