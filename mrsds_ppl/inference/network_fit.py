@@ -12,10 +12,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import lax, random
+from jax import random
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from mrsds_ppl.inference.adam import descend
 from mrsds_ppl.inference.cubic_dynamics import CubicDynamics
 from mrsds_ppl.models.dynamics import Dynamics
 
@@ -51,7 +51,6 @@ def fit_networks(
     # (source, latent): what stands elsewhere is the whole of f, less the centred messages from others.
     messages = jnp.where(own[:, None], 0.0, told - constant[:, :, None])
     whole = cubic.means(x, u)
-    optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, _STEPS, 0.01))
     free, noise = eqx.partition(dynamics, eqx.tree_at(lambda d: d.noise, jax.tree.map(lambda _: True, dynamics), False))
     size = min(_ROWS, len(x))
 
@@ -66,12 +65,7 @@ def fit_networks(
         weight = weights[index].T
         return jnp.einsum("kn,ksni->", weight, apart**2) / size + jnp.einsum("kn,kni->", weight, left**2) / size
 
-    def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], None]:
-        free, state = carry
-        updates, state = optimizer.update(jax.grad(loss)(free, key), state)
-        return (optax.apply_updates(free, updates), state), None
-
-    (free, _), _ = lax.scan(step, (free, optimizer.init(free)), random.split(key, _STEPS))
+    free = descend(key, loss, free, num_steps=_STEPS, rate=_RATE, last=0.01).params
     return eqx.tree_at(lambda d: d.noise, eqx.combine(free, noise), cubic.noise)
 
 

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.inference.adam import descend
 from mrsds_ppl.inference.gaussian_chain import GaussianChain
 from mrsds_ppl.inference.hypotheses import Weighed, weigh_states
 from mrsds_ppl.inference.markov import potentials
@@ -121,7 +121,6 @@ def _ascended(
     """Some sites after steps of Adam on an aim that is given networks, some trials, draws of their paths and states."""
     chosen: dict[str, Any] = {name: params[name] for name in sites if name in params}
     chain, size = chain_of(paths), min(_BATCH, data.lengths.shape[0])
-    optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, num_steps, 0.05))
 
     def loss(some: dict[str, Any], key: Array) -> Array:
         index_key, draw_key = random.split(key)
@@ -130,13 +129,7 @@ def _ascended(
         x = GaussianChain(*parts).sample(draw_key)
         return -aim(model.networks_from({**params, **some}), batch, x, weight)
 
-    def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], None]:
-        some, state = carry
-        updates, state = optimizer.update(jax.grad(loss)(some, key), state)
-        return (optax.apply_updates(some, updates), state), None
-
-    (chosen, _), _ = lax.scan(step, (chosen, optimizer.init(chosen)), random.split(key, num_steps))
-    return {**params, **chosen}
+    return {**params, **descend(key, loss, chosen, num_steps=num_steps, rate=_RATE, last=0.05).params}
 
 
 def weigh(

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax, random
 from jaxtyping import Array, Float
 
@@ -74,11 +73,11 @@ def start_switching(
         fit = fit_arhmm(arhmm_key, x, u, data.lengths, num_states=model.num_states)
         named = ("dynamics$params", "transitions$params", "initial$params")
         chosen = {name: params[name] for name in named if name in params}
-        optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_refit_steps, 0.05))
         marginals, pairwise = fit.smoothed.marginals, fit.smoothed.pairwise
         size = min(batch_size, x.shape[0])
 
-        def loss(some: dict[str, Any], index: Array) -> Array:
+        def loss(some: dict[str, Any], key: Array) -> Array:
+            index = random.choice(key, x.shape[0], (size,), replace=False)
             batch = jax.tree.map(lambda leaf: leaf[index], data)
             networks = model.networks_from({**params, **some})
             chain = potentials(model.switching(networks, batch), x[index])
@@ -86,19 +85,13 @@ def start_switching(
             terms = jax.tree.map(lambda r, p: jnp.where(r > 1e-6, r * p, 0.0).sum(), responsibilities, chain)
             return -sum(terms) / batch.lengths.sum()
 
-        def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Array]:
-            some, state = carry
-            index = random.choice(key, x.shape[0], (size,), replace=False)
-            value, gradient = jax.value_and_grad(loss)(some, index)
-            updates, state = optimizer.update(gradient, state)
-            return (optax.apply_updates(some, updates), state), value
-
-        keys = random.split(refit_key, num_refit_steps)
-        (some, _), losses = lax.scan(step, (chosen, optimizer.init(chosen)), keys)
-        found = {**params, **some}
+        refit = descend(refit_key, loss, chosen, num_steps=num_refit_steps, rate=learning_rate, last=0.05)
+        found = {**params, **refit.params}
         states = smooth(potentials(model.switching(model.networks_from(found), data), x)).marginals
         occupancy = share_of_bins(jnp.moveaxis(states, -1, 0), data.lengths)
-        return SwitchInit(revived(revive_key, found, occupancy), fit.log_likelihoods, losses[-20:].mean(), occupancy)
+        return SwitchInit(
+            revived(revive_key, found, occupancy), fit.log_likelihoods, refit.losses[-20:].mean(), occupancy
+        )
 
     if stacked:
         return jax.jit(lambda k, p, d: lax.map(lambda one: seek(one[0], one[1], d), (k, p)))(key, params, data)
