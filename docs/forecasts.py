@@ -1,18 +1,21 @@
 """R2 of forecasts 1, 5 and 10 bins ahead in the test trials, of a run and of one with linear networks, with intervals:
 
-python docs/forecasts.py results/toy-config results/toy-linear [MORE PAIRS]
+python docs/forecasts.py [--trial-seed I] results/toy-config results/toy-linear [MORE PAIRS]
 
 The second is fitted with `--set model.xtransition.dynamics.layers=[] --set model.xtransition.dynamics.activations=[]`.
+With `--trial-seed`, which the oscillators and the three networks know, the trials are new ones of the same simulation,
+as many as it has in all, so that small differences can be told from chance.
 """
 
-import sys
+import argparse
 
 import numpy as np
 from jax import random
 
 from mrsds_ppl.analysis.forecast import Forecast, forecast
+from mrsds_ppl.data.simulate import SIMULATORS
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.fitted import load_run
+from mrsds_ppl.fitted import FittedRun, load_run
 
 _HORIZONS, _DRAWS = (1, 5, 10), 200
 
@@ -28,15 +31,24 @@ def squared_errors(found: Forecast, test: Trials, horizon: int) -> np.ndarray:
     return errors
 
 
-def main(names: list[str]) -> None:
+def trials_of(run: FittedRun, trial_seed: int | None) -> Trials:
+    """The test trials, or new ones of the same simulation."""
+    if trial_seed is None:
+        return run.split.test
+    data = run.config.data
+    simulate = SIMULATORS[data.data_source]
+    return simulate(run.config.training.data_seed, **{**data.simulation_arguments(), "trial_seed": trial_seed})
+
+
+def main(names: list[str], trial_seed: int | None) -> None:
     """Prints a line for each horizon of each pair of runs."""
     for ours, linear in zip(names[::2], names[1::2], strict=True):
         runs = [load_run(name) for name in (ours, linear)]
-        test = runs[0].split.test
+        test = trials_of(runs[0], trial_seed)
         found = [
             forecast(random.key(0), run.params, run.model, run.guide, test, max(_HORIZONS), _DRAWS) for run in runs
         ]
-        print(f"{ours} and {linear}, {test.num_trials} test trials, forecasts from bins {found[0].cuts.tolist()}")
+        print(f"{ours} and {linear}, {test.num_trials} trials, forecasts from bins {found[0].cuts.tolist()}")
         for horizon in _HORIZONS:
             r2 = [one.r2[horizon - 1] for one in found]
             first, second = (squared_errors(one, test, horizon) for one in found)
@@ -50,4 +62,8 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("runs", nargs="+")
+    parser.add_argument("--trial-seed", type=int)
+    given = parser.parse_args()
+    main(given.runs, given.trial_seed)

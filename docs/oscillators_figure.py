@@ -47,8 +47,9 @@ def main(run_name: str, out: str) -> None:
     print(f"messages between regions, R2 {scores.r2_cross:.3f}, local ones {scores.r2_local:.3f}")
     print(f"norm of absent messages over that of present ones {scores.absent_ratio:.3f}")
 
-    lengths = np.full(NUM_PATHS, test.y.shape[1])
-    made = generate(random.key(1), run.params, run.model, np.zeros((NUM_PATHS, lengths[0], 0), np.float32), lengths)
+    # Paths as long as the trials: longer ones have longer stays whose ends are seen.
+    lengths = np.resize(run.trials.lengths, NUM_PATHS)
+    made = generate(random.key(1), run.params, run.model, np.zeros((NUM_PATHS, lengths.max(), 0), np.float32), lengths)
     spans = [slice(a, b) for a, b in itertools.pairwise(np.concatenate([[0], np.cumsum(sizes)]))]
     found = [made.x[..., span] @ w + c for span, w, c in zip(spans, aligned.weights, aligned.offsets, strict=True)]
     true = [run.trials.x[..., span] for span in spans]

@@ -18,6 +18,25 @@ def test_without_noise_each_bin_is_the_last_one_plus_its_messages():
     assert np.isnan(x[trials.lengths < 30, -1]).all()
 
 
+def test_another_trial_seed_gives_other_trials_of_the_same_regions_and_neurons():
+    def readout(trials):
+        """Loadings, from signals without noise."""
+        valid = np.arange(trials.num_bins) < trials.lengths[:, None]
+        return np.linalg.lstsq(trials.x[valid], trials.y[valid], rcond=None)[0]
+
+    plain = {"emission": "gaussian", "observation_noise": 0.0, **SMALL}
+    first, second, third = (simulate_oscillators(0, **plain, trial_seed=seed) for seed in (None, 0, 1))
+    for other in (second, third):
+        np.testing.assert_allclose(readout(other), readout(first), atol=1e-4)
+        assert not np.array_equal(other.lengths, first.lengths)
+        true = draw_parameters(np.random.default_rng(0), 3, 3, 0.2)
+        state, bin = other.z[0, 1], other.x[:1, 0].reshape(1, 3, 2)
+        np.testing.assert_allclose(other.messages[0, 1], sent_messages(true, np.array([state]), bin)[0], atol=1e-5)
+    assert not np.array_equal(second.lengths, third.lengths)
+    with pytest.raises(ConfigError, match=r"data\.simulation\.trial_seed: found -1"):
+        simulate_oscillators(0, **plain, trial_seed=-1)
+
+
 def test_state_noise_has_the_size_that_was_asked_for():
     trials = simulate_oscillators(1, num_trials=60, state_noise=0.05, neurons_per_region=2)
     x, messages = trials.x, trials.messages

@@ -45,9 +45,11 @@ def test_messages_and_input_equal_a_scalar_loop():
     np.testing.assert_allclose(input_effect(networks, u), 0.1 * networks.inputs @ u)
 
 
-@pytest.mark.parametrize("latents", [None, 5])
-def test_messages_and_input_make_up_every_change_where_there_is_no_noise(latents):
-    trials = simulate_three_rnns(2, num_latents=latents, state_noise=0.0, observation_noise=0.0, **SMALL)
+@pytest.mark.parametrize(("latents", "trial_seed"), [(None, None), (5, None), (5, 1)])
+def test_messages_and_input_make_up_every_change_where_there_is_no_noise(latents, trial_seed):
+    quiet = {"state_noise": 0.0, "observation_noise": 0.0, **SMALL}
+    trials = simulate_three_rnns(2, num_latents=latents, trial_seed=trial_seed, **quiet)
+    assert np.array_equal(trials.y, simulate_three_rnns(2, num_latents=latents, **quiet).y) == (trial_seed is None)
     networks = networks_of(2, num_units=12)
     activity = trials.y.reshape(4, 40, 3, 12).astype(float)
     axes = principal_components(activity, latents)[1]

@@ -69,6 +69,7 @@ def simulate_oscillators(
     message_strength: float = 0.2,
     detuning: float = _DETUNING,
     stay: float = 0.95,
+    trial_seed: int | None = None,
 ) -> Trials:
     """Trials of unequal length with the true latents, states and messages.
 
@@ -85,6 +86,7 @@ def simulate_oscillators(
         message_strength: c, the largest size of each component of a message.
         detuning: largest v_r, by how much the turns of the regions differ in a state, radians a bin.
         stay: probability of keeping the state from bin to bin.
+        trial_seed: other trials of the same regions and neurons, one set for each number.
 
     Raises:
         ConfigError: an argument that is out of its range (it is named).
@@ -108,6 +110,8 @@ def simulate_oscillators(
     if emission not in _EMISSIONS:
         raise ConfigError(f"data.simulation.emission: found {emission!r}; allowed: {', '.join(_EMISSIONS)}.")
     check_seed(seed)
+    if trial_seed is not None:
+        check_number("trial_seed", trial_seed, Integral, 0)
     rng = np.random.default_rng(seed)
     world = draw_world(
         rng,
@@ -124,6 +128,9 @@ def simulate_oscillators(
         detuning=detuning,
         stay=stay,
     )
+    if trial_seed is not None:
+        rng = np.random.default_rng([seed, trial_seed])
+        world = _other_trials(rng, world, min_bins=min_bins, state_noise=state_noise, stay=stay)
     drive = world.drive(world.x)
     if emission == "poisson":
         ys = rng.poisson(np.logaddexp(0.0, drive + world.bias)).astype(float)
@@ -175,6 +182,15 @@ def draw_world(
     lengths = rng.integers(min_bins, num_bins + 1, size=num_trials)
     loadings = rng.normal(scale=loading, size=(num_regions, neurons_per_region, 2))
     return OscillatorWorld(true, z, x, messages, lengths, loadings, _bias(_drive(loadings, x), mean_count))
+
+
+def _other_trials(
+    rng: np.random.Generator, world: OscillatorWorld, *, min_bins: int, state_noise: float, stay: float
+) -> OscillatorWorld:
+    num_trials, num_bins = world.z.shape
+    z = _states(rng, num_trials, num_bins, len(world.dynamics.radius), stay)
+    x, messages = _paths(rng, world.dynamics, z, state_noise)
+    return world._replace(z=z, x=x, messages=messages, lengths=rng.integers(min_bins, num_bins + 1, size=num_trials))
 
 
 def _drive(

@@ -48,6 +48,7 @@ def simulate_three_rnns(
     state_noise: float = 0.05,
     observation_noise: float = 0.1,
     warm_up: float = 1.0,
+    trial_seed: int | None = None,
 ) -> Trials:
     """Signals y = r + noise of every unit, with the true latents and messages; z is 0 throughout.
 
@@ -67,6 +68,7 @@ def simulate_three_rnns(
         observation_noise: standard deviation of the noise on each signal and bin.
         warm_up: seconds before the first bin that are left out, with the inputs of the first bin; trials start from
             random activities, uniform on (-1, 1).
+        trial_seed: other trials of the same networks, one set for each number.
 
     Raises:
         ConfigError: an argument of the wrong type or out of its range.
@@ -84,8 +86,12 @@ def simulate_three_rnns(
     check_number("observation_noise", observation_noise, Real, 0, ", a standard deviation")
     check_number("warm_up", warm_up, Real, 0, ", a length of time in seconds", most=100)
     check_seed(seed)
+    if trial_seed is not None:
+        check_number("trial_seed", trial_seed, Integral, 0)
     rng = np.random.default_rng(seed)
     networks = draw_networks(rng, units_per_region, cross_fraction, cross_gain, cross_spread, input_gain)
+    if trial_seed is not None:
+        rng = np.random.default_rng([seed, trial_seed])
     u = _inputs(num_bins)
     activity = _paths(rng, networks, u, num_trials, state_noise, round(warm_up / STEP))
     x, axes = principal_components(activity, num_latents)
