@@ -25,7 +25,10 @@ def describe(config: RunConfig, trials: Trials, split: Split) -> str:
         f"{name} ({size} neurons)" for name, size in zip(trials.region_names, trials.region_sizes, strict=True)
     )
     lengths = trials.lengths
-    missing = 1 - trials.observed.sum() / (lengths.sum() * trials.num_neurons)
+    missing = f"{1 - trials.observed.sum() / (lengths.sum() * trials.num_neurons):.1%} missing"
+    silent = trials.ids[~trials.observed.any((1, 2))]
+    if len(silent):
+        missing += f", trials without any value: {', '.join(map(str, silent))}"
     batch = min(config.training.batch_size, split.train.num_trials)
     megabytes = (
         4e-6
@@ -37,7 +40,7 @@ def describe(config: RunConfig, trials: Trials, split: Split) -> str:
         [
             f"trials: {split.train.num_trials} for training, {split.test.num_trials} for test; "
             f"{lengths.min()} to {lengths.max()} bins of {trials.bin_width:g} s; {trials.num_inputs} inputs",
-            f"regions: {regions}; {missing:.1%} missing",
+            f"regions: {regions}; {missing}",
             f"model: {model.num_states} states, latents {list(model.latent_sizes)}, "
             f"{config.model.emissions.dist} emissions, {count:,} parameters",
             f"inference: {config.inference.guide} guide, {config.inference.encoder_phrase}, "

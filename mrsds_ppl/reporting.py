@@ -13,6 +13,7 @@ from jax import random
 from numpyro import handlers
 
 from mrsds_ppl.analysis.alignment import align_latents, match_states, valid_bins
+from mrsds_ppl.analysis.communication import input_labels
 from mrsds_ppl.data.labels import read_labels
 from mrsds_ppl.device import enable_compilation_cache
 from mrsds_ppl.errors import RunError
@@ -97,7 +98,7 @@ def gather(run: FittedRun, labels: np.ndarray | None = None) -> Findings:
         latent_regions=regions,
         region_names=test.region_names,
         region_sizes=test.region_sizes,
-        input_names=_input_names(run),
+        input_names=input_labels(run.model),
         neuron_names=[str(name) for name in test.dataset["neuron"].values],
         unit="spikes per bin" if run.counts else "signal (a.u.)",
         example=_example(run, files, trial),
@@ -145,13 +146,6 @@ def _read(run: FittedRun) -> Files:
 def _latent_regions(run: FittedRun) -> list[str]:
     names = run.trials.region_names
     return names if len(run.model.latent_sizes) == len(names) else ["all regions"]
-
-
-def _input_names(run: FittedRun) -> list[str]:
-    inputs = run.model.num_inputs if run.model.options.ux else 0
-    if inputs and run.model.options.dynamics.inputs_together:
-        return ["inputs"]
-    return [f"input {i + 1}" for i in range(inputs)]
 
 
 def _facts(run: FittedRun) -> list[tuple[str, str]]:

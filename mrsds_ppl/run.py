@@ -87,14 +87,24 @@ def fit(
     with run_log(paths.log, log, append=resume) as say, jax.default_device(device):
         say(f"mrsds-ppl {__version__}: {config_path} -> {paths.folder / name}*")
         say(describe(config, trials, split))
-        if config is not given:
-            say(f"note: {WITHOUT_ENCODER}")
-        for key in ignored_keys(config):
-            say(f"note: {key} has no effect on this run")
+        for note in _notes(given, config):
+            say(f"note: {note}")
         write_text(paths.config, resolved_yaml(config, versions(device)))
         result = _fit(config, split, paths, resume, say)
         say(f"done in {time.perf_counter() - started:.0f} s: {paths.mat}, {paths.posterior}")
     return result
+
+
+def _notes(given: RunConfig, config: RunConfig) -> list[str]:
+    """What the run reads otherwise than the file says it."""
+    notes = [WITHOUT_ENCODER] if config is not given else []
+    notes += [f"{key} has no effect on this run" for key in ignored_keys(config)]
+    if config.data.is_simulation and config.data.data_path is not None:
+        notes.append(
+            f"the trials are simulated, as data.data_source is {config.data.data_source}; "
+            f"--set data.data_source=mydata takes those of {config.data.data_path}"
+        )
+    return notes
 
 
 def _fit(config: RunConfig, split: Split, paths: RunPaths, resume: bool, say: Log) -> RunResult:
@@ -286,4 +296,5 @@ def check(config: RunConfig) -> str:
     """Validate configuration and recording, and say what would be fitted."""
     trials = make_trials(config)
     split = split_trials(trials, config.training.test_perc, config.training.data_seed)
-    return describe(with_encoder(config, split.train), trials, split)
+    run = with_encoder(config, split.train)
+    return "\n".join([describe(run, trials, split), *(f"note: {note}" for note in _notes(config, run))])

@@ -218,6 +218,21 @@ def test_check_says_what_would_be_fitted(workplace, capsys):
         assert word in said
 
 
+def test_check_notes_a_recording_that_is_not_read_and_trials_without_values(workplace, capsys):
+    simulation = {"num_trials": 6, "num_bins": 20, "neurons_per_region": 3}
+    write(workplace, {**TINY, "data": {"data_source": "lotka-volterra", "simulation": simulation}})
+    assert cli.main(["check", str(workplace / "tiny.yaml"), str(workplace / "data.npz")]) == 0
+    assert "note: the trials are simulated, as data.data_source is lotka-volterra; --set" in capsys.readouterr().out
+    ys = np.random.default_rng(0).normal(size=(6, 20, 8))
+    ys[4] = np.nan
+    np.savez(workplace / "silent.npz", ys=ys, region_sizes=[4, 4])
+    write(workplace, TINY)
+    assert cli.main(["check", str(workplace / "tiny.yaml"), str(workplace / "silent.npz")]) == 0
+    said = capsys.readouterr().out
+    assert "16.7% missing, trials without any value: 4" in said
+    assert "note:" not in said
+
+
 @pytest.mark.parametrize("ending", [".npz", ".mat"])
 def test_simulated_file_is_a_recording(tmp_path, capsys, ending):
     out = tmp_path / f"sim{ending}"
