@@ -55,6 +55,7 @@ def weigh_states(
     start = jax.nn.log_softmax(networks.initial.state_logits)
     trials, bins = site.shift.shape[:2]
     num_states, lag = linear.gain.shape[2], min(lag, bins)
+    num_kept = min(num_kept, num_states**bins)  # there are no more; with one state there is one
     # Trials stand last, before them hypotheses and states: (..., hypothesis, state, trial).
     gains = jnp.transpose(linear.gain, (1, 3, 4, 2, 0))
     offsets = jnp.transpose(linear.offset, (1, 3, 2, 0))
