@@ -148,7 +148,7 @@ def _activity(f: Findings) -> Section:
         "latents of the bin before; generated is a new trial that the model makes up by itself, which should look like "
         "the same kind of data without matching this trial."
     ]
-    caption = f"Test trial {e.number}: all neurons, on one colour scale. Grey is missing."
+    caption = f"Test trial {e.number}: all neurons, on one colour scale. White is missing."
     figures = [
         Figure(panels, "Images of neurons over time: observed, reconstructed, predicted, generated.", caption),
         Figure(

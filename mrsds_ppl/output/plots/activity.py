@@ -22,7 +22,7 @@ def plot_activity(
 
     Args:
         seconds: time of each bin.
-        panels: activity by title, the observed first; NaN where missing, which is drawn grey.
+        panels: activity by title, the observed first; NaN where missing, which is drawn white.
         region_sizes: neurons of each region.
         region_names: name of each region.
         unit: what the colours mean, with its unit.
@@ -37,7 +37,8 @@ def plot_activity(
     low, high = np.nanquantile(shown, [0.01, 0.99]) if np.isfinite(shown).any() else (0.0, 1.0)
     high = high if high > low else low + 1.0
     half = bin_width(seconds) / 2
-    colours = mpl.colormaps["cividis"].with_extremes(bad="0.7")
+    # Missing is white: the middle of this map is grey.
+    colours = mpl.colormaps["cividis"].with_extremes(bad="white")
     for ax, (title, values) in zip(axes, panels.items(), strict=True):
         image = ax.imshow(
             values.T,
