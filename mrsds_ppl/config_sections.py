@@ -150,6 +150,7 @@ class TrainingConfig(Section):
     ``num_steps_do`` steps with the guide as it is. ``overshoot``: a weight for each horizon, horizon 0 first.
     ``temperature_annealing`` turns the temperature of ``t_init`` to ``annealing_kickin_steps`` on.
     ``message_sparsity``: nats a bin that a message between regions costs which is as large as the noise of the latents.
+    ``message_bending``: the same for what is not linear in a message, local ones too.
     ``evidence_steps``: Gauss-Newton steps on log p(y), states and paths summed out, in the start by smoothing, instead
     of rounds of networks.
     """
@@ -178,6 +179,7 @@ class TrainingConfig(Section):
     kl_z_scale: Weight | None = None
     smooth_coef: Weight | None = None
     message_sparsity: Weight | None = None
+    message_bending: Weight | None = None
     evidence_steps: Steps = 0
     temperature_annealing: bool = False
     t_init: Weight = 0.0

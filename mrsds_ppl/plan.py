@@ -88,6 +88,7 @@ def terms_of(config: RunConfig, guide: Any, values: dict[str, Any], data: Batch)
         kl_z_scale=training.kl_z_scale,
         smooth_coef=training.smooth_coef,
         message_sparsity=training.message_sparsity,
+        message_bending=training.message_bending,
         temperature=temperature if training.temperature_annealing else None,
     )
     terms = make_terms(

@@ -240,11 +240,14 @@ def test_weight_of_the_first_bin_adds_its_density(trained):
 
 
 @pytest.mark.slow
-def test_sparse_messages_cost_their_size_in_every_bin_and_move_the_dynamics_alone(trained):
+@pytest.mark.parametrize(
+    ("asked", "named"), [("message_sparsity", "message_size"), ("message_bending", "message_bend")]
+)
+def test_messages_cost_their_size_or_bend_in_every_bin_and_move_the_dynamics_alone(trained, asked, named):
     plain = evaluate(trained, Regimen(), "mean_field")
-    found = evaluate(trained, Regimen(message_sparsity=0.5), "mean_field")
-    assert found[1]["message_size"] > 0
-    assert found[0] == pytest.approx(plain[0] + 0.5 * sum(LENGTHS) * found[1]["message_size"] / 10.0, rel=1e-9)
+    found = evaluate(trained, Regimen(**{asked: 0.5}), "mean_field")
+    assert found[1][named] > 0
+    assert found[0] == pytest.approx(plain[0] + 0.5 * sum(LENGTHS) * found[1][named] / 10.0, rel=1e-9)
     assert (
         np.abs(found[2]["dynamics$params"].pairs.weights[-1] - plain[2]["dynamics$params"].pairs.weights[-1]).max() > 0
     )

@@ -8,6 +8,7 @@ The objective maximises the plain bound plus what each term adds to it, in nats 
     smoothness            -smooth_coef (|D x|_1 + |D^2 x|_1 + |D^3 x|_1)
     temperature           tau log sum_z p(x, z)^(1 / tau) - log p(x)
     sparse messages       -lambda N sum g, see :mod:`mrsds_ppl.inference.sparsity`
+    straight messages     -lambda N sum b, see :mod:`mrsds_ppl.inference.bending`
 
 Source of the terms: Karniol-Tambour et al., ICLR 2024, and its published configurations.
 """
@@ -24,6 +25,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.inference.bending import message_bends
 from mrsds_ppl.inference.chain import Chain, LogNormalizer, smooth
 from mrsds_ppl.inference.elbo import LogTerms
 from mrsds_ppl.inference.markov import Evaluated, Switching, potentials
@@ -59,6 +61,7 @@ class Regimen:
     smooth_coef: float | None = None
     temperature: Temperature | None = None
     message_sparsity: float | None = None
+    message_bending: float | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,9 @@ def make_terms(
     if regimen.smooth_coef is not None:
         on.append(_smoothness(regimen.smooth_coef))
     if regimen.message_sparsity is not None:
-        on.append(_sparse_messages(regimen.message_sparsity))
+        on.append(_message_penalty("message_size", message_sizes, regimen.message_sparsity))
+    if regimen.message_bending is not None:
+        on.append(_message_penalty("message_bend", message_bends, regimen.message_bending))
     if regimen.temperature is not None:
         if num_states == 1:
             notes.append("training.temperature_annealing: has no effect with one state")
@@ -271,7 +276,9 @@ def _smoothness(coefficient: float) -> Term:
     return term
 
 
-def _sparse_messages(coefficient: float) -> Term:
+def _message_penalty(
+    name: str, measure: Callable[..., Float[Array, "state target source"]], coefficient: float
+) -> Term:
     def term(drawn: Drawn, step: Step) -> Contribution:
         dynamics, valid = drawn.networks.dynamics, _valid(drawn.x, drawn.batch.lengths)[:, 1:, None]
         weights = jnp.where(valid, jnp.moveaxis(smooth(drawn.chain).marginals, -1, 0)[:, 1:], 0.0)
@@ -279,9 +286,9 @@ def _sparse_messages(coefficient: float) -> Term:
         x, weights = lax.stop_gradient((drawn.x[:, :-1], weights))
         u = drawn.batch.u[:, 1:, : dynamics.num_inputs]
         rows = weights.shape[0] * weights.shape[1]
-        sizes = message_sizes(dynamics, *(a.reshape(rows, a.shape[-1]) for a in (x, u, weights)))
+        sizes = measure(dynamics, *(a.reshape(rows, a.shape[-1]) for a in (x, u, weights)))
         penalty = drawn.terms.scale * drawn.batch.lengths.sum() * sizes.sum()
-        return Contribution(-coefficient * penalty, {"message_size": sizes.sum()})
+        return Contribution(-coefficient * penalty, {name: sizes.sum()})
 
     return term
 

@@ -32,10 +32,31 @@ def message_sizes(
         x, u: latents of the bin before and inputs of each row.
         weights: probability of each state in each row, 0 in rows that do not count.
     """
+    share = shares(weights)
+    told = deviations(dynamics.messages(x, u).cross / noise_of_target(dynamics), share)
+    return jnp.where(np.eye(len(dynamics.latent_sizes), dtype=bool), 0.0, lengths(told, share))
+
+
+def noise_of_target(dynamics: Dynamics) -> Float[Array, "target 1 1 latent"]:
+    """Standard deviation of the state noise, one where a region is narrower than the widest; taken as given."""
     noise = dynamics.by_region(lax.stop_gradient(dynamics.noise.scale)[None])[:, 0]
-    scale = jnp.where(noise > 0, noise, 1.0)[:, None, None]
-    told = dynamics.messages(x, u).cross / scale
-    share = weights / jnp.maximum(weights.sum(0), 1.0)
-    told = told - jnp.einsum("krsnd,nk->krsd", told, share)[..., None, :]
-    size = jnp.sqrt(jnp.einsum("krsnd,nk->krs", told**2, share) + _SMOOTH**2) - _SMOOTH
-    return jnp.where(np.eye(size.shape[1], dtype=bool), 0.0, size)
+    return jnp.where(noise > 0, noise, 1.0)[:, None, None]
+
+
+def shares(weights: Float[Array, "row state"]) -> Float[Array, "row state"]:
+    """Weights that add up to one over the rows, in each state that is used at all."""
+    return weights / jnp.maximum(weights.sum(0), 1.0)
+
+
+def deviations(
+    told: Float[Array, "state target source row latent"], share: Float[Array, "row state"]
+) -> Float[Array, "state target source row latent"]:
+    """Messages less their weighted means over the rows."""
+    return told - jnp.einsum("krsnd,nk->krsd", told, share)[..., None, :]
+
+
+def lengths(
+    told: Float[Array, "state target source row latent"], share: Float[Array, "row state"]
+) -> Float[Array, "state target source"]:
+    """Weighted root mean square of the messages over the rows, smooth at zero."""
+    return jnp.sqrt(jnp.einsum("krsnd,nk->krs", told**2, share) + _SMOOTH**2) - _SMOOTH
