@@ -75,6 +75,7 @@ def _dynamics(**options):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fast_compiling")
 def test_the_climb_raises_the_evidence_by_dynamics_alone():
     trials = simulate_oscillators(0, num_trials=16, num_regions=2, num_states=2, min_bins=40, num_bins=50)
     options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus", dynamics=_dynamics())
@@ -106,6 +107,7 @@ def test_the_climb_raises_the_evidence_by_dynamics_alone():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fast_compiling")
 def test_the_start_by_smoothing_climbs_where_polynomials_can_and_says_so():
     trials = simulate_oscillators(
         0, num_trials=8, num_regions=2, num_states=2, min_bins=30, num_bins=40, mean_count=2.0

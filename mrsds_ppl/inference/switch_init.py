@@ -19,6 +19,7 @@ from jax import lax, random
 from jaxtyping import Array, Float
 
 from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.inference.adam import descend
 from mrsds_ppl.inference.arhmm import fit_arhmm
 from mrsds_ppl.inference.chain import Chain, smooth
 from mrsds_ppl.inference.history import Keys
