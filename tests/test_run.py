@@ -244,6 +244,7 @@ def test_simulated_file_is_a_recording(tmp_path, capsys, ending):
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_toy_simulation_is_recovered(tmp_path, seed, capsys):
     """The toy configuration as it is shipped, without a cue: latents and states of the test trials."""
