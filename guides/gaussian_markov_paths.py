@@ -9,6 +9,7 @@ the training trials after the start by smoothing, begin at the Laplace posterior
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -72,4 +73,4 @@ class GaussianMarkovPaths(PathGuide):
         seen = batch._replace(y=jnp.where(batch.observed, batch.y, 0.0))
         program = {name: value for name, value in params.items() if not name.startswith("auto_")}
         moments, _ = smooth_trials(program, self.model, seen)
-        return super().first_entries(params, batch) | self.at(moments)
+        return super().first_entries(params, batch) | jax.jit(self.at)(moments)

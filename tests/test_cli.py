@@ -1,5 +1,6 @@
 """The command line up to the call of the run: parsing, refusals, exit status, speed of help."""
 
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import mrsds_ppl
-from mrsds_ppl.cli import main
+from mrsds_ppl.cli import choose_optimization, main
 from mrsds_ppl.errors import DataError
 
 
@@ -182,6 +183,22 @@ def test_help_imports_nothing_heavy_and_is_fast():
     assert done.stdout.endswith("heavy: []\n")
     assert "simulate" in done.stdout
     assert min(seconds) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("given", "after"),
+    [
+        (None, "--xla_backend_optimization_level=2"),
+        ("--xla_dump_to=x", "--xla_dump_to=x --xla_backend_optimization_level=2"),
+        ("--xla_backend_optimization_level=3", "--xla_backend_optimization_level=3"),
+    ],
+)
+def test_the_compiler_is_told_its_level_unless_the_user_did(monkeypatch, given, after):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("XLA_FLAGS", given)
+    choose_optimization()
+    assert os.environ["XLA_FLAGS"] == after
 
 
 def test_module_runs_as_the_command():

@@ -231,15 +231,17 @@ def _linear_phase(
         return paths, program
     fit = jax.jit(lambda key, x: fit_arhmm(key, x, u, data.lengths, num_states=model.num_states))(key, x)
     states = likeliest(jnp.moveaxis(fit.smoothed.marginals, -1, 0))
-    program = improved(program.spread(states), data, u, paths, step=1.0)
-    judge = jax.jit(lambda program, x: likeliest(_weigh_linear(program, data, u, x).probabilities))
+    program = jax.jit(lambda program, paths: improved(program.spread(states), data, u, paths, step=1.0))(program, paths)
+    judge = jax.jit(
+        lambda program, x: program.with_states(likeliest(_weigh_linear(program, data, u, x).probabilities), data)
+    )
     for _ in range(_ROUNDS):
         if should_stop():
             break
         for _ in range(_STEPS_A_ROUND):
             program, paths = step(program, x)
             x = paths.mean
-        program = program.with_states(judge(program, x), data)
+        program = judge(program, x)
     return paths, program
 
 

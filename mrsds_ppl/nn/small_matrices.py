@@ -38,16 +38,22 @@ def inverse(matrix: Float[Array, "size size *n"]) -> tuple[Float[Array, "size si
     if size >= _LARGE:
         stack = batch_first(matrix)
         return batch_last(jnp.linalg.inv(stack)), jnp.linalg.slogdet(stack)[1]
-    log_det = jnp.zeros(matrix.shape[2:], matrix.dtype)
-    for k in range(size):
+    numbers = jnp.arange(size).reshape(size, *(1 for _ in matrix.shape[2:]))
+
+    def sweep(k: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        matrix, log_det = carry
+        row, here = lax.dynamic_index_in_dim(matrix, k, keepdims=False), numbers == k
         # Rounding may leave nothing of the last pivots of a matrix that is nearly singular.
-        pivot = jnp.maximum(matrix[k, k], _SMALLEST_PIVOT)
+        pivot = jnp.maximum(lax.dynamic_index_in_dim(row, k, keepdims=False), _SMALLEST_PIVOT)
         root = lax.rsqrt(pivot)
-        row = matrix[k] * root
-        matrix = matrix - row[:, None] * row[None]  # of one vector, so that symmetric stays symmetric to the bit
         row = row * root
-        matrix = matrix.at[k].set(row).at[:, k].set(row).at[k, k].set(-1.0 / pivot)
-        log_det = log_det + jnp.log(pivot)
+        matrix = matrix - row[:, None] * row[None]  # of one vector, so that symmetric stays symmetric to the bit
+        row = jnp.where(here, -1.0 / pivot, row * root)
+        matrix = jnp.where(here[:, None], row[None], jnp.where(here[None], row[:, None], matrix))
+        return matrix, log_det + jnp.log(pivot)
+
+    # A loop, as compiling takes long where every element is written out, and running does not.
+    matrix, log_det = lax.fori_loop(0, size, sweep, (matrix, jnp.zeros(matrix.shape[2:], matrix.dtype)))
     return -matrix, log_det
 
 
