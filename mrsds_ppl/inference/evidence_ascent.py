@@ -28,7 +28,7 @@ from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, cubic_from, num_features
 from mrsds_ppl.inference.hypotheses import likeliest
 from mrsds_ppl.inference.message_prior import Edge, edge, first_widths, moved_widths, precision
-from mrsds_ppl.inference.path_refit import drawn_steps, smooth_once, weigh, with_scaled_noise
+from mrsds_ppl.inference.path_refit import Steps, drawn_steps, smooth_once, weigh, with_scaled_noise
 from mrsds_ppl.inference.smoothing import PathMoments, linearised
 from mrsds_ppl.inference.weight_information import weight_information
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
@@ -40,7 +40,9 @@ _FACTOR = 0.85  # of the noise, or its inverse, that a step tries
 _MOST_WEIGHTS = 1500
 
 # A large product of matrices inside a loop can wait for ever for a thread of XLA's CPU pool that the loop itself holds.
-_compiled = partial(jax.jit, static_argnames="model", compiler_options={"xla_cpu_multi_thread_eigen": False})
+_OPTIONS = {"xla_cpu_multi_thread_eigen": False}
+_compiled = partial(jax.jit, static_argnames="model", compiler_options=_OPTIONS)
+draw_steps = _compiled(drawn_steps)
 
 
 class Judged(NamedTuple):
@@ -98,7 +100,7 @@ def climb_evidence(
         num_steps: steps.
         should_stop: asked before each step.
     """
-    cubic = _first(random.fold_in(key, 0), networks.dynamics, model, data, paths, states)
+    cubic = _first(networks.dynamics, model, draw_steps(random.fold_in(key, 0), model, data, paths, states))
     now = _judged(networks._replace(dynamics=cubic), model, data, paths.mean, states)
     found, widths, factor = [now], None, _FACTOR
     for number in range(num_steps):
@@ -121,14 +123,13 @@ def climb_evidence(
 
 
 @_compiled
-def _first(key: Array, dynamics: Any, model: MRSDS, data: Batch, paths: PathMoments, states: Array) -> CubicDynamics:
+def _first(dynamics: Any, model: MRSDS, steps: Steps) -> CubicDynamics:
     """The polynomial nearest to given dynamics, with one noise for all latents.
 
     What linear dynamics leave of a step is their curvature more than it is noise, so it does not say which latents are
     noisy; how far the signals do, training says.
     """
-    x, _, u, weights = drawn_steps(key, model, data, paths, states)
-    cubic = cubic_from(dynamics, model.latent_sizes, x, u, weights)
+    cubic = cubic_from(dynamics, model.latent_sizes, steps.before, steps.u, steps.weights)
 
     def equal(noise: Covariance) -> Covariance:
         scale = jnp.exp(jnp.log(noise.scale).mean()) * jnp.ones_like(noise.scale)
@@ -151,7 +152,8 @@ _weighed = _compiled(weigh)
 def _slope(key: Array, model: MRSDS, data: Batch, now: Judged) -> Slope:
     gradient = _gradient(now.networks, model, data, now.paths.mean)
     information = _information(now.networks, model, data, now.paths.mean, now.states)
-    return Slope(gradient.reshape(-1), information, *_moments(key, now.networks, model, data, now.paths, now.states))
+    steps = draw_steps(key, model, data, now.paths, now.states)
+    return Slope(gradient.reshape(-1), information, *_moments(now.networks.dynamics, steps))
 
 
 @_compiled
@@ -175,13 +177,10 @@ def _information(networks: Networks, model: MRSDS, data: Batch, x: Array, states
     return weight_information(networks, x, linear, site, states, features(before, given), slopes)
 
 
-@_compiled
-def _moments(
-    key: Array, networks: Networks, model: MRSDS, data: Batch, paths: PathMoments, states: Array
-) -> tuple[Array, Array, Array]:
-    x, _, u, weight = drawn_steps(key, model, data, paths, states)
-    cubic: Any = networks.dynamics
-    phi, bins = cubic.features(x, u), jnp.maximum(weight.sum(0), 1.0)
+@partial(jax.jit, compiler_options=_OPTIONS)
+def _moments(cubic: CubicDynamics, steps: Steps) -> tuple[Array, Array, Array]:
+    weight, phi = steps.weights, cubic.features(steps.before, steps.u)
+    bins = jnp.maximum(weight.sum(0), 1.0)
     square = jax.vmap(lambda of_state: (phi * of_state[:, None]).T @ phi, 1)(weight)
     return square, (weight.T @ phi) / bins[:, None], bins
 

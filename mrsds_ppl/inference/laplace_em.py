@@ -26,12 +26,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.arhmm import fit_arhmm
-from mrsds_ppl.inference.evidence_ascent import climb_evidence, why_not_climb
+from mrsds_ppl.inference.evidence_ascent import climb_evidence, draw_steps, why_not_climb
 from mrsds_ppl.inference.hypotheses import Weighed, likeliest, weigh_states
 from mrsds_ppl.inference.linear_program import LinearProgram, improved, linear_program
 from mrsds_ppl.inference.network_fit import fit_networks
 from mrsds_ppl.inference.path_refit import (
-    drawn_steps,
     noise_factor,
     refit_networks,
     refit_transitions,
@@ -196,7 +195,7 @@ def _climbed(
     climb = climb_evidence(key, networks, model, data, paths, states, num_steps=num_steps, should_stop=should_stop)
     last, before = climb[-1], climb[0].evidence
     paths, states, fit_key = last.paths, last.states, random.fold_in(key, num_steps + 1)
-    steps = jax.jit(lambda key, paths, states: drawn_steps(key, model, data, paths, states))(fit_key, paths, states)
+    steps = draw_steps(fit_key, model, data, paths, states)
     fitted = fit_networks(
         fit_key, params["dynamics$params"], last.networks.dynamics, steps.before, steps.u, steps.weights
     )
