@@ -53,7 +53,9 @@ class GaussianMarkovPaths(PathGuide):
             scale[..., None] * jnp.eye(latents, dtype=mean.dtype) + lower,
         )
 
-    def at(self, moments: PathMoments) -> dict[str, Array]:
+    @staticmethod
+    @jax.jit
+    def at(moments: PathMoments) -> dict[str, Array]:
         """Entries of the table that give the chains these moments, or the nearest stable ones."""
         mean, gain, cholesky = chain_of(moments)
         latents = mean.shape[-1]
@@ -73,4 +75,4 @@ class GaussianMarkovPaths(PathGuide):
         seen = batch._replace(y=jnp.where(batch.observed, batch.y, 0.0))
         program = {name: value for name, value in params.items() if not name.startswith("auto_")}
         moments, _ = smooth_trials(program, self.model, seen)
-        return super().first_entries(params, batch) | jax.jit(self.at)(moments)
+        return super().first_entries(params, batch) | self.at(moments)

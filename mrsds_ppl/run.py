@@ -149,7 +149,7 @@ def _fit(config: RunConfig, split: Split, paths: RunPaths, resume: bool, say: Lo
             say=say,
             constrain=start.constrain,
             held_out=None if validation is None else jax.device_put(validation.chooses.batch()),
-            entries_of=jax.jit(guide.at) if isinstance(guide, GaussianMarkovPaths) else None,
+            entries_of=guide.at if isinstance(guide, GaussianMarkovPaths) else None,
             message_sparsity=training.message_sparsity or 0.0,
             evidence_steps=training.evidence_steps,
         )

@@ -12,7 +12,7 @@ from jax import random
 
 from mrsds_ppl.data.simulate import SIMULATORS
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.guides import GaussianMarkovPaths
+from mrsds_ppl.guides import GaussianMarkovPaths, gaussian_markov_paths
 from mrsds_ppl.inference.hypotheses import weigh_states
 from mrsds_ppl.inference.initialization import initialize
 from mrsds_ppl.inference.laplace_em import smooth_trials, start_by_smoothing
@@ -232,6 +232,21 @@ def test_entries_of_a_table_give_the_chain_they_were_made_for() -> None:
         valid = np.arange(5) < np.asarray(batch.lengths)[:, None]
         np.testing.assert_allclose(np.asarray(law.mean)[valid], np.asarray(moments.mean)[valid], rtol=1e-6)
         np.testing.assert_allclose(np.asarray(law.covariances)[valid], np.asarray(moments.covariance)[valid], rtol=1e-4)
+
+
+def test_entries_are_compiled_once_however_many_guides_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced: list[PathMoments] = []
+
+    def counted(moments: PathMoments) -> tuple[jax.Array, jax.Array, jax.Array]:
+        traced.append(moments)
+        return chain_of(moments)
+
+    monkeypatch.setattr(gaussian_markov_paths, "chain_of", counted)
+    _, model, _ = _small(5, 2)
+    eye = jnp.broadcast_to(jnp.eye(2), (2, 23, 2, 2))  # of a length that no other test has
+    for _ in range(3):
+        GaussianMarkovPaths(model).at(PathMoments(jnp.zeros((2, 23, 2)), eye, jnp.zeros_like(eye)))
+    assert len(traced) == 1
 
 
 def test_a_stretched_refit_moves_further_and_by_the_mean_of_the_steps() -> None:

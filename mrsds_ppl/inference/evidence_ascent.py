@@ -42,7 +42,6 @@ _MOST_WEIGHTS = 1500
 # A large product of matrices inside a loop can wait for ever for a thread of XLA's CPU pool that the loop itself holds.
 _OPTIONS = {"xla_cpu_multi_thread_eigen": False}
 _compiled = partial(jax.jit, static_argnames="model", compiler_options=_OPTIONS)
-draw_steps = _compiled(drawn_steps)
 
 
 class Judged(NamedTuple):
@@ -145,6 +144,7 @@ def _judged(networks: Networks, model: MRSDS, data: Batch, x: Array, states: Arr
     return Judged(networks, paths, likeliest(weighed.probabilities), evidence)
 
 
+draw_steps = _compiled(drawn_steps)
 _smoothed = _compiled(smooth_once)
 _weighed = _compiled(weigh)
 
