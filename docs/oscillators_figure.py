@@ -21,7 +21,7 @@ from mrsds_ppl.fitted import load_run
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
 
-NUM_PATHS = 200
+NUM_PATHS = 2000
 
 
 def dwell_times(z: np.ndarray) -> np.ndarray:

@@ -106,6 +106,9 @@ def ignored_keys(config: RunConfig) -> list[str]:
     elsewhere += [f"inference.{key}" for key in _unread_by(config.inference.guide, config.inference.encoder)]
     if not config.starts_by_smoothing:
         elsewhere.append("training.evidence_steps")
+    model = config.model
+    if model.num_states == 1 or model.xz or model.uz or model.sz:
+        elsewhere.append("training.transition_rounds")
     plain = RunConfig()
     changed = [path for path in elsewhere if _value(config, path) != _value(plain, path)]
     return [path for path in unused if _is_set(config, path)] + changed

@@ -152,7 +152,8 @@ class TrainingConfig(Section):
     ``message_sparsity``: nats a bin that a message between regions costs which is as large as the noise of the latents.
     ``message_bending``: the same for what is not linear in a message, local ones too.
     ``evidence_steps``: Gauss-Newton steps on log p(y), states and paths summed out, in the start by smoothing, instead
-    of rounds of networks.
+    of rounds of networks. ``transition_rounds``: rounds of expectation-maximisation of the transitions after training,
+    latents summed out, where neither latents nor inputs switch the states.
     """
 
     batch_size: Count = 64
@@ -181,6 +182,7 @@ class TrainingConfig(Section):
     message_sparsity: Weight | None = None
     message_bending: Weight | None = None
     evidence_steps: Steps = 0
+    transition_rounds: Steps = 0
     temperature_annealing: bool = False
     t_init: Weight = 0.0
     t_min: Annotated[Float, Field(gt=0)] = 1.0

@@ -152,6 +152,7 @@ def _fit(config: RunConfig, split: Split, paths: RunPaths, resume: bool, say: Lo
             entries_of=guide.at if isinstance(guide, GaussianMarkovPaths) else None,
             message_sparsity=training.message_sparsity or 0.0,
             evidence_steps=training.evidence_steps,
+            transition_rounds=training.transition_rounds,
         )
         found = fit_stages(
             keys,

@@ -16,7 +16,7 @@ from mrsds_ppl.inference.evidence_ascent import climb_evidence, why_not_climb
 from mrsds_ppl.inference.initialization import initialize
 from mrsds_ppl.inference.laplace_em import smooth_trials, start_by_smoothing
 from mrsds_ppl.inference.network_fit import fit_networks
-from mrsds_ppl.inference.path_refit import weigh
+from mrsds_ppl.inference.path_refit import count, weigh
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.dynamics import Dynamics
@@ -40,7 +40,7 @@ def test_the_gradient_of_the_evidence_is_that_of_the_sum_over_every_path_of_stat
         def weighed(dynamics):
             around = jnp.zeros((1, 4, 2))
             networks = model.networks._replace(dynamics=dynamics)
-            return weigh(networks, model, batch, around, num_kept=16).log_evidence[0]
+            return count(networks, model, batch, around, order=4).log_evidence[0]
 
         def summed(dynamics):
             networks = model.networks._replace(dynamics=dynamics)

@@ -17,6 +17,7 @@ from mrsds_ppl.inference.hypotheses import weigh_states
 from mrsds_ppl.inference.initialization import initialize
 from mrsds_ppl.inference.laplace_em import smooth_trials, start_by_smoothing
 from mrsds_ppl.inference.linear_program import LinearDynamics, improved, linear_program
+from mrsds_ppl.inference.merging import count_transitions
 from mrsds_ppl.inference.path_refit import noise_factor, refit_networks, scaled_noise
 from mrsds_ppl.inference.smoothing import PathMoments, chain_of, linearise, sites, smooth_path
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
@@ -131,22 +132,17 @@ def test_state_probabilities_and_evidence_are_sums_over_every_path(lag: int) -> 
         batch = jax.tree.map(jnp.asarray, batch)
         moves = jnp.log(jnp.asarray([[0.8, 0.2], [0.3, 0.7]]))
         x, u = jnp.zeros((2, 5, 2)), jnp.zeros((2, 5, 0))
-        found = weigh_states(
-            networks,
-            batch.lengths,
-            linearise(networks.dynamics, x, u),
-            sites(networks.emissions, batch, x),
-            jnp.broadcast_to(moves, (2, 4, 2, 2)),
-            num_kept=32,
-            lag=lag,
-        )
+        around = linearise(networks.dynamics, x, u), sites(networks.emissions, batch, x)
+        every_move = jnp.broadcast_to(moves, (2, 4, 2, 2))
+        found = weigh_states(networks, batch.lengths, *around, every_move, num_kept=32, lag=lag)
+        counted = count_transitions(networks, batch.lengths, *around, every_move, order=5)
         start = jax.nn.log_softmax(networks.initial.state_logits)
         for trial in range(2):
             length = int(batch.lengths[trial])
 
             @cache
-            def by_enumeration(until: int, trial: int = trial) -> tuple[np.ndarray, float]:
-                """p(z_t | y_1 ... y_until) of every bin up to ``until``, and log p(y_1 ... y_until)."""
+            def by_enumeration(until: int, trial: int = trial) -> tuple[np.ndarray, float, np.ndarray]:
+                """Given y_1 ... y_until: p(z_t) of every bin, log p(y), expected number of each transition."""
                 cut = batch._replace(
                     lengths=jnp.full(2, until), y=batch.y[:, :until], observed=batch.observed[:, :until]
                 )
@@ -161,13 +157,17 @@ def test_state_probabilities_and_evidence_are_sums_over_every_path(lag: int) -> 
                     return prior + integral - 0.5 * jnp.linalg.slogdet(precision / (2 * jnp.pi))[1]
 
                 weights = jax.jit(jax.vmap(log_weight))(paths)
-                share = jnp.einsum("p,ptk->tk", jax.nn.softmax(weights), jax.nn.one_hot(paths, 2))
-                return np.asarray(share), float(jax.nn.logsumexp(weights))
+                which, share = jax.nn.one_hot(paths, 2), jax.nn.softmax(weights)
+                moved = jnp.einsum("p,ptj,ptk->jk", share, which[:, :-1], which[:, 1:])
+                return np.asarray(jnp.tensordot(share, which, 1)), float(jax.nn.logsumexp(weights)), np.asarray(moved)
 
             for t in range(length):
-                judged, _ = by_enumeration(min(t + lag, length))
+                judged = by_enumeration(min(t + lag, length))[0]
                 np.testing.assert_allclose(found.probabilities[trial, t], judged[t], atol=1e-6)
-            np.testing.assert_allclose(found.log_evidence[trial], by_enumeration(length)[1], rtol=1e-6)
+            _, log_evidence, moved = by_enumeration(length)
+            for evidence in (found.log_evidence, counted.log_evidence):
+                np.testing.assert_allclose(evidence[trial], log_evidence, rtol=1e-6)
+            np.testing.assert_allclose(counted.transitions[trial], moved, atol=1e-6)
 
 
 def test_updates_of_gaussian_emissions_are_the_least_squares_solution() -> None:

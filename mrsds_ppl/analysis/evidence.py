@@ -2,9 +2,10 @@
 
     log p(y) = log sum_z int p(y, x, z) dx
 
-with the program linearised around a path smoothed from the signals alone, and the sum over the likeliest hypotheses
-about the states; see :mod:`mrsds_ppl.inference.hypotheses`. It is exact where dynamics and emissions are linear and
-Gaussian and no path of states was dropped. Bounds compare programs less well: they also differ by how loose q is.
+with the program linearised around a path smoothed from the signals alone, and no path of states dropped; see
+:mod:`mrsds_ppl.inference.merging`. It is exact where dynamics and emissions are linear and Gaussian and there is one
+state; with several, those that agreed in the last two bins are merged. Bounds compare programs less well: they also
+differ by how loose q is.
 """
 
 from collections.abc import Mapping
@@ -19,11 +20,9 @@ from jaxtyping import Array, Float
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.laplace_em import smooth_trials
-from mrsds_ppl.inference.path_refit import weigh
+from mrsds_ppl.inference.path_refit import count
 from mrsds_ppl.inference.trialwise import over_trials
 from mrsds_ppl.models.mrsds import MRSDS
-
-_KEPT = 32
 
 
 class Choice(NamedTuple):
@@ -77,4 +76,4 @@ def smallest_adequate(evidence: Mapping[str, Float[np.ndarray, " trial"]], error
 def _evidence(batch: Batch, *, params: dict[str, Any], model: MRSDS) -> Float[Array, " trial"]:
     batch = jax.tree.map(jnp.asarray, batch)
     paths, _ = smooth_trials(params, model, batch)
-    return weigh(model.networks_from(params), model, batch, paths.mean, num_kept=_KEPT).log_evidence
+    return count(model.networks_from(params), model, batch, paths.mean).log_evidence

@@ -2,11 +2,11 @@
 
     W  <-  W + (I(W) + P + d C(W))^-1 ( d/dW log p(y | W) - P W ),      log p(y) = log sum_z int p(y, x, z) dx
 
-with the program linearised around each trial's smoothed path, smoothed anew after each step, and the sum over the
-likeliest hypotheses about the states. W are the weights of polynomial dynamics, I the information of
-:mod:`mrsds_ppl.inference.weight_information`, P the precision of :mod:`mrsds_ppl.inference.message_prior`, and C the
-curvature of expectation-maximisation, a little of which damps the step. The state noise, one factor for all latents,
-goes where the evidence is larger.
+with the program linearised around each trial's smoothed path, smoothed anew after each step, and no path of states
+dropped from the slope; see :mod:`mrsds_ppl.inference.merging`. W are the weights of polynomial dynamics, I the
+information of :mod:`mrsds_ppl.inference.weight_information`, P the precision of
+:mod:`mrsds_ppl.inference.message_prior`, and C the curvature of expectation-maximisation, a little of which damps the
+step. The state noise, one factor for all latents, goes where the evidence is larger.
 
 Smoothed paths mostly repeat the dynamics they were smoothed with, most of all where what a region tells itself and what
 others tell it look alike. Dynamics fitted to such paths hardly move: I(W) is what knows the directions in which the
@@ -28,14 +28,14 @@ from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, cubic_from, num_features
 from mrsds_ppl.inference.hypotheses import likeliest
 from mrsds_ppl.inference.message_prior import Edge, edge, first_widths, moved_widths, precision
-from mrsds_ppl.inference.path_refit import Steps, drawn_steps, smooth_once, weigh, with_scaled_noise
+from mrsds_ppl.inference.path_refit import Steps, count, drawn_steps, smooth_once, weigh, with_scaled_noise
 from mrsds_ppl.inference.smoothing import PathMoments, linearised
 from mrsds_ppl.inference.weight_information import weight_information
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 
-# Hypotheses kept for the gradient; share of C; precision of constants, local weights and those of inputs.
-_KEPT, _DAMPING, _RIDGE = 3, 0.05, 0.1
+# Share of C; precision of constants, local weights and those of inputs.
+_DAMPING, _RIDGE = 0.05, 0.1
 _FACTOR = 0.85  # of the noise, or its inverse, that a step tries
 _MOST_WEIGHTS = 1500
 
@@ -162,7 +162,7 @@ def _gradient(networks: Networks, model: MRSDS, data: Batch, x: Array) -> Array:
 
     def evidence(weights: Array) -> Array:
         moved = networks._replace(dynamics=eqx.tree_at(lambda d: d.weights, cubic, weights))
-        return weigh(moved, model, data, x, num_kept=_KEPT).log_evidence.sum()
+        return count(moved, model, data, x, order=1).log_evidence.sum()
 
     return jax.grad(evidence)(cubic.weights)
 

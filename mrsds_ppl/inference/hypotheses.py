@@ -63,7 +63,7 @@ def weigh_states(
     moves = jnp.transpose(log_transition, (1, 2, 3, 0))
 
     states = jnp.arange(num_kept) % num_states
-    mean, covariance, evidence = _update(
+    mean, covariance, evidence = update(
         networks.initial.means.T[..., None], first, precisions[0][:, :, None], shifts[0][:, None]
     )
     mean = mean[:, states]
@@ -77,7 +77,7 @@ def weigh_states(
         gain = gain[:, :, None]
         ahead = applied(gain, mean[:, :, None]) + offset[:, None]
         spread = product(product(gain, covariance[:, :, :, None]), jnp.swapaxes(gain, 0, 1)) + noise
-        means, covariances, evidence = _update(ahead, spread, precision[:, :, None, None], shift[:, None, None])
+        means, covariances, evidence = update(ahead, spread, precision[:, :, None, None], shift[:, None, None])
         # Of the states that each hypothesis may have been in, its own.
         stayed = jnp.take_along_axis(moves, past[-1][:, None], axis=0)
         scores = (weight[:, None] + stayed + evidence).reshape(-1, trials)
@@ -124,7 +124,7 @@ def _shares(weight: Array, past: Array, num_states: int) -> Array:
     return jnp.stack([jnp.where(past == state, share, 0.0).sum(1) for state in range(num_states)], axis=1)
 
 
-def _update(mean: Array, covariance: Array, precision: Array, shift: Array) -> tuple[Array, Array, Array]:
+def update(mean: Array, covariance: Array, precision: Array, shift: Array) -> tuple[Array, Array, Array]:
     """Posterior of x under N(mean, covariance) and the term h^T x - x^T J x / 2, and the log of the integral."""
     known, log_spread = inverse(covariance)
     after, log_after = inverse(known + precision)

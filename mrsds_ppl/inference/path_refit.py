@@ -26,7 +26,8 @@ from mrsds_ppl.inference.adam import descend
 from mrsds_ppl.inference.gaussian_chain import GaussianChain
 from mrsds_ppl.inference.hypotheses import Weighed, weigh_states
 from mrsds_ppl.inference.markov import potentials
-from mrsds_ppl.inference.smoothing import PathMoments, chain_of, linearised, smooth_path, valid_bins
+from mrsds_ppl.inference.merging import Counted, count_transitions
+from mrsds_ppl.inference.smoothing import Linear, PathMoments, Sites, chain_of, linearised, smooth_path, valid_bins
 from mrsds_ppl.inference.sparsity import message_sizes
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS, Networks
@@ -135,10 +136,21 @@ def _ascended(
 def weigh(
     networks: Networks, model: MRSDS, batch: Batch, x: Float[Array, "trial bin latent"], *, num_kept: int = 16
 ) -> Weighed:
-    """State probabilities and evidence of the program linearised around paths."""
+    """State probabilities of the program linearised around paths, and its evidence in the likeliest paths of states."""
+    return weigh_states(networks, batch.lengths, *_around(networks, model, batch, x), num_kept=num_kept)
+
+
+def count(
+    networks: Networks, model: MRSDS, batch: Batch, x: Float[Array, "trial bin latent"], *, order: int = 2
+) -> Counted:
+    """Evidence and expected transitions of the program linearised around paths, no path of states dropped."""
+    return count_transitions(networks, batch.lengths, *_around(networks, model, batch, x), order=order)
+
+
+def _around(networks: Networks, model: MRSDS, batch: Batch, x: Array) -> tuple[Linear, Sites, Array]:
+    """Dynamics, signals and log p(z_t | z_{t-1}), (trial, pair, from, to), around paths."""
     moves = jnp.moveaxis(potentials(model.switching(networks, batch), x).transition, -1, 0)
-    around = linearised(networks, batch, x, model.dynamics_inputs(batch.u))
-    return weigh_states(networks, batch.lengths, *around, moves, num_kept=num_kept)
+    return *linearised(networks, batch, x, model.dynamics_inputs(batch.u)), moves
 
 
 def smooth_once(

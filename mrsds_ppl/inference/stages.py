@@ -1,4 +1,4 @@
-"""The stages of a fit: warm-up, a start for the states, joint training, the dynamics alone; each resumable.
+"""The stages of a fit: warm-up, a start for the states, joint training, the dynamics alone, transitions. Each resumes.
 
 Everything random in a stage is drawn from the run's key and the step, and a checkpoint stands at the end of a chunk, so
 a resumed run repeats the uninterrupted one bit for bit. Restarts go through warm-up, start and joint training side by
@@ -24,10 +24,13 @@ from mrsds_ppl.inference.restarts import best_restart, fold_each, held_out_bound
 from mrsds_ppl.inference.smoothing import PathMoments
 from mrsds_ppl.inference.switch_init import start_switching
 from mrsds_ppl.inference.training import Objective, RunChunk, TrainingSettings, initial_state, make_run_chunk, train
+from mrsds_ppl.inference.transition_fit import fit_transitions, has_transition_matrix, transition_matrix
 from mrsds_ppl.inference.unused import unused_sentence
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 
 DEFAULT_SWITCH_INIT_STEPS = 200
+# In a checkpoint: its transitions were fitted after training.
+_TRANSITIONS = "transitions_fitted"
 _SHOWN = ("elbo", "log_px", "log_py", "log_qx")
 
 
@@ -75,6 +78,7 @@ class Stages:
             then by smoothing.
         message_sparsity: weight of the penalty on messages between regions, for that start.
         evidence_steps: Gauss-Newton steps on the evidence in it.
+        transition_rounds: of expectation-maximisation of the transitions after all training, latents summed out.
     """
 
     model: MRSDS
@@ -90,6 +94,7 @@ class Stages:
     entries_of: Callable[[PathMoments], dict[str, Any]] | None = None
     message_sparsity: float = 0.0
     evidence_steps: int = 0
+    transition_rounds: int = 0
 
 
 def fit_stages(
@@ -135,9 +140,11 @@ def fit_stages(
     else:
         trained = _joint(key, start, stages, settings, switch_init_steps, resume, running)
         fit = _choose(key, trained, stages, joint) if restarts and not trained.stopped else trained.fit()
-    if dynamics_only is None or fit.stopped:
-        return fit
-    return _dynamics(key, fit, stages, settings.num_steps, dynamics_only, alone, resume)
+    if dynamics_only is not None and not fit.stopped:
+        fit = _dynamics(key, fit, stages, settings.num_steps, dynamics_only, alone, resume)
+    if stages.transition_rounds > 0 and has_transition_matrix(stages.model) and not fit.stopped:
+        fit = _with_transitions(key, fit, stages, settings, joint if dynamics_only is None else alone)
+    return fit
 
 
 def _joint(
@@ -270,6 +277,21 @@ def _dynamics(
     done = _train("dynamics-only", state, history, stages, objective, settings, checkpoints, run_chunk)
     last = done.fit()
     return last._replace(skipped=fit.skipped + last.skipped, restart_bounds=fit.restart_bounds, restart=fit.restart)
+
+
+def _with_transitions(key: Keys, fit: Fit, stages: Stages, settings: TrainingSettings, checkpoints: Checkpoints) -> Fit:
+    """Transitions with the latents summed out; the last checkpoint is replaced by one that holds them."""
+    state, extra = checkpoints.restore(None, initial_state(fit.params, fold_each(key, 4), settings))
+    if extra.get(_TRANSITIONS):
+        return fit
+    values = stages.constrain(fit.params)
+    x = stages.guide.median(values, stages.data)["x"]
+    found = fit_transitions(values, stages.model, stages.data, x, num_rounds=stages.transition_rounds)
+    before, after = (np.round(np.diag(transition_matrix(some)), 3) for some in (values, found))
+    stages.say(f"transitions: probability of staying in a state {before}, with the latents summed out {after}")
+    params = {**fit.params, "transitions$params": found["transitions$params"]}
+    checkpoints.save(int(state.step), state._replace(params=params), {**extra, _TRANSITIONS: True})
+    return fit._replace(params=params)
 
 
 def _start_by_smoothing(

@@ -1,0 +1,135 @@
+"""log p(y) and expected transitions of a switching program: a Gaussian filter for each history of the last few states.
+
+Given the states, a linearised program is linear and Gaussian. A history is the states of the last ``order`` bins, with
+its weight, the mean and the covariance of x. Each bin extends every history by every state,
+
+    log w(z_1 ... z_t) = log w(z_1 ... z_{t-1}) + log p(z_t | z_{t-1}) + log int N(x; m, P) exp(h^T x - x^T J x / 2) dx,
+
+and histories that agree in the last ``order`` states are merged into one of the same mean and covariance. The number of
+each transition so far goes along and is merged alike. Sources: Ackerson and Fu (1970); Kim (1994), whose filter is that
+of order 1.
+
+No path of states is dropped. The likeliest paths of :mod:`mrsds_ppl.inference.hypotheses` tell better where a switch
+was, as they remember what it did to x, but they leave out many unlikely ones, above all those with short stays: their
+transitions are too rare and their evidence is too small.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from mrsds_ppl.inference.hypotheses import update
+from mrsds_ppl.inference.smoothing import Linear, Sites
+from mrsds_ppl.nn.small_matrices import applied, product
+
+_NEVER = -1e30
+
+
+class Counted(NamedTuple):
+    """log p(y) of each trial, and the number of each transition to be expected in it given all of y.
+
+    Exact where emissions and dynamics are linear and nothing was merged: one state, or at most ``order`` bins.
+    """
+
+    log_evidence: Float[Array, " trial"]
+    transitions: Float[Array, "trial from to"]
+
+
+class _Histories(NamedTuple):
+    """Log weight, mean and covariance of x, and transitions so far; numbered with the last state running fastest.
+
+    ``total`` is what was taken off the weights.
+    """
+
+    weight: Float[Array, "history trial"]
+    mean: Float[Array, "latent history trial"]
+    covariance: Float[Array, "latent latent history trial"]
+    transitions: Float[Array, "from to history trial"]
+    total: Float[Array, " trial"]
+
+
+def count_transitions(
+    networks: Any,
+    lengths: Array,
+    linear: Linear,
+    site: Sites,
+    log_transition: Float[Array, "trial pair from to"],
+    *,
+    order: int = 2,
+) -> Counted:
+    """Evidence and expected transitions of every trial, states and latents summed out.
+
+    Args:
+        networks: of the program; noise of dynamics and first bin are read.
+        lengths: valid bins of each trial.
+        linear, site: the program around a path, see :mod:`mrsds_ppl.inference.smoothing`.
+        log_transition: log p(z_t = to | z_{t-1} = from) along that path.
+        order: states of a history; there are K to the power of it.
+    """
+    noise = (networks.dynamics.noise.cholesky @ networks.dynamics.noise.cholesky.T)[..., None, None, None]
+    first = (networks.initial.noise.cholesky @ networks.initial.noise.cholesky.T)[..., None, None]
+    start = jax.nn.log_softmax(networks.initial.state_logits)
+    trials, bins = site.shift.shape[:2]
+    num_states = linear.gain.shape[2]
+    count = num_states ** min(order, bins)
+    split = (num_states, count // num_states)
+    # Trials stand last, before them the new state and the histories: (..., state, history, trial).
+    gains = jnp.transpose(linear.gain, (1, 3, 4, 2, 0))
+    offsets = jnp.transpose(linear.offset, (1, 3, 2, 0))
+    precisions, shifts = jnp.transpose(site.precision, (1, 2, 3, 0)), jnp.transpose(site.shift, (1, 2, 0))
+    moves = jnp.transpose(log_transition, (1, 2, 3, 0))
+    last = jnp.arange(count) % num_states
+    is_last = jax.nn.one_hot(last, num_states, dtype=site.shift.dtype, axis=0)
+    made = is_last[:, None, None, :, None] * jnp.eye(num_states)[None, :, :, None, None]
+
+    # Of the first bin there is one history for each state; the others have no weight.
+    mean, covariance, evidence = update(
+        networks.initial.means.T[..., None], first, precisions[0][:, :, None], shifts[0][:, None]
+    )
+    begun = _Histories(
+        weight=jnp.where((jnp.arange(count) < num_states)[:, None], (start[:, None] + evidence)[last], _NEVER),
+        mean=mean[:, last],
+        covariance=jnp.broadcast_to(covariance, (*covariance.shape[:2], count, trials)),
+        transitions=jnp.zeros((num_states, num_states, count, trials), mean.dtype),
+        total=jnp.zeros(trials, mean.dtype),
+    )
+
+    def ordered(values: Array) -> Array:
+        """(..., state, later states of the history, trial) to (..., history, trial)."""
+        return jnp.swapaxes(values, -3, -2).reshape(*values.shape[:-3], count, trials)
+
+    def step(before: _Histories, now: Any) -> tuple[_Histories, None]:
+        gain, offset, precision, shift, moves, bin_ = now
+        gain = gain[:, :, :, None]
+        ahead = applied(gain, before.mean[:, None]) + offset[:, :, None]
+        spread = product(product(gain, before.covariance[:, :, None]), jnp.swapaxes(gain, 0, 1)) + noise
+        means, covariances, evidence = update(ahead, spread, precision[:, :, None, None], shift[:, None, None])
+
+        def apart(values: Array) -> Array:
+            """The oldest state, over which histories are merged, on an axis of its own, the third last."""
+            return values.reshape(*values.shape[:-2], *split, trials)
+
+        scores = apart(before.weight + jnp.swapaxes(moves[last], 0, 1) + evidence)
+        weight = jax.nn.logsumexp(scores, axis=1)
+        share, means = jnp.exp(scores - weight[:, None]), apart(means)
+        mean = (share * means).sum(-3)
+        off = means - mean[..., None, :, :]
+        largest = weight.max((0, 1))
+        found = _Histories(
+            weight=ordered(weight - largest),
+            mean=ordered(mean),
+            covariance=ordered((share * (apart(covariances) + off[:, None] * off[None])).sum(-3)),
+            transitions=ordered((share * apart(before.transitions[:, :, None] + made)).sum(-3)),
+            total=before.total + largest,
+        )
+        return jax.tree.map(lambda new, old: jnp.where(bin_ < lengths, new, old), found, before), None
+
+    end, _ = lax.scan(step, begun, (gains, offsets, precisions[1:], shifts[1:], moves, jnp.arange(1, bins)))
+    expected = (jax.nn.softmax(end.weight, axis=0) * end.transitions).sum(-2)
+    return Counted(
+        log_evidence=end.total + jax.nn.logsumexp(end.weight, axis=0) + site.constant,
+        transitions=jnp.moveaxis(expected, -1, 0),
+    )

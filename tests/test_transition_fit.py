@@ -1,0 +1,125 @@
+"""Transitions with the latents summed out; the sums over every path themselves are in test_smoothing.py."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import random
+
+from mrsds_ppl.config import ignored_keys, load_config
+from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.fitted import load_run
+from mrsds_ppl.inference.merging import count_transitions
+from mrsds_ppl.inference.smoothing import linearised
+from mrsds_ppl.inference.transition_fit import fit_transitions, has_transition_matrix, transition_matrix
+from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
+from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.run import fit
+
+_STAY = (0.9, 0.8)
+_OFFSET = np.array([[0.5, -0.5], [-0.5, 0.5]])
+_NOISE = 0.2
+
+
+def _switching(num_trials: int, num_bins: int) -> tuple[Trials, MRSDS, dict]:
+    """Trials of a linear program whose states push its latents to either side, and that program with wrong transitions.
+
+    The state is seen late: latents keep nine tenths of their value, and signals are noisy.
+    """
+    rng = np.random.default_rng(0)
+    linear = DynamicsOptions(layers=(), activations=(None,))
+    options = ModelOptions(ux=False, xz=False, dynamics=linear)
+    model = MRSDS([6, 6], 1, 2, key=random.key(0), options=options)
+    z, x = np.zeros((num_trials, num_bins), int), np.zeros((num_trials, num_bins, 2))
+    for t in range(1, num_bins):
+        leave = rng.random(num_trials) > np.take(_STAY, z[:, t - 1])
+        z[:, t] = np.where(leave, 1 - z[:, t - 1], z[:, t - 1])
+        x[:, t] = 0.9 * x[:, t - 1] + 0.3 * _OFFSET[z[:, t]] + _NOISE * rng.normal(size=(num_trials, 2))
+    networks = model.networks
+    y = np.asarray(networks.emissions.activity(jnp.asarray(x))) + rng.normal(size=(num_trials, num_bins, 12))
+    # Change of a region: -0.1 x + 0.3 offset, and no messages.
+    itself, dynamics = np.eye(2)[None, :, :, None], networks.dynamics
+    dynamics = eqx.tree_at(
+        lambda d: (d.pairs.weights[0], d.pairs.biases[0], d.noise),
+        dynamics,
+        (
+            jnp.asarray(np.broadcast_to(-0.1 * itself[..., None], (2, 2, 2, 1, 1)), dynamics.noise.scale.dtype),
+            jnp.asarray(0.3 * itself * _OFFSET[:, :, None, None], dynamics.noise.scale.dtype),
+            Covariance((2,), _NOISE, triangular=False, trainable=True),
+        ),
+    )
+    params = {f"{name}$params": part for name, part in networks._replace(dynamics=dynamics)._asdict().items()}
+    trials = Trials.from_arrays(list(y), region_sizes=[6, 6], z=list(z), x=list(x))
+    return trials, model, params
+
+
+@pytest.mark.slow
+def test_transitions_are_those_of_the_true_states():
+    trials, model, params = _switching(200, 80)
+    assert has_transition_matrix(model)
+    wrong = transition_matrix(params)
+    paths = np.zeros_like(trials.x, dtype=np.float32)  # linear and Gaussian: any path will do
+    found = transition_matrix(fit_transitions(params, model, trials.batch(), paths, num_rounds=25))
+    moved = np.zeros((2, 2))
+    np.add.at(moved, (trials.z[:, :-1], trials.z[:, 1:]), 1)
+    true = moved / moved.sum(1, keepdims=True)
+    np.testing.assert_allclose(found.sum(1), 1.0, rtol=1e-5)
+    assert np.abs(wrong - true).max() > 0.1
+    np.testing.assert_allclose(found, true, atol=0.025)
+
+
+@pytest.mark.slow
+def test_merging_loses_little():
+    """Seven bins, where histories of seven states merge nothing: p(y) and counts against shorter ones."""
+    with jax.enable_x64(True):
+        trials, model, params = _switching(20, 7)
+        batch = jax.tree.map(jnp.asarray, trials.batch())
+        networks = model.networks_from(params)
+        around = linearised(networks, batch, jnp.zeros((20, 7, 2)), jnp.zeros((20, 7, 0)))
+        moves = jnp.broadcast_to(jnp.log(jnp.asarray([[0.9, 0.1], [0.2, 0.8]])), (20, 6, 2, 2))
+        exact, *merged = (
+            jax.jit(lambda order=order: count_transitions(networks, batch.lengths, *around, moves, order=order))()
+            for order in (7, 3, 2, 1)
+        )
+        np.testing.assert_allclose(exact.transitions.sum((1, 2)), 6.0, rtol=1e-9)
+        lost = [float(jnp.abs(some.log_evidence - exact.log_evidence).max()) for some in merged]
+        assert 0 < lost[0] < lost[1] < lost[2] < 0.01, lost
+        total = exact.transitions.sum(0)
+        for some in merged:
+            np.testing.assert_allclose(some.transitions.sum(0), total, rtol=0.03)
+
+
+@pytest.mark.slow
+def test_a_run_keeps_the_transitions_it_ends_with(tmp_path):
+    path = tmp_path / "some.yaml"
+    path.write_text(
+        "data: {data_source: oscillators, simulation: {num_trials: 12, min_bins: 15, num_bins: 20, num_regions: 2, "
+        "num_states: 2, neurons_per_region: 5}}\n"
+        "model: {num_states: 2, latent_dims: 1, ux: false, xz: false, xtransition: {dynamics: {layers: [4], "
+        "activations: [relu, null]}}, emissions: {dist: poisson, final_activation: softplus}}\n"
+        "inference: {guide: gaussian_markov, encoder: convolution}\n"
+        "training: {num_steps: 4, batch_size: 6, switch_init_steps: 0, save_steps: 4, log_steps: 4, "
+        "transition_rounds: 3}\noutput: {draws: 4}\n"
+    )
+    config, said = load_config(path), []
+    assert "training.transition_rounds" not in ignored_keys(config)
+    fit(config, config_path=path, name="run", result_path=tmp_path, log=said.append)
+    line = next(line for line in said if line.startswith("transitions: "))
+    assert "probability of staying in a state" in line
+    run = load_run(tmp_path / "run")
+    found = transition_matrix(run.params)
+    assert str(np.round(np.diag(found), 3)) in line
+    # Resumed after its end, the run fits them no second time.
+    said.clear()
+    fit(config, config_path=path, name="run", result_path=tmp_path, resume=True, log=said.append)
+    assert not any(line.startswith("transitions: ") for line in said)
+    np.testing.assert_array_equal(transition_matrix(load_run(tmp_path / "run").params), found)
+
+
+def test_rounds_are_named_where_latents_or_inputs_switch_the_states(tmp_path):
+    path = tmp_path / "some.yaml"
+    path.write_text("model: {num_states: 2, xz: false}\ntraining: {transition_rounds: 3}\n")
+    assert "training.transition_rounds" not in ignored_keys(load_config(path))
+    for key, value in {"model.xz": True, "model.uz": True, "model.num_states": 1}.items():
+        assert "training.transition_rounds" in ignored_keys(load_config(path, {key: value}))
