@@ -30,6 +30,36 @@ class Weighed(NamedTuple):
     log_evidence: Float[Array, " trial"]
 
 
+class TrialsLast(NamedTuple):
+    """A linearised program as the filters read it: bins first, trials last, before them the states."""
+
+    noise: Float[Array, "latent latent 1 1 1"]
+    first_noise: Float[Array, "latent latent 1 1"]
+    first_states: Float[Array, " state"]
+    gains: Float[Array, "pair latent latent state trial"]
+    offsets: Float[Array, "pair latent state trial"]
+    precisions: Float[Array, "bin latent latent trial"]
+    shifts: Float[Array, "bin latent trial"]
+    moves: Float[Array, "pair from to trial"]
+
+
+def trials_last(
+    networks: Any, linear: Linear, site: Sites, log_transition: Float[Array, "trial pair from to"]
+) -> TrialsLast:
+    """Noise as covariances, probabilities of the first states as logarithms, all terms in the order of the filters."""
+    noise, first = (part.noise.cholesky @ part.noise.cholesky.T for part in (networks.dynamics, networks.initial))
+    return TrialsLast(
+        noise=noise[..., None, None, None],
+        first_noise=first[..., None, None],
+        first_states=jax.nn.log_softmax(networks.initial.state_logits),
+        gains=jnp.transpose(linear.gain, (1, 3, 4, 2, 0)),
+        offsets=jnp.transpose(linear.offset, (1, 3, 2, 0)),
+        precisions=jnp.transpose(site.precision, (1, 2, 3, 0)),
+        shifts=jnp.transpose(site.shift, (1, 2, 0)),
+        moves=jnp.transpose(log_transition, (1, 2, 3, 0)),
+    )
+
+
 def weigh_states(
     networks: Any,
     lengths: Array,
@@ -50,17 +80,10 @@ def weigh_states(
         num_kept: hypotheses kept.
         lag: bins.
     """
-    noise = (networks.dynamics.noise.cholesky @ networks.dynamics.noise.cholesky.T)[..., None, None, None]
-    first = (networks.initial.noise.cholesky @ networks.initial.noise.cholesky.T)[..., None, None]
-    start = jax.nn.log_softmax(networks.initial.state_logits)
+    noise, first, start, gains, offsets, precisions, shifts, moves = trials_last(networks, linear, site, log_transition)
     trials, bins = site.shift.shape[:2]
     num_states, lag = linear.gain.shape[2], min(lag, bins)
     num_kept = min(num_kept, num_states**bins)  # there are no more; with one state there is one
-    # Trials stand last, before them hypotheses and states: (..., hypothesis, state, trial).
-    gains = jnp.transpose(linear.gain, (1, 3, 4, 2, 0))
-    offsets = jnp.transpose(linear.offset, (1, 3, 2, 0))
-    precisions, shifts = jnp.transpose(site.precision, (1, 2, 3, 0)), jnp.transpose(site.shift, (1, 2, 0))
-    moves = jnp.transpose(log_transition, (1, 2, 3, 0))
 
     states = jnp.arange(num_kept) % num_states
     mean, covariance, evidence = update(

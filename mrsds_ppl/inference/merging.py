@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from mrsds_ppl.inference.hypotheses import update
+from mrsds_ppl.inference.hypotheses import trials_last, update
 from mrsds_ppl.inference.smoothing import Linear, Sites
 from mrsds_ppl.nn.small_matrices import applied, product
 
@@ -69,18 +69,11 @@ def count_transitions(
         log_transition: log p(z_t = to | z_{t-1} = from) along that path.
         order: states of a history; there are K to the power of it.
     """
-    noise = (networks.dynamics.noise.cholesky @ networks.dynamics.noise.cholesky.T)[..., None, None, None]
-    first = (networks.initial.noise.cholesky @ networks.initial.noise.cholesky.T)[..., None, None]
-    start = jax.nn.log_softmax(networks.initial.state_logits)
+    noise, first, start, gains, offsets, precisions, shifts, moves = trials_last(networks, linear, site, log_transition)
     trials, bins = site.shift.shape[:2]
     num_states = linear.gain.shape[2]
     count = num_states ** min(order, bins)
     split = (num_states, count // num_states)
-    # Trials stand last, before them the new state and the histories: (..., state, history, trial).
-    gains = jnp.transpose(linear.gain, (1, 3, 4, 2, 0))
-    offsets = jnp.transpose(linear.offset, (1, 3, 2, 0))
-    precisions, shifts = jnp.transpose(site.precision, (1, 2, 3, 0)), jnp.transpose(site.shift, (1, 2, 0))
-    moves = jnp.transpose(log_transition, (1, 2, 3, 0))
     last = jnp.arange(count) % num_states
     is_last = jax.nn.one_hot(last, num_states, dtype=site.shift.dtype, axis=0)
     made = is_last[:, None, None, :, None] * jnp.eye(num_states)[None, :, :, None, None]
