@@ -91,7 +91,8 @@ def test_merging_loses_little():
 
 
 @pytest.mark.slow
-def test_a_run_keeps_the_transitions_it_ends_with(tmp_path):
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_run_keeps_the_transitions_it_ends_with(tmp_path, restarts):
     path = tmp_path / "some.yaml"
     path.write_text(
         "data: {data_source: oscillators, simulation: {num_trials: 12, min_bins: 15, num_bins: 20, num_regions: 2, "
@@ -102,7 +103,7 @@ def test_a_run_keeps_the_transitions_it_ends_with(tmp_path):
         "training: {num_steps: 4, batch_size: 6, switch_init_steps: 0, save_steps: 4, log_steps: 4, "
         "transition_rounds: 3}\noutput: {draws: 4}\n"
     )
-    config, said = load_config(path), []
+    config, said = load_config(path, {"training.restarts": restarts}), []
     assert "training.transition_rounds" not in ignored_keys(config)
     fit(config, config_path=path, name="run", result_path=tmp_path, log=said.append)
     line = next(line for line in said if line.startswith("transitions: "))

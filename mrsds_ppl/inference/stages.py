@@ -281,6 +281,7 @@ def _dynamics(
 
 def _with_transitions(key: Keys, fit: Fit, stages: Stages, settings: TrainingSettings, checkpoints: Checkpoints) -> Fit:
     """Transitions with the latents summed out; the last checkpoint is replaced by one that holds them."""
+    key = key if stages.held_out is None else key[fit.restart]
     state, extra = checkpoints.restore(None, initial_state(fit.params, fold_each(key, 4), settings))
     if extra.get(_TRANSITIONS):
         return fit
