@@ -10,6 +10,7 @@ from jax import random
 from mrsds_ppl.config import ignored_keys, load_config
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.fitted import load_run
+from mrsds_ppl.inference import stages
 from mrsds_ppl.inference.merging import count_transitions
 from mrsds_ppl.inference.smoothing import linearised
 from mrsds_ppl.inference.transition_fit import fit_transitions, has_transition_matrix, transition_matrix
@@ -20,6 +21,15 @@ from mrsds_ppl.run import fit
 _STAY = (0.9, 0.8)
 _OFFSET = np.array([[0.5, -0.5], [-0.5, 0.5]])
 _NOISE = 0.2
+_TINY = (
+    "data: {data_source: oscillators, simulation: {num_trials: 12, min_bins: 15, num_bins: 20, num_regions: 2, "
+    "num_states: 2, neurons_per_region: 5}}\n"
+    "model: {num_states: 2, latent_dims: 1, ux: false, xz: false, xtransition: {dynamics: {layers: [4], "
+    "activations: [relu, null]}}, emissions: {dist: poisson, final_activation: softplus}}\n"
+    "inference: {guide: gaussian_markov, encoder: convolution}\n"
+    "training: {num_steps: 4, batch_size: 6, switch_init_steps: 0, save_steps: 4, log_steps: 4, "
+    "transition_rounds: 3}\noutput: {draws: 4}\n"
+)
 
 
 def _switching(num_trials: int, num_bins: int) -> tuple[Trials, MRSDS, dict]:
@@ -94,15 +104,7 @@ def test_merging_loses_little():
 @pytest.mark.parametrize("restarts", [1, 2])
 def test_a_run_keeps_the_transitions_it_ends_with(tmp_path, restarts):
     path = tmp_path / "some.yaml"
-    path.write_text(
-        "data: {data_source: oscillators, simulation: {num_trials: 12, min_bins: 15, num_bins: 20, num_regions: 2, "
-        "num_states: 2, neurons_per_region: 5}}\n"
-        "model: {num_states: 2, latent_dims: 1, ux: false, xz: false, xtransition: {dynamics: {layers: [4], "
-        "activations: [relu, null]}}, emissions: {dist: poisson, final_activation: softplus}}\n"
-        "inference: {guide: gaussian_markov, encoder: convolution}\n"
-        "training: {num_steps: 4, batch_size: 6, switch_init_steps: 0, save_steps: 4, log_steps: 4, "
-        "transition_rounds: 3}\noutput: {draws: 4}\n"
-    )
+    path.write_text(_TINY)
     config, said = load_config(path, {"training.restarts": restarts}), []
     assert "training.transition_rounds" not in ignored_keys(config)
     fit(config, config_path=path, name="run", result_path=tmp_path, log=said.append)
@@ -116,6 +118,26 @@ def test_a_run_keeps_the_transitions_it_ends_with(tmp_path, restarts):
     fit(config, config_path=path, name="run", result_path=tmp_path, resume=True, log=said.append)
     assert not any(line.startswith("transitions: ") for line in said)
     np.testing.assert_array_equal(transition_matrix(load_run(tmp_path / "run").params), found)
+
+
+@pytest.mark.slow
+def test_weights_with_a_prior_stand_at_their_medians(tmp_path, monkeypatch):
+    path, asked = tmp_path / "some.yaml", []
+
+    def remembered(params, *args, **kwargs):
+        asked.append(params)
+        return fit_transitions(params, *args, **kwargs)
+
+    monkeypatch.setattr(stages, "fit_transitions", remembered)
+    path.write_text(_TINY)
+    config = load_config(path, {"model.weight_prior": {"scale": 0.5}})
+    fit(config, config_path=path, name="run", result_path=tmp_path, log=lambda line: None)
+    run = load_run(tmp_path / "run")
+    found, read = (run.model.networks_from(params).dynamics.pairs for params in (*asked, run.params))
+    first = run.model.networks.dynamics.pairs
+    for a, b, start in zip(found.weights, read.weights, first.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert np.abs(np.asarray(a - start)).max() > 0
 
 
 def test_rounds_are_named_where_latents_or_inputs_switch_the_states(tmp_path):

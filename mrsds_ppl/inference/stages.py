@@ -286,7 +286,10 @@ def _with_transitions(key: Keys, fit: Fit, stages: Stages, settings: TrainingSet
     if extra.get(_TRANSITIONS):
         return fit
     values = stages.constrain(fit.params)
-    x = stages.guide.median(values, stages.data)["x"]
+    # Weights that have a prior stand at their medians, as in everything that is read off the fit.
+    medians = stages.guide.median(values, stages.data)
+    x = medians.pop("x")
+    values |= medians
     found = fit_transitions(values, stages.model, stages.data, x, num_rounds=stages.transition_rounds)
     before, after = (np.round(np.diag(transition_matrix(some)), 3) for some in (values, found))
     stages.say(f"transitions: probability of staying in a state {before}, with the latents summed out {after}")
