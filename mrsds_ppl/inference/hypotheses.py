@@ -34,8 +34,6 @@ class TrialsLast(NamedTuple):
     """A linearised program as the filters read it: bins first, trials last, before them the states."""
 
     noise: Float[Array, "latent latent 1 1 1"]
-    first_noise: Float[Array, "latent latent 1 1"]
-    first_states: Float[Array, " state"]
     gains: Float[Array, "pair latent latent state trial"]
     offsets: Float[Array, "pair latent state trial"]
     precisions: Float[Array, "bin latent latent trial"]
@@ -46,18 +44,30 @@ class TrialsLast(NamedTuple):
 def trials_last(
     networks: Any, linear: Linear, site: Sites, log_transition: Float[Array, "trial pair from to"]
 ) -> TrialsLast:
-    """Noise as covariances, probabilities of the first states as logarithms, all terms in the order of the filters."""
-    noise, first = (part.noise.cholesky @ part.noise.cholesky.T for part in (networks.dynamics, networks.initial))
+    """The terms in the order of the filters, Q as a covariance."""
     return TrialsLast(
-        noise=noise[..., None, None, None],
-        first_noise=first[..., None, None],
-        first_states=jax.nn.log_softmax(networks.initial.state_logits),
+        noise=(networks.dynamics.noise.cholesky @ networks.dynamics.noise.cholesky.T)[..., None, None, None],
         gains=jnp.transpose(linear.gain, (1, 3, 4, 2, 0)),
         offsets=jnp.transpose(linear.offset, (1, 3, 2, 0)),
         precisions=jnp.transpose(site.precision, (1, 2, 3, 0)),
         shifts=jnp.transpose(site.shift, (1, 2, 0)),
         moves=jnp.transpose(log_transition, (1, 2, 3, 0)),
     )
+
+
+def first_bin(
+    networks: Any, terms: TrialsLast, count: int
+) -> tuple[Float[Array, "count trial"], Float[Array, "latent count trial"], Float[Array, "latent latent count trial"]]:
+    """Log weights, means and covariances of x in the first bin, where K of ``count`` filters have any weight."""
+    first = (networks.initial.noise.cholesky @ networks.initial.noise.cholesky.T)[..., None, None]
+    start = jax.nn.log_softmax(networks.initial.state_logits)
+    mean, covariance, evidence = update(
+        networks.initial.means.T[..., None], first, terms.precisions[0][:, :, None], terms.shifts[0][:, None]
+    )
+    num_states = len(start)
+    states = jnp.arange(count) % num_states
+    weight = jnp.where((jnp.arange(count) < num_states)[:, None], (start[:, None] + evidence)[states], _NEVER)
+    return weight, mean[:, states], jnp.broadcast_to(covariance, (*covariance.shape[:2], count, mean.shape[-1]))
 
 
 def weigh_states(
@@ -80,18 +90,13 @@ def weigh_states(
         num_kept: hypotheses kept.
         lag: bins.
     """
-    noise, first, start, gains, offsets, precisions, shifts, moves = trials_last(networks, linear, site, log_transition)
+    noise, gains, offsets, precisions, shifts, moves = terms = trials_last(networks, linear, site, log_transition)
     trials, bins = site.shift.shape[:2]
     num_states, lag = linear.gain.shape[2], min(lag, bins)
     num_kept = min(num_kept, num_states**bins)  # there are no more; with one state there is one
 
+    weight, mean, covariance = first_bin(networks, terms, num_kept)
     states = jnp.arange(num_kept) % num_states
-    mean, covariance, evidence = update(
-        networks.initial.means.T[..., None], first, precisions[0][:, :, None], shifts[0][:, None]
-    )
-    mean = mean[:, states]
-    covariance = jnp.broadcast_to(covariance, (*covariance.shape[:2], num_kept, trials))
-    weight = jnp.where((jnp.arange(num_kept) < num_states)[:, None], (start[:, None] + evidence)[states], _NEVER)
     past = jnp.zeros((lag, num_kept, trials), int).at[-1].set(states[:, None])
 
     def step(carry: Any, now: Any) -> tuple[Any, Array]:

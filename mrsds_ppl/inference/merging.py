@@ -21,11 +21,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from mrsds_ppl.inference.hypotheses import trials_last, update
+from mrsds_ppl.inference.hypotheses import first_bin, trials_last, update
 from mrsds_ppl.inference.smoothing import Linear, Sites
 from mrsds_ppl.nn.small_matrices import applied, product
-
-_NEVER = -1e30
 
 
 class Counted(NamedTuple):
@@ -69,7 +67,7 @@ def count_transitions(
         log_transition: log p(z_t = to | z_{t-1} = from) along that path.
         order: states of a history; there are K to the power of it.
     """
-    noise, first, start, gains, offsets, precisions, shifts, moves = trials_last(networks, linear, site, log_transition)
+    noise, gains, offsets, precisions, shifts, moves = terms = trials_last(networks, linear, site, log_transition)
     trials, bins = site.shift.shape[:2]
     num_states = linear.gain.shape[2]
     count = num_states ** min(order, bins)
@@ -78,14 +76,11 @@ def count_transitions(
     is_last = jax.nn.one_hot(last, num_states, dtype=site.shift.dtype, axis=0)
     made = is_last[:, None, None, :, None] * jnp.eye(num_states)[None, :, :, None, None]
 
-    # Of the first bin there is one history for each state; the others have no weight.
-    mean, covariance, evidence = update(
-        networks.initial.means.T[..., None], first, precisions[0][:, :, None], shifts[0][:, None]
-    )
+    weight, mean, covariance = first_bin(networks, terms, count)
     begun = _Histories(
-        weight=jnp.where((jnp.arange(count) < num_states)[:, None], (start[:, None] + evidence)[last], _NEVER),
-        mean=mean[:, last],
-        covariance=jnp.broadcast_to(covariance, (*covariance.shape[:2], count, trials)),
+        weight=weight,
+        mean=mean,
+        covariance=covariance,
         transitions=jnp.zeros((num_states, num_states, count, trials), mean.dtype),
         total=jnp.zeros(trials, mean.dtype),
     )

@@ -58,12 +58,9 @@ def fit_transitions(
         counts = over_trials(partial(_counted, params=params, model=model), None, *arrays, whole_calls=True)
         counted = counts.sum(0) + transition_matrix(params)
         bias = np.log(counted / counted.sum(1, keepdims=True) + 1e-12)
-        params = {**params, "transitions$params": eqx.tree_at(_bias, params["transitions$params"], jnp.asarray(bias))}
+        moved = eqx.tree_at(lambda t: t.bias, params["transitions$params"], jnp.asarray(bias))
+        params = {**params, "transitions$params": moved}
     return params
-
-
-def _bias(transitions: Any) -> Any:
-    return transitions.bias
 
 
 @partial(jax.jit, static_argnames="model")
