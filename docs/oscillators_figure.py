@@ -76,6 +76,7 @@ def main(run_name: str, out: str) -> None:
     axes[-1].hist(wanted, bins, density=True, histtype="step", color="k", label="simulated")
     axes[-1].hist(ours, bins, density=True, alpha=0.35, color="k", label="generated")
     axes[-1].set(xlabel="stay in a state (bins)", ylabel="density", title="all states")
+    axes[0].set_ylim(0.0, 1.5 * axes[0].get_ylim()[1])  # room for the legend
     axes[0].legend(frameon=False, title="line: simulated\nfilled: generated", fontsize=8, title_fontsize=8)
     axes[-1].legend(frameon=False, fontsize=8)
     axes[0].figure.savefig(out, dpi=110)
