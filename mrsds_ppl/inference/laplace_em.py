@@ -220,35 +220,47 @@ def _climbed(
 def _linear_phase(
     key: Array, networks: Networks, model: MRSDS, data: Batch, u: Array, should_stop: Callable[[], bool]
 ) -> tuple[PathMoments, LinearProgram]:
-    step = jax.jit(lambda program, x: _linear_step(program, data, u, x))
     program = linear_program(networks, data, num_states=1, num_inputs=u.shape[-1])
     x = jnp.zeros((*data.y.shape[:2], model.num_latents), data.y.dtype)
     for _ in range(_ONE_STATE_STEPS):
-        program, paths = step(program, x)
+        program, paths = _linear_step(program, data, u, x)
         x = paths.mean
     if model.num_states == 1:
         return paths, program
-    fit = jax.jit(lambda key, x: fit_arhmm(key, x, u, data.lengths, num_states=model.num_states))(key, x)
-    states = likeliest(jnp.moveaxis(fit.smoothed.marginals, -1, 0))
-    program = jax.jit(lambda program, paths: improved(program.spread(states), data, u, paths, step=1.0))(program, paths)
-    judge = jax.jit(
-        lambda program, x: program.with_states(likeliest(_weigh_linear(program, data, u, x).probabilities), data)
-    )
+    states = _arhmm_states(key, x, u, data.lengths, num_states=model.num_states)
+    program = _spread(program, states, data, u, paths)
     for _ in range(_ROUNDS):
         if should_stop():
             break
         for _ in range(_STEPS_A_ROUND):
-            program, paths = step(program, x)
+            program, paths = _linear_step(program, data, u, x)
             x = paths.mean
-        program = judge(program, x)
+        program = _with_weighed_states(program, data, u, x)
     return paths, program
 
 
+@jax.jit
 def _linear_step(program: LinearProgram, data: Batch, u: Array, x: Array) -> tuple[LinearProgram, PathMoments]:
     networks = program.networks
     paths = smooth_path(networks, data, *linearised(networks, data, x, u), program.states)
     program = improved(program, data, u, paths)
     return program.normalised(data, paths)
+
+
+@partial(jax.jit, static_argnames="num_states")
+def _arhmm_states(key: Array, x: Array, u: Array, lengths: Array, *, num_states: int) -> Array:
+    fit = fit_arhmm(key, x, u, lengths, num_states=num_states)
+    return likeliest(jnp.moveaxis(fit.smoothed.marginals, -1, 0))
+
+
+@jax.jit
+def _spread(program: LinearProgram, states: Array, data: Batch, u: Array, paths: PathMoments) -> LinearProgram:
+    return improved(program.spread(states), data, u, paths, step=1.0)
+
+
+@jax.jit
+def _with_weighed_states(program: LinearProgram, data: Batch, u: Array, x: Array) -> LinearProgram:
+    return program.with_states(likeliest(_weigh_linear(program, data, u, x).probabilities), data)
 
 
 def _weigh_linear(program: LinearProgram, data: Batch, u: Array, x: Array) -> Weighed:
@@ -260,9 +272,10 @@ def _weigh_linear(program: LinearProgram, data: Batch, u: Array, x: Array) -> We
 
 def _with_program(params: dict[str, Any], program: LinearProgram, paths: PathMoments, states: Array) -> dict[str, Any]:
     """What the linear phase knows of emissions, noise, transitions and the first bin."""
-    linear, first = program.networks, paths.mean[:, 0]
+    # In numpy: compiling each of these few operations would take longer than all of them.
+    linear, first, begun = program.networks, np.asarray(paths.mean)[:, 0], np.asarray(states)[:, 0]
     params = {**params, "emissions$params": linear.emissions}
-    spread = np.asarray(jnp.sqrt((first**2).mean(0) - first.mean(0) ** 2 + 0.05))
+    spread = np.sqrt((first**2).mean(0) - first.mean(0) ** 2 + 0.05)
 
     def put(name: str, where: Callable[[Any], Any], value: Any) -> None:
         if name in params:
@@ -271,8 +284,8 @@ def _with_program(params: dict[str, Any], program: LinearProgram, paths: PathMom
     put("dynamics$params", lambda part: part.noise.raw_diagonal, linear.dynamics.noise.raw_diagonal)
     put("transitions$params", lambda part: part.bias, program.log_transition)
     put("initial$params", lambda part: part.noise.raw_diagonal, inverse_softplus(spread))
-    put("initial$params", lambda part: part.means, jnp.tile(first.mean(0), (states.shape[-1], 1)))
-    put("initial$params", lambda part: part.state_logits, jnp.log(states[:, 0].mean(0) + 1e-2))
+    put("initial$params", lambda part: part.means, np.tile(first.mean(0), (begun.shape[-1], 1)))
+    put("initial$params", lambda part: part.state_logits, np.log(begun.mean(0) + 1e-2))
     return params
 
 
