@@ -36,3 +36,21 @@ def enable_compilation_cache() -> None:
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     jax.config.update("jax_compilation_cache_dir", str(home / "mrsds-ppl" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def known_options(options: dict[str, str | bool]) -> dict[str, str | bool]:
+    """Those of some options of the compiler that this version of it has: experimental ones come and go.
+
+    Raises:
+        jax.errors.JaxRuntimeError: a value that an option cannot have.
+    """
+    known = {}
+    for name, value in options.items():
+        try:
+            jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "No such compile option" not in str(error):
+                raise
+            continue
+        known[name] = value
+    return known

@@ -14,7 +14,7 @@ signals say little.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -25,6 +25,7 @@ from jax import random
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.device import known_options
 from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, cubic_from, num_features
 from mrsds_ppl.inference.hypotheses import likeliest
 from mrsds_ppl.inference.message_prior import Edge, edge, first_widths, moved_widths, precision
@@ -41,6 +42,8 @@ _MOST_WEIGHTS = 1500
 
 # A large product of matrices inside a loop can wait for ever for a thread of XLA's CPU pool that the loop itself holds.
 _OPTIONS = {"xla_cpu_multi_thread_eigen": False}
+# The slope is mostly sums over short axes, for which the compiler's library takes twice as long as its own code.
+_OWN_SUMS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": ""}
 _compiled = partial(jax.jit, static_argnames="model", compiler_options=_OPTIONS)
 
 
@@ -150,14 +153,18 @@ _weighed = _compiled(weigh)
 
 
 def _slope(key: Array, model: MRSDS, data: Batch, now: Judged) -> Slope:
-    gradient = _gradient(now.networks, model, data, now.paths.mean)
+    gradient = _gradient()(now.networks, model, data, now.paths.mean)
     information = _information(now.networks, model, data, now.paths.mean, now.states)
     steps = draw_steps(key, model, data, now.paths, now.states)
     return Slope(gradient.reshape(-1), information, *_moments(now.networks.dynamics, steps))
 
 
-@_compiled
-def _gradient(networks: Networks, model: MRSDS, data: Batch, x: Array) -> Array:
+@cache
+def _gradient() -> Any:
+    return jax.jit(_gradient_of, static_argnames="model", compiler_options=_OPTIONS | known_options(_OWN_SUMS))
+
+
+def _gradient_of(networks: Networks, model: MRSDS, data: Batch, x: Array) -> Array:
     cubic: Any = networks.dynamics  # the polynomial stands in their place
 
     def evidence(weights: Array) -> Array:
