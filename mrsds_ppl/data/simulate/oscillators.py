@@ -256,13 +256,19 @@ def _paths(
 
 
 def _bias(drive: Float[np.ndarray, "trial bin neuron"], mean_count: float) -> Float[np.ndarray, " neuron"]:
-    """Offsets that give every neuron the mean count, by bisection: the mean rate rises with the offset."""
-    low, high = np.full(drive.shape[-1], -100.0), np.full(drive.shape[-1], 1.0 + mean_count + np.abs(drive).max())
-    for _ in range(40):
-        middle = (low + high) / 2
-        above = np.logaddexp(0.0, drive + middle).mean((0, 1)) > mean_count
-        low, high = np.where(above, low, middle), np.where(above, middle, high)
-    return (low + high) / 2
+    """Offsets that give every neuron the mean count, by Newton's method.
+
+    The mean rate is convex in the offset, and by Jensen's inequality too large at the first one, so that every step
+    comes nearer to the root from above.
+    """
+    offset = np.log(np.expm1(mean_count)) - drive.mean((0, 1))
+    while True:
+        growth = np.exp(-np.abs(total := drive + offset))
+        rate, slope = np.maximum(total, 0.0) + np.log1p(growth), np.where(total > 0, 1.0, growth) / (1.0 + growth)
+        step = (rate.mean((0, 1)) - mean_count) / slope.mean((0, 1))
+        offset = offset - step
+        if np.abs(step).max() < 1e-9:
+            return offset
 
 
 def _rotation(angle: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch 2 2"]:
