@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import lax, random
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from mrsds_ppl.models.covariance import Covariance
@@ -41,6 +41,10 @@ class Emissions(Protocol):
 
     def law(self, x: Array, observed: Array) -> dist.Distribution:
         """p(y | x) of whole trials: batch (trial,), event (bin, neuron)."""
+        ...
+
+    def draw(self, rng: np.random.Generator, activity: np.ndarray) -> np.ndarray:
+        """Signals with an expected y, both (*batch, neuron), drawn on the host."""
         ...
 
 
@@ -127,6 +131,13 @@ class GaussianEmissions(eqx.Module):
             return dist.Normal(self.activity(x), self.noise.scale).mask(observed).to_event(2)
         return PartlyObservedNormal(self.activity(x), self.noise.cholesky, observed)
 
+    def draw(
+        self, rng: np.random.Generator, activity: Float[np.ndarray, "*batch neuron"]
+    ) -> Float[np.ndarray, "*batch neuron"]:
+        """Signals of every neuron."""
+        noise = rng.standard_normal(activity.shape, np.float32).astype(activity.dtype)
+        return activity + noise @ np.asarray(self.noise.cholesky, activity.dtype).T
+
 
 class PoissonEmissions(eqx.Module):
     """y ~ Poisson(rate(C(x))) per bin; ``final_activation`` names the rate function, softplus or exp."""
@@ -145,6 +156,12 @@ class PoissonEmissions(eqx.Module):
     def law(self, x: Float[Array, "trial bin latent"], observed: Bool[Array, "trial bin neuron"]) -> dist.Distribution:
         """p(y | x) over the observed entries."""
         return dist.Poisson(self.activity(x)).mask(observed).to_event(2)
+
+    def draw(
+        self, rng: np.random.Generator, activity: Float[np.ndarray, "*batch neuron"]
+    ) -> Int[np.ndarray, "*batch neuron"]:
+        """Counts of every neuron."""
+        return rng.poisson(activity).astype(np.int32)
 
 
 class PartlyObservedNormal(dist.Distribution):

@@ -214,6 +214,11 @@ def test_trials_are_taken_a_few_at_a_time_without_changing_what_comes_out():
 
     np.testing.assert_array_equal(over_trials(double, None, values)["twice"], 2 * values)
     assert calls == [(32, 1)] * 3
+    calls.clear()
+    # Two rounds share the call in which one ends and the other begins.
+    found = over_trials(double, None, values, rounds=2)["twice"]
+    np.testing.assert_array_equal(found, np.concatenate([2 * values] * 2))
+    assert calls == [(32, 1)] * 5
 
 
 def made_up_truth(seed=0):

@@ -220,6 +220,24 @@ def test_poisson_emissions_are_the_counts_probability(rate):
     np.testing.assert_array_equal(gradient[1, 3], 0.0)
 
 
+@pytest.mark.parametrize(("name", "triangular"), [("gaussian", False), ("gaussian", True), ("poisson", False)])
+def test_signals_drawn_on_the_host_have_the_mean_and_covariance_of_the_law(name, triangular):
+    def build():
+        readout = Readout([3, 2], [1, 1], (), (), key=random.key(0))
+        return EMISSIONS[name](readout, final_activation=None, triangular=triangular, trainable=True)
+
+    emissions = by_hand.filled(build)
+    activity = np.asarray(emissions.activity(jnp.asarray([[0.3, -0.2]])))
+    y = emissions.draw(np.random.default_rng(0), np.tile(activity, (200_000, 1)))
+    covariance = np.diag(activity[0])
+    if name == "gaussian":
+        covariance = np.asarray(emissions.noise.cholesky @ emissions.noise.cholesky.T)
+    np.testing.assert_allclose(np.diag(covariance), emissions.variance_of(jnp.asarray(activity))[0], rtol=1e-5)
+    error = 5 * np.sqrt(covariance.max() / len(y))
+    np.testing.assert_allclose(y.mean(0), activity[0], atol=error)
+    np.testing.assert_allclose(np.cov(y.T), covariance, atol=0.02 * covariance.max())
+
+
 def test_transitions_go_from_rows_to_columns():
     transitions = Transitions(3, 1, key=random.key(0))
     cycle = jnp.log(jnp.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]) + 1e-9)

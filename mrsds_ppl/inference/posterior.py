@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy.special import logsumexp
 
 from mrsds_ppl.data.trials import Batch, Trials
@@ -20,7 +20,7 @@ from mrsds_ppl.models.dynamics import every_message
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 
 _DRAWS_AT_ONCE = 20
-_PREDICTIVE_DRAWS, _PREDICTED_AT_ONCE = 20, 5
+_PREDICTIVE_DRAWS = 20
 _WEIGHTS_PER_DRAW = 4
 _BY_DRAW = ("x_draws", "z_prob_draws")
 
@@ -70,7 +70,7 @@ class PosteriorSampler:
     def __init__(self, model: MRSDS, guide: Any) -> None:
         self._model, self._guide = model, guide
         self._draw = jax.jit(self._draw_some)
-        self._predict = jax.jit(self._predict_some)
+        self._active = jax.jit(self._active_some)
         self._weigh = jax.jit(self._weigh_some)
 
     def infer(
@@ -89,10 +89,8 @@ class PosteriorSampler:
         batch = trials.batch()
         found = self._draws(draw_key, params, batch, draws)
         rounds = -(-draws // _DRAWS_AT_ONCE) * (_WEIGHTS_PER_DRAW if predictive else 1)
-        weights = np.concatenate(
-            [self._over_trials(self._weigh, random.fold_in(weight_key, r), params, batch) for r in range(rounds)],
-            axis=1,
-        ).T.astype(float)
+        weights = self._over_trials(self._weigh, weight_key, params, batch, rounds)
+        weights = np.moveaxis(weights, 1, 2).reshape(-1, len(batch.lengths)).astype(float)
         by_draw = y_draws = None
         if predictive:
             y_draws = self._predicted(random.fold_in(key, 2), params, batch, found["x_draws"])
@@ -120,33 +118,34 @@ class PosteriorSampler:
 
     def _draws(self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch, draws: int) -> dict[str, np.ndarray]:
         """Results of rounds of draws put together: draws one after another, expectations averaged."""
-        rounds = [
-            self._over_trials(self._draw, random.fold_in(key, r), params, batch)
-            for r in range(-(-draws // _DRAWS_AT_ONCE))
-        ]
-        found = {name: np.mean([r[name] for r in rounds], axis=0) for name in rounds[0] if name not in _BY_DRAW}
+        rounds = self._over_trials(self._draw, key, params, batch, -(-draws // _DRAWS_AT_ONCE))
+        found = {name: values.mean(0) for name, values in rounds.items() if name not in _BY_DRAW}
         for name in _BY_DRAW:
-            found[name] = np.moveaxis(np.concatenate([r[name] for r in rounds], axis=1)[:, :draws], 1, 0)
+            found[name] = np.concatenate(np.moveaxis(rounds[name], 2, 1))[:draws]
         return found
 
     def _predicted(
         self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch, x_draws: Float[np.ndarray, "draw trial time d"]
     ) -> np.ndarray:
         """A draw of the signals for each of the first few draws of x: (draw, trial, time, neuron)."""
-        kept, rounds = min(_PREDICTIVE_DRAWS, len(x_draws)), []
-        for first in range(0, kept, _PREDICTED_AT_ONCE):
-            # The last round repeats its last draw to keep the shape; what is repeated is cut off.
-            index = np.minimum(np.arange(first, first + _PREDICTED_AT_ONCE), kept - 1)
-            some = (batch, np.moveaxis(x_draws[index], 0, 1))
-            y = over_trials(
-                lambda k, some: self._predict(k, params, some), random.fold_in(key, first), some, whole_calls=True
-            )
-            rounds.append(np.moveaxis(y, 1, 0))
-        return np.concatenate(rounds)[:kept]
+        kept = min(_PREDICTIVE_DRAWS, len(x_draws))
+        activity = over_trials(
+            lambda _, x: self._active(params, x), None, x_draws[:kept].reshape(-1, *x_draws.shape[2:]), whole_calls=True
+        )
+        # Drawn by numpy: JAX draws counts tens of times more slowly.
+        rng = np.random.default_rng(np.asarray(random.key_data(key)))
+        emissions = self._model.networks_from(params).emissions
+        return emissions.draw(rng, activity).reshape(*x_draws[:kept].shape[:3], -1)
 
     @staticmethod
-    def _over_trials(function: Callable[..., Any], key: PRNGKeyArray, params: dict[str, Any], batch: Batch) -> Any:
-        return over_trials(lambda some_key, some: function(some_key, params, some), key, batch, whole_calls=True)
+    def _over_trials(
+        function: Callable[..., Any], key: PRNGKeyArray, params: dict[str, Any], batch: Batch, rounds: int
+    ) -> Any:
+        """Results of every round, (round, trial, ...)."""
+        found = over_trials(
+            lambda some_key, some: function(some_key, params, some), key, batch, whole_calls=True, rounds=rounds
+        )
+        return jax.tree.map(lambda leaf: leaf.reshape(rounds, -1, *leaf.shape[1:]), found)
 
     def _draw_some(self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
         """Trials first, then draws."""
@@ -165,17 +164,10 @@ class PosteriorSampler:
             "messages": _messages(networks, model, batch, mean, z.mean(0)),
         }
 
-    def _predict_some(
-        self, key: PRNGKeyArray, params: dict[str, Any], some: tuple[Batch, Float[Array, "trial draw time latent"]]
-    ) -> Num[Array, "trial draw time neuron"]:
-        """A draw of the signals of every neuron in every bin, given each of a few paths."""
-        batch, x = some
-        everywhere = jnp.broadcast_to(jnp.ones_like(batch.observed)[:, None], (*x.shape[:3], batch.y.shape[-1]))
-        together = x.shape[0] * x.shape[1]
-        law = self._model.networks_from(params).emissions.law(
-            x.reshape(together, *x.shape[2:]), everywhere.reshape(together, *everywhere.shape[2:])
-        )
-        return law.sample(key).reshape(everywhere.shape)
+    def _active_some(
+        self, params: dict[str, Any], x: Float[Array, "trial time latent"]
+    ) -> Float[Array, "trial time neuron"]:
+        return self._model.networks_from(params).emissions.activity(x)
 
     def _weigh_some(self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch) -> Float[Array, "trial sample"]:
         return log_weights(key, params, self._model, self._guide, batch, num_samples=_DRAWS_AT_ONCE).T
