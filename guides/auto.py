@@ -68,9 +68,18 @@ class PathGuide(AutoGuide):
         """q(x) of a batch: batch (trial,), event (bin, latent); standard normal in padding (zero of a point)."""
         raise NotImplementedError
 
-    def __call__(self, batch: Batch) -> dict[str, Array]:
+    def begin(self, batch: Batch) -> None:
+        """Take the start of the table from all training trials; the first call does it where nobody did.
+
+        Raises:
+            RunError: called inside a compiled function.
+        """
         if self._start is None:
             self._start = self._begin(batch)
+
+    def __call__(self, batch: Batch) -> dict[str, Array]:
+        self.begin(batch)
+        assert self._start is not None
         batch = jax.tree.map(jnp.asarray, batch)
         others = {} if self.global_guide is None else self.global_guide(batch)
         table = {name: numpyro.param(name, jnp.asarray(value)) for name, value in self._start.items()}
@@ -119,7 +128,8 @@ class PathGuide(AutoGuide):
             key: random key.
             params: fitted parameters by site.
             batch: the new trials.
-            steps, learning_rate: of Adam, the guide's own where not given; the rate falls by a cosine.
+            steps, learning_rate: of Adam, the guide's own where not given; the rate falls by a cosine. With no steps
+                the entries stay where :meth:`first_entries` begins.
 
         Raises:
             RunError: the guide was never called with the training trials; the fit of the new ones is not finite.
@@ -133,11 +143,16 @@ class PathGuide(AutoGuide):
         start = self.first_entries(params, shown)
         marks = start.pop(_MARKS)
         rest = {name: value for name, value in params.items() if name not in start and name != _MARKS}
-        keys = random.split(key, self.new_trial_steps if steps is None else steps)
+        steps = self.new_trial_steps if steps is None else steps
         rate = self.new_trial_rate if learning_rate is None else learning_rate
-        table, last = _fit_entries(start, keys, {**rest, _MARKS: marks}, shown, rate, guide=self)
-        if not np.isfinite(float(last)):
-            raise RunError(f"the fit of {len(marks)} new trials ended at a loss of {float(last)}; lower learning_rate")
+        table = start
+        if steps > 0:
+            keys = random.split(key, steps)
+            table, last = _fit_entries(start, keys, {**rest, _MARKS: marks}, shown, rate, guide=self)
+            if not np.isfinite(float(last)):
+                raise RunError(
+                    f"the fit of {len(marks)} new trials ended at a loss of {float(last)}; lower learning_rate"
+                )
         table[_MARKS] = marks
         known = params.get("auto_path_loc")
         if known is not None and known.shape[1] == table["auto_path_loc"].shape[1]:

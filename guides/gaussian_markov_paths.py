@@ -3,8 +3,8 @@
     x_t - m_t = A_t (x_{t-1} - m_{t-1}) + L_t eps_t,    eps_t ~ N(0, I)
 
 What an encoder cannot tell from the signals is not lost here: with sparse counts and small state noise a posterior is
-narrow, and the errors of an encoder are wider than it. The price is that new trials are fitted, not read off. They, and
-the training trials after the start by smoothing, begin at the Laplace posterior of the program itself.
+narrow, and the errors of an encoder are wider than it. The price is that new trials are smoothed, not read off.
+Training trials begin at the Laplace posterior of the program itself, and end there.
 """
 
 from typing import Any
@@ -19,8 +19,8 @@ from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.guides.auto import PathGuide
 from mrsds_ppl.guides.base import lower_triangle, padding, positive
 from mrsds_ppl.guides.gaussian_markov import bounded
+from mrsds_ppl.inference.filtering import smooth_new_trials
 from mrsds_ppl.inference.gaussian_chain import GaussianChain
-from mrsds_ppl.inference.laplace_em import smooth_trials
 from mrsds_ppl.inference.smoothing import PathMoments, chain_of
 
 _START_SCALE = -0.5
@@ -29,8 +29,8 @@ _START_SCALE = -0.5
 class GaussianMarkovPaths(PathGuide):
     """One Gaussian chain for each trial; see :class:`~mrsds_ppl.guides.PathGuide` for how trials are found."""
 
-    # They start at the posterior under likeliest states, which the bound changes little.
-    new_trial_steps, new_trial_rate = 100, 0.01
+    # They stay at the Laplace posterior under likeliest states; steps on draws lower the bound, unless they are many.
+    new_trial_steps, new_trial_rate = 0, 0.003
 
     def entries(self, loc: Float[np.ndarray, "trial bin latent"]) -> dict[str, np.ndarray]:
         latents = loc.shape[-1]
@@ -74,5 +74,5 @@ class GaussianMarkovPaths(PathGuide):
         # Paths smoothed under the program: from the principal components the fit of a path ends in the first mode.
         seen = batch._replace(y=jnp.where(batch.observed, batch.y, 0.0))
         program = {name: value for name, value in params.items() if not name.startswith("auto_")}
-        moments, _ = smooth_trials(program, self.model, seen)
+        moments, _ = smooth_new_trials(program, self.model, seen)
         return super().first_entries(params, batch) | self.at(moments)

@@ -14,7 +14,7 @@ from mrsds_ppl.data.loaders import load_recording, load_user_function
 from mrsds_ppl.data.simulate import SIMULATORS
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import ConfigError
-from mrsds_ppl.guides import GUIDES, AmortizedGuide, GaussianMarkovPaths
+from mrsds_ppl.guides import GUIDES, AmortizedGuide, GaussianMarkovPaths, PathGuide
 from mrsds_ppl.inference.markov import summed_out
 from mrsds_ppl.inference.training import TrainingSettings
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
@@ -196,9 +196,13 @@ def initial_parameters(key: jax.Array, model: MRSDS, guide: Any, batch: Batch) -
         constraints.update({n: s["kwargs"]["constraint"] for n, s in sites.items() if "constraint" in s["kwargs"]})
         return {name: site["value"] for name, site in sites.items()}
 
+    if isinstance(guide, PathGuide):
+        guide.begin(batch)
     # Compiled, what the sites do beside giving their parameters is never run. NumPyro's own guides keep values of
-    # their first call, which must not be a compiler's.
-    values = collect(key) if needs_every_trial(guide) else jax.jit(collect)(key)
+    # their first call, which must not be a compiler's; those of this package keep none but of weights with a prior.
+    ours = isinstance(guide, (AmortizedGuide, PathGuide))
+    keeps_values = guide.global_guide is not None if ours else needs_every_trial(guide)
+    values = collect(key) if keeps_values else jax.jit(collect)(key)
     transforms = {name: biject_to(constraint) for name, constraint in constraints.items()}
     params = {name: transforms[name].inv(v) if name in transforms else v for name, v in values.items()}
     return Start(params, lambda p: {n: transforms[n](v) if n in transforms else v for n, v in p.items()})

@@ -165,7 +165,9 @@ def test_adapting_to_new_trials_raises_their_bound_and_leaves_the_old_ones(name)
         terms = jax.jit(lambda k, b: log_terms(k, params, guide.model, guide, b).log_weights)
         return np.mean([terms(random.key(i), new) for i in range(20)])
 
-    start = guide.adapt(random.key(1), params, new, steps=1)
+    start = guide.adapt(random.key(1), params, new, steps=0)
+    rows = guide.first_entries(params, new)["auto_path_loc"]
+    np.testing.assert_array_equal(start["auto_path_loc"][-len(rows) :], rows)
     assert bound(adapted) > bound(start) + 1.0
 
 

@@ -13,8 +13,9 @@ from mrsds_ppl.data.simulate import simulate_oscillators
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, num_features
 from mrsds_ppl.inference.evidence_ascent import climb_evidence, why_not_climb
+from mrsds_ppl.inference.filtering import smooth_new_trials
 from mrsds_ppl.inference.initialization import initialize
-from mrsds_ppl.inference.laplace_em import smooth_trials, start_by_smoothing
+from mrsds_ppl.inference.laplace_em import start_by_smoothing
 from mrsds_ppl.inference.network_fit import fit_networks
 from mrsds_ppl.inference.path_refit import count, weigh
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
@@ -83,7 +84,7 @@ def test_the_climb_raises_the_evidence_by_dynamics_alone():
     params = initialize(_as_params(model), trials, model.latent_sizes, counts=True)
     batch = jax.device_put(trials.batch())
     assert why_not_climb(model) is None
-    paths, states = smooth_trials(params, model, batch)
+    paths, states = smooth_new_trials(params, model, batch)
     start = model.networks_from(params)
     found = climb_evidence(random.key(1), start, model, batch, paths, states, num_steps=4)
     assert len(found) == 5

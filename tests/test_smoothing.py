@@ -13,9 +13,11 @@ from jax import random
 from mrsds_ppl.data.simulate import SIMULATORS
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.guides import GaussianMarkovPaths, gaussian_markov_paths
+from mrsds_ppl.inference import stages
+from mrsds_ppl.inference.filtering import smooth_anew, smooth_new_trials
 from mrsds_ppl.inference.hypotheses import weigh_states
 from mrsds_ppl.inference.initialization import initialize
-from mrsds_ppl.inference.laplace_em import smooth_trials, start_by_smoothing
+from mrsds_ppl.inference.laplace_em import start_by_smoothing
 from mrsds_ppl.inference.linear_program import LinearDynamics, improved, linear_program
 from mrsds_ppl.inference.merging import count_transitions
 from mrsds_ppl.inference.path_refit import noise_factor, refit_networks, scaled_noise
@@ -313,7 +315,7 @@ def test_the_start_finds_latents_and_states_of_a_few_oscillators() -> None:
         wrong = scaled_noise(wrong, best(wrong))
     ratio = np.asarray(wrong["dynamics$params"].noise.scale / found.params["dynamics$params"].noise.scale)
     assert (np.abs(np.log(ratio)) < 0.35).all(), ratio
-    again, states = smooth_trials(found.params, model, batch)
+    again, states = smooth_new_trials(found.params, model, batch)
     r2 = align_latents(trials.x, np.asarray(again.mean), trials.lengths, [2, 2], [2, 2]).r2
     assert r2.min() > 0.9, r2
     assert match_states(trials.z, np.asarray(states), trials.lengths).accuracy > 0.9
@@ -335,7 +337,9 @@ def test_a_request_to_stop_ends_the_start_between_rounds() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_without_an_encoder_is_fitted_resumed_from_its_files_and_asked_about_new_trials(tmp_path) -> None:
+def test_a_run_without_an_encoder_is_fitted_resumed_from_its_files_and_asked_about_new_trials(
+    tmp_path, monkeypatch
+) -> None:
     from mrsds_ppl.config import load_config, parse_assignment
     from mrsds_ppl.data.simulate import simulate_oscillators
     from mrsds_ppl.fitted import infer_trials, load_run
@@ -349,8 +353,23 @@ def test_a_run_without_an_encoder_is_fitted_resumed_from_its_files_and_asked_abo
     ]  # fmt: skip
     config = load_config("configs/oscillators.yaml", dict(parse_assignment(text) for text in small))
     lines: list[str] = []
+    smoothed: list[PathMoments] = []
+
+    def remembered(*args):
+        smoothed.append(smooth_anew(*args))
+        return smoothed[-1]
+
+    monkeypatch.setattr(stages, "smooth_anew", remembered)
     result = fit(config, config_path=tmp_path / "c.yaml", name="small", result_path=tmp_path, log=lines.append)
     assert any(line.startswith("smoothing: dynamics networks") for line in lines)
+    # The paths of the training trials are those of the program as it is in the end, and are so once.
+    count = len(smoothed[0].mean)
+    np.testing.assert_array_equal(result.fit.params["auto_path_loc"][:count], smoothed[0].mean)
+    again = fit(
+        config, config_path=tmp_path / "c.yaml", name="small", result_path=tmp_path, resume=True, log=lines.append
+    )
+    assert len(smoothed) == 1
+    np.testing.assert_array_equal(again.fit.params["auto_path_loc"], result.fit.params["auto_path_loc"])
     run = load_run(tmp_path / "small")
     before, after = (p["dynamics$params"].noise.raw_diagonal for p in (result.fit.params, run.params))
     np.testing.assert_array_equal(before, after)

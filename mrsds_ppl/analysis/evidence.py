@@ -9,19 +9,15 @@ differ by how loose q is.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.inference.laplace_em import smooth_trials
-from mrsds_ppl.inference.path_refit import count
-from mrsds_ppl.inference.trialwise import over_trials
+from mrsds_ppl.inference.filtering import count, smooth_new_trials
+from mrsds_ppl.inference.trial_parts import in_parts
 from mrsds_ppl.models.mrsds import MRSDS
 
 
@@ -43,8 +39,9 @@ def trial_evidence(params: dict[str, Any], model: MRSDS, trials: Trials) -> Floa
         trials: the trials.
     """
     program = {name: value for name, value in params.items() if not name.startswith(("auto_", "recognition"))}
-    some = partial(_evidence, params=program, model=model)
-    return over_trials(lambda _, batch: some(batch), None, jax.tree.map(np.asarray, trials.batch()))
+    data = trials.batch()
+    paths, _ = smooth_new_trials(program, model, data)
+    return np.asarray(count(model.networks_from(program), model, in_parts(data), paths.mean).log_evidence)
 
 
 def smallest_adequate(evidence: Mapping[str, Float[np.ndarray, " trial"]], errors: float = 2.0) -> Choice:
@@ -70,10 +67,3 @@ def smallest_adequate(evidence: Mapping[str, Float[np.ndarray, " trial"]], error
         error[name] = float(apart.std(ddof=1) / np.sqrt(len(apart))) if len(apart) > 1 else float("nan")
     within = (name for name in evidence if name == best or difference[name] >= -errors * error[name])
     return Choice(difference, error, best, next(within))
-
-
-@partial(jax.jit, static_argnames=("model",))
-def _evidence(batch: Batch, *, params: dict[str, Any], model: MRSDS) -> Float[Array, " trial"]:
-    batch = jax.tree.map(jnp.asarray, batch)
-    paths, _ = smooth_trials(params, model, batch)
-    return count(model.networks_from(params), model, batch, paths.mean).log_evidence

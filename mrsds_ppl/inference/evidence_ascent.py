@@ -27,10 +27,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.device import known_options
 from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, cubic_from, num_features
-from mrsds_ppl.inference.hypotheses import likeliest
+from mrsds_ppl.inference.filtering import compiled, relax_and_judge
 from mrsds_ppl.inference.message_prior import Edge, edge, first_widths, moved_widths, precision
-from mrsds_ppl.inference.path_refit import Steps, count, drawn_steps, smooth_once, weigh, with_scaled_noise
+from mrsds_ppl.inference.path_refit import Steps, count, drawn_steps, with_scaled_noise
 from mrsds_ppl.inference.smoothing import PathMoments, linearised
+from mrsds_ppl.inference.trial_parts import Parts, in_parts, over_parts
 from mrsds_ppl.inference.weight_information import weight_information
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS, Networks
@@ -40,14 +41,11 @@ _DAMPING, _RIDGE = 0.05, 0.1
 _FACTOR = 0.85  # of the noise, or its inverse, that a step tries
 _MOST_WEIGHTS = 1500
 
-# A large product of matrices inside a loop can wait for ever for a thread of XLA's CPU pool that the loop itself holds.
-_OPTIONS = {"xla_cpu_multi_thread_eigen": False}
 # The slope is mostly sums over short axes, for which the compiler's library takes twice as long as its own code.
 _OWN_SUMS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": ""}
-_compiled = partial(jax.jit, static_argnames="model", compiler_options=_OPTIONS)
 
 
-class Judged(NamedTuple):
+class Climbed(NamedTuple):
     """Networks with polynomial dynamics, paths and one-hot states under them, and the evidence in nats a bin."""
 
     networks: Networks
@@ -89,7 +87,7 @@ def climb_evidence(
     *,
     num_steps: int,
     should_stop: Callable[[], bool] = lambda: False,
-) -> list[Judged]:
+) -> list[Climbed]:
     """Polynomial dynamics and their noise before the first step and after each; all other parts stay.
 
     Args:
@@ -102,29 +100,30 @@ def climb_evidence(
         num_steps: steps.
         should_stop: asked before each step.
     """
+    parts = in_parts(data)
     cubic = _first(networks.dynamics, model, draw_steps(random.fold_in(key, 0), model, data, paths, states))
-    now = _judged(networks._replace(dynamics=cubic), model, data, paths.mean, states)
+    now = _climbed(networks._replace(dynamics=cubic), model, parts, paths.mean, states)
     found, widths, factor = [now], None, _FACTOR
     for number in range(num_steps):
         if should_stop():
             break
-        slope = _slope(random.fold_in(key, number + 1), model, data, now)
+        slope = _slope(random.fold_in(key, number + 1), model, data, parts, now)
         dynamics: Any = now.networks.dynamics
         edges = _edges(dynamics, slope)
         widths = first_widths(edges) if widths is None else widths
         weights, widths = _step(dynamics, slope, edges, widths)
         dynamics = eqx.tree_at(lambda d: d.weights, dynamics, weights)
-        now = _judged(now.networks._replace(dynamics=dynamics), model, data, now.paths.mean, now.states)
+        now = _climbed(now.networks._replace(dynamics=dynamics), model, parts, now.paths.mean, now.states)
         if dynamics.noise.trainable:
             other = now.networks._replace(dynamics=with_scaled_noise(dynamics, factor))
-            tried = _judged(other, model, data, now.paths.mean, now.states)
+            tried = _climbed(other, model, parts, now.paths.mean, now.states)
             # The way that paid is tried again after the next step, the other way otherwise.
             now, factor = (tried, factor) if tried.evidence > now.evidence else (now, 1.0 / factor)
         found.append(now)
     return found
 
 
-@_compiled
+@partial(compiled, static_argnames="model")
 def _first(dynamics: Any, model: MRSDS, steps: Steps) -> CubicDynamics:
     """The polynomial nearest to given dynamics, with one noise for all latents.
 
@@ -140,28 +139,31 @@ def _first(dynamics: Any, model: MRSDS, steps: Steps) -> CubicDynamics:
     return cubic if not cubic.noise.trainable else eqx.tree_at(lambda c: c.noise, cubic, replace_fn=equal)
 
 
-def _judged(networks: Networks, model: MRSDS, data: Batch, x: Array, states: Array) -> Judged:
-    paths = _smoothed(networks, model, data, _smoothed(networks, model, data, x, states).mean, states)
-    weighed = _weighed(networks, model, data, paths.mean)
-    evidence = float(weighed.log_evidence.sum() / data.lengths.sum())
-    return Judged(networks, paths, likeliest(weighed.probabilities), evidence)
+def _climbed(networks: Networks, model: MRSDS, parts: Parts, x: Array, states: Array) -> Climbed:
+    paths, judged = relax_and_judge(networks, model, parts, x, states)
+    bins = sum(int(batch.lengths.sum()) for batch in parts.batches)
+    return Climbed(networks, paths, judged.states, float(np.asarray(judged.log_evidence, float).sum() / bins))
 
 
-draw_steps = _compiled(drawn_steps)
-_smoothed = _compiled(smooth_once)
-_weighed = _compiled(weigh)
+draw_steps = compiled(drawn_steps, static_argnames="model")
 
 
-def _slope(key: Array, model: MRSDS, data: Batch, now: Judged) -> Slope:
-    gradient = _gradient()(now.networks, model, data, now.paths.mean)
-    information = _information(now.networks, model, data, now.paths.mean, now.states)
+def _slope(key: Array, model: MRSDS, data: Batch, parts: Parts, now: Climbed) -> Slope:
+    def both(batch: Batch, x: Array, states: Array) -> tuple[Array, Array]:
+        # One after the other here, but those of several parts side by side.
+        return _gradient()(now.networks, model, batch, x), _information(now.networks, model, batch, x, states)
+
+    # Trials without bins, which fill up the last part, say nothing.
+    summed = jax.tree.map(lambda *terms: np.sum(terms, 0), *over_parts(both, parts, now.paths.mean, now.states))
+    gradient, information = summed
     steps = draw_steps(key, model, data, now.paths, now.states)
     return Slope(gradient.reshape(-1), information, *_moments(now.networks.dynamics, steps))
 
 
 @cache
 def _gradient() -> Any:
-    return jax.jit(_gradient_of, static_argnames="model", compiler_options=_OPTIONS | known_options(_OWN_SUMS))
+    options = compiled.keywords["compiler_options"] | known_options(_OWN_SUMS)
+    return jax.jit(_gradient_of, static_argnames="model", compiler_options=options)
 
 
 def _gradient_of(networks: Networks, model: MRSDS, data: Batch, x: Array) -> Array:
@@ -174,7 +176,7 @@ def _gradient_of(networks: Networks, model: MRSDS, data: Batch, x: Array) -> Arr
     return jax.grad(evidence)(cubic.weights)
 
 
-@_compiled
+@partial(compiled, static_argnames="model")
 def _information(networks: Networks, model: MRSDS, data: Batch, x: Array, states: Array) -> Array:
     cubic: Any = networks.dynamics
     u, features = model.dynamics_inputs(data.u), cubic.features
@@ -184,7 +186,7 @@ def _information(networks: Networks, model: MRSDS, data: Batch, x: Array, states
     return weight_information(networks, x, linear, site, states, features(before, given), slopes)
 
 
-@partial(jax.jit, compiler_options=_OPTIONS)
+@compiled
 def _moments(cubic: CubicDynamics, steps: Steps) -> tuple[Array, Array, Array]:
     weight, phi = steps.weights, cubic.features(steps.before, steps.u)
     bins = jnp.maximum(weight.sum(0), 1.0)

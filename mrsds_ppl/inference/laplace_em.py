@@ -20,25 +20,25 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax, random
+from jax import random
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.arhmm import fit_arhmm
 from mrsds_ppl.inference.evidence_ascent import climb_evidence, draw_steps, why_not_climb
-from mrsds_ppl.inference.hypotheses import Weighed, likeliest, weigh_states
-from mrsds_ppl.inference.linear_program import LinearProgram, improved, linear_program
+from mrsds_ppl.inference.filtering import Around, compiled, judge, judge_trials, laws_of, relax, smooth_trials
+from mrsds_ppl.inference.hypotheses import likeliest
+from mrsds_ppl.inference.linear_program import LinearNetworks, LinearProgram, improved, linear_program
 from mrsds_ppl.inference.network_fit import fit_networks
 from mrsds_ppl.inference.path_refit import (
     noise_factor,
     refit_networks,
     refit_transitions,
-    relax,
     scaled_noise,
-    weigh,
 )
-from mrsds_ppl.inference.smoothing import PathMoments, linearised, smooth_path
+from mrsds_ppl.inference.smoothing import PathMoments, linearised
+from mrsds_ppl.inference.trial_parts import Parts, in_parts, over_parts, put_together
 from mrsds_ppl.inference.unused import share_of_bins
 from mrsds_ppl.models.covariance import inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS, Networks
@@ -47,8 +47,6 @@ _ONE_STATE_STEPS, _ROUNDS, _STEPS_A_ROUND, _NETWORK_ROUNDS = 10, 6, 5, 5
 _STRETCH = 3.0
 # Parameters of the program, the posterior of every path, one-hot states.
 Start = tuple[dict[str, Any], PathMoments, Array]
-# Factors of Q's Cholesky factor while new trials are smoothed: first loose, then as fitted.
-_FIRST_FACTOR, _FACTORS, _KEPT = 8.0, (6.0, 4.0, 3.0, 2.0, 1.5, 1.2, 1.0, 1.0), 32
 
 
 class LaplaceStart(NamedTuple):
@@ -115,35 +113,6 @@ def start_by_smoothing(
     return LaplaceStart(params, paths, states, share_of_bins(states, data.lengths))
 
 
-@partial(jax.jit, static_argnames="model")
-def smooth_trials(
-    params: dict[str, Any], model: MRSDS, batch: Batch
-) -> tuple[PathMoments, Float[Array, "trial bin state"]]:
-    """Smoothed paths and likeliest states of trials under a fitted program, from nothing but their visible signals.
-
-    Under a Q as small as the true one, paths that start at zero stay at what the dynamics do there. They begin with Q
-    several times as large, which comes down round by round.
-
-    Args:
-        params: values of the program's sites.
-        model: the program.
-        batch: the trials.
-    """
-    kind = model.networks_from(params).dynamics.noise.scale.dtype
-    x = jnp.zeros((*batch.y.shape[:2], model.num_latents), kind)
-    states = jnp.full((*x.shape[:2], model.num_states), 1.0 / model.num_states, x.dtype)
-
-    def again(carry: tuple[PathMoments, Array], factor: Array) -> tuple[tuple[PathMoments, Array], None]:
-        paths, states = carry
-        loose = model.networks_from(scaled_noise(params, factor))
-        if model.num_states > 1:
-            states = likeliest(weigh(loose, model, batch, paths.mean, num_kept=_KEPT).probabilities)
-        return (relax(loose, model, batch, paths.mean, states), states), None
-
-    first = relax(model.networks_from(scaled_noise(params, _FIRST_FACTOR)), model, batch, x, states)
-    return lax.scan(again, (first, states), jnp.asarray(_FACTORS, x.dtype))[0]
-
-
 def _network_rounds(
     key: Array,
     model: MRSDS,
@@ -156,14 +125,12 @@ def _network_rounds(
 ) -> Start:
     """Networks, noise, states and paths in turns."""
     params, paths, states = start
-    of = model.networks_from
+    of, parts = model.networks_from, in_parts(data)
     regress = partial(refit_networks, num_steps=num_refit_steps, sparsity=sparsity)
     refit = jax.jit(lambda key, params, before, paths, states, stretch: regress(
         key, params, before, model, data, paths, states, stretch=stretch))  # fmt: skip
     suit = jax.jit(lambda params, x, states: scaled_noise(
         params, noise_factor(of(params), model, data, x, states)))  # fmt: skip
-    smooth = jax.jit(lambda params, x, states: relax(of(params), model, data, x, states))
-    judge = jax.jit(lambda params, x: likeliest(weigh(of(params), model, data, x).probabilities))
     for number in range(_NETWORK_ROUNDS):
         if should_stop():
             break
@@ -172,8 +139,9 @@ def _network_rounds(
         params = refit(random.fold_in(key, number), params, of(params).dynamics, paths, states, stretch)
         params = suit(params, paths.mean, states)
         if model.num_states > 1:
-            states = judge(params, smooth(params, paths.mean, states).mean)
-        paths = smooth(params, paths.mean, states)
+            looser = relax(of(params), model, parts, paths.mean, states)
+            states = judge(of(params), model, parts, looser.mean).states
+        paths = relax(of(params), model, parts, paths.mean, states)
     return params, paths, states
 
 
@@ -205,8 +173,8 @@ def _climbed(
         params = jax.jit(lambda key, params, paths, states: refit(key, params, model, data, paths, states))(
             random.fold_in(key, num_steps + 2), params, paths, states
         )
-    judge = jax.jit(lambda params, x: weigh(model.networks_from(params), model, data, x).log_evidence.sum())
-    evidence = float(judge(params, paths.mean) / data.lengths.sum())
+    judged = judge(model.networks_from(params), model, in_parts(data), paths.mean)
+    evidence = float(np.asarray(judged.log_evidence, float).sum() / np.asarray(data.lengths).sum())
     say(
         f"smoothing: evidence {before:.4f} nats a bin, after {len(climb) - 1} steps on it {last.evidence:.4f}, "
         f"of the networks {evidence:.4f}"
@@ -220,10 +188,10 @@ def _climbed(
 def _linear_phase(
     key: Array, networks: Networks, model: MRSDS, data: Batch, u: Array, should_stop: Callable[[], bool]
 ) -> tuple[PathMoments, LinearProgram]:
-    program = linear_program(networks, data, num_states=1, num_inputs=u.shape[-1])
+    program, parts = linear_program(networks, data, num_states=1, num_inputs=u.shape[-1]), in_parts(data)
     x = jnp.zeros((*data.y.shape[:2], model.num_latents), data.y.dtype)
     for _ in range(_ONE_STATE_STEPS):
-        program, paths = _linear_step(program, data, u, x)
+        program, paths = _linear_step(program, data, parts, u, x)
         x = paths.mean
     if model.num_states == 1:
         return paths, program
@@ -233,18 +201,48 @@ def _linear_phase(
         if should_stop():
             break
         for _ in range(_STEPS_A_ROUND):
-            program, paths = _linear_step(program, data, u, x)
+            program, paths = _linear_step(program, data, parts, u, x)
             x = paths.mean
-        program = _with_weighed_states(program, data, u, x)
+        program = _with_states(program, _linear_states(program, parts, u, x), data)
     return paths, program
 
 
+def _linear_step(
+    program: LinearProgram, data: Batch, parts: Parts, u: Array, x: Array
+) -> tuple[LinearProgram, PathMoments]:
+    laws = laws_of(program.networks)
+
+    def smoothed(batch: Batch, u: Array, x: Array, states: Array) -> PathMoments:
+        return smooth_trials(laws, batch, _linear_around(program.networks, program.log_transition, batch, x, u), states)
+
+    paths = put_together(parts, over_parts(smoothed, parts, u, x, program.states))
+    return _improved(program, data, u, paths)
+
+
+def _linear_states(program: LinearProgram, parts: Parts, u: Array, x: Array) -> Array:
+    laws = laws_of(program.networks)
+
+    def judged(batch: Batch, u: Array, x: Array) -> Array:
+        known = _linear_around(program.networks, program.log_transition, batch, x, u)
+        return judge_trials(laws, batch.lengths, known)[0]
+
+    return put_together(parts, over_parts(judged, parts, u, x))
+
+
+@compiled
+def _linear_around(networks: LinearNetworks, log_transition: Array, batch: Batch, x: Array, u: Array) -> Around:
+    moves = jnp.broadcast_to(log_transition, (x.shape[0], x.shape[1] - 1, *log_transition.shape))
+    return *linearised(networks, batch, x, u), moves
+
+
 @jax.jit
-def _linear_step(program: LinearProgram, data: Batch, u: Array, x: Array) -> tuple[LinearProgram, PathMoments]:
-    networks = program.networks
-    paths = smooth_path(networks, data, *linearised(networks, data, x, u), program.states)
-    program = improved(program, data, u, paths)
-    return program.normalised(data, paths)
+def _improved(program: LinearProgram, data: Batch, u: Array, paths: PathMoments) -> tuple[LinearProgram, PathMoments]:
+    return improved(program, data, u, paths).normalised(data, paths)
+
+
+@jax.jit
+def _with_states(program: LinearProgram, states: Array, data: Batch) -> LinearProgram:
+    return program.with_states(states, data)
 
 
 @partial(jax.jit, static_argnames="num_states")
@@ -256,18 +254,6 @@ def _arhmm_states(key: Array, x: Array, u: Array, lengths: Array, *, num_states:
 @jax.jit
 def _spread(program: LinearProgram, states: Array, data: Batch, u: Array, paths: PathMoments) -> LinearProgram:
     return improved(program.spread(states), data, u, paths, step=1.0)
-
-
-@jax.jit
-def _with_weighed_states(program: LinearProgram, data: Batch, u: Array, x: Array) -> LinearProgram:
-    return program.with_states(likeliest(_weigh_linear(program, data, u, x).probabilities), data)
-
-
-def _weigh_linear(program: LinearProgram, data: Batch, u: Array, x: Array) -> Weighed:
-    networks = program.networks
-    pairs = (x.shape[0], x.shape[1] - 1)
-    moves = jnp.broadcast_to(program.log_transition, (*pairs, *program.log_transition.shape))
-    return weigh_states(networks, data.lengths, *linearised(networks, data, x, u), moves)
 
 
 def _with_program(params: dict[str, Any], program: LinearProgram, paths: PathMoments, states: Array) -> dict[str, Any]:

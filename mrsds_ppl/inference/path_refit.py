@@ -137,17 +137,19 @@ def weigh(
     networks: Networks, model: MRSDS, batch: Batch, x: Float[Array, "trial bin latent"], *, num_kept: int = 16
 ) -> Weighed:
     """State probabilities of the program linearised around paths, and its evidence in the likeliest paths of states."""
-    return weigh_states(networks, batch.lengths, *_around(networks, model, batch, x), num_kept=num_kept)
+    return weigh_states(networks, batch.lengths, *around(networks, model, batch, x), num_kept=num_kept)
 
 
 def count(
     networks: Networks, model: MRSDS, batch: Batch, x: Float[Array, "trial bin latent"], *, order: int = 2
 ) -> Counted:
     """Evidence and expected transitions of the program linearised around paths, no path of states dropped."""
-    return count_transitions(networks, batch.lengths, *_around(networks, model, batch, x), order=order)
+    return count_transitions(networks, batch.lengths, *around(networks, model, batch, x), order=order)
 
 
-def _around(networks: Networks, model: MRSDS, batch: Batch, x: Array) -> tuple[Linear, Sites, Array]:
+def around(
+    networks: Networks, model: MRSDS, batch: Batch, x: Float[Array, "trial bin latent"]
+) -> tuple[Linear, Sites, Float[Array, "trial pair from to"]]:
     """Dynamics, signals and log p(z_t | z_{t-1}), (trial, pair, from, to), around paths."""
     moves = jnp.moveaxis(potentials(model.switching(networks, batch), x).transition, -1, 0)
     return *linearised(networks, batch, x, model.dynamics_inputs(batch.u)), moves

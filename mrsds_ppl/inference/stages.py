@@ -1,4 +1,4 @@
-"""The stages of a fit: warm-up, a start for the states, joint training, the dynamics alone, transitions. Each resumes.
+"""The stages of a fit: warm-up, a start for the states, joint training, the dynamics alone, what follows. Each resumes.
 
 Everything random in a stage is drawn from the run's key and the step, and a checkpoint stands at the end of a chunk, so
 a resumed run repeats the uninterrupted one bit for bit. Restarts go through warm-up, start and joint training side by
@@ -16,6 +16,7 @@ from jaxtyping import Float
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.checkpoints import Checkpoints
+from mrsds_ppl.inference.filtering import smooth_anew
 from mrsds_ppl.inference.history import History, Keys, TrainState
 from mrsds_ppl.inference.laplace_em import start_by_smoothing
 from mrsds_ppl.inference.paths import RunPaths as RunPaths
@@ -29,8 +30,8 @@ from mrsds_ppl.inference.unused import unused_sentence
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 
 DEFAULT_SWITCH_INIT_STEPS = 200
-# In a checkpoint: its transitions were fitted after training.
-_TRANSITIONS = "transitions_fitted"
+# In a checkpoint: what follows training has been done.
+_FINISHED = "finished"
 _SHOWN = ("elbo", "log_px", "log_py", "log_qx")
 
 
@@ -75,7 +76,7 @@ class Stages:
         constrain: from the parameters that are trained to the values of their sites.
         held_out: trials that choose among restarts; None where there are none, and keys and parameters are of one.
         entries_of: parameters of a guide without an encoder for given posteriors of the training trials; the start is
-            then by smoothing.
+            then by smoothing, and so is the end.
         message_sparsity: weight of the penalty on messages between regions, for that start.
         evidence_steps: Gauss-Newton steps on the evidence in it.
         transition_rounds: of expectation-maximisation of the transitions after all training, latents summed out.
@@ -142,9 +143,7 @@ def fit_stages(
         fit = _choose(key, trained, stages, joint) if restarts and not trained.stopped else trained.fit()
     if dynamics_only is not None and not fit.stopped:
         fit = _dynamics(key, fit, stages, settings.num_steps, dynamics_only, alone, resume)
-    if stages.transition_rounds > 0 and has_transition_matrix(stages.model) and not fit.stopped:
-        fit = _with_transitions(key, fit, stages, settings, joint if dynamics_only is None else alone)
-    return fit
+    return fit if fit.stopped else _finished(key, fit, stages, settings, joint if dynamics_only is None else alone)
 
 
 def _joint(
@@ -279,22 +278,31 @@ def _dynamics(
     return last._replace(skipped=fit.skipped + last.skipped, restart_bounds=fit.restart_bounds, restart=fit.restart)
 
 
-def _with_transitions(key: Keys, fit: Fit, stages: Stages, settings: TrainingSettings, checkpoints: Checkpoints) -> Fit:
-    """Transitions with the latents summed out; the last checkpoint is replaced by one that holds them."""
+def _finished(key: Keys, fit: Fit, stages: Stages, settings: TrainingSettings, checkpoints: Checkpoints) -> Fit:
+    """Transitions with the latents summed out, and the paths of a guide without an encoder smoothed under the program.
+
+    The last checkpoint is replaced by one that holds them.
+    """
+    rounds = stages.transition_rounds if has_transition_matrix(stages.model) else 0
+    if rounds == 0 and stages.entries_of is None:
+        return fit
     key = key if stages.held_out is None else key[fit.restart]
     state, extra = checkpoints.restore(None, initial_state(fit.params, fold_each(key, 4), settings))
-    if extra.get(_TRANSITIONS):
+    if extra.get(_FINISHED):
         return fit
     values = stages.constrain(fit.params)
     # Weights that have a prior stand at their medians, as in everything that is read off the fit.
     medians = stages.guide.median(values, stages.data)
-    x = medians.pop("x")
+    x, params = medians.pop("x"), fit.params
     values |= medians
-    found = fit_transitions(values, stages.model, stages.data, x, num_rounds=stages.transition_rounds)
-    before, after = (np.round(np.diag(transition_matrix(some)), 3) for some in (values, found))
-    stages.say(f"transitions: probability of staying in a state {before}, with the latents summed out {after}")
-    params = {**fit.params, "transitions$params": found["transitions$params"]}
-    checkpoints.save(int(state.step), state._replace(params=params), {**extra, _TRANSITIONS: True})
+    if rounds > 0:
+        found = fit_transitions(values, stages.model, stages.data, x, num_rounds=rounds)
+        before, after = (np.round(np.diag(transition_matrix(some)), 3) for some in (values, found))
+        stages.say(f"transitions: probability of staying in a state {before}, with the latents summed out {after}")
+        values, params = found, {**params, "transitions$params": found["transitions$params"]}
+    if stages.entries_of is not None:
+        params = {**params, **stages.entries_of(smooth_anew(values, stages.model, stages.data, x))}
+    checkpoints.save(int(state.step), state._replace(params=params), {**extra, _FINISHED: True})
     return fit._replace(params=params)
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mrsds_ppl.data.trials import Batch
-from mrsds_ppl.inference.path_refit import count
-from mrsds_ppl.inference.trialwise import over_trials
+from mrsds_ppl.inference.filtering import count_trials, laws_of, linearise_trials
+from mrsds_ppl.inference.trial_parts import in_parts, over_parts, put_together
 from mrsds_ppl.models.covariance import AnyArray
 from mrsds_ppl.models.mrsds import MRSDS
 
@@ -53,16 +53,18 @@ def fit_transitions(
         x: their paths, around which the program is linearised.
         num_rounds: rounds of expectation-maximisation; each leaves about a third of the way to its end.
     """
-    arrays = jax.tree.map(np.asarray, (data, x))
+    networks, parts = model.networks_from(params), in_parts(data)
+    laws = laws_of(networks)
+    linear, site, moves = put_together(parts, over_parts(partial(linearise_trials, networks, model), parts, x))
+
+    def counted(batch: Batch, *around: Any) -> Float[Array, "trial from to"]:
+        return count_trials(laws, batch.lengths, *around).transitions
+
     for _ in range(num_rounds):
-        counts = over_trials(partial(_counted, params=params, model=model), None, *arrays, whole_calls=True)
-        counted = counts.sum(0) + transition_matrix(params)
-        bias = np.log(counted / counted.sum(1, keepdims=True) + 1e-12)
+        matrix = transition_matrix(params)
+        moves = np.broadcast_to(np.log(matrix), moves.shape)
+        counts = np.asarray(put_together(parts, over_parts(counted, parts, linear, site, moves))).sum(0) + matrix
+        bias = np.log(counts / counts.sum(1, keepdims=True) + 1e-12)
         moved = eqx.tree_at(lambda t: t.bias, params["transitions$params"], jnp.asarray(bias))
         params = {**params, "transitions$params": moved}
     return params
-
-
-@partial(jax.jit, static_argnames="model")
-def _counted(_: None, batch: Batch, x: Array, *, params: dict[str, Any], model: MRSDS) -> Float[Array, "trial from to"]:
-    return count(model.networks_from(params), model, jax.tree.map(jnp.asarray, batch), x).transitions
