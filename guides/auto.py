@@ -153,6 +153,8 @@ class PathGuide(AutoGuide):
                 raise RunError(
                     f"the fit of {len(marks)} new trials ended at a loss of {float(last)}; lower learning_rate"
                 )
+        elif not all(np.isfinite(np.asarray(value)).all() for value in table.values()):
+            raise RunError(f"the paths of {len(marks)} new trials are not finite under the fitted program")
         table[_MARKS] = marks
         known = params.get("auto_path_loc")
         if known is not None and known.shape[1] == table["auto_path_loc"].shape[1]:

@@ -25,6 +25,8 @@ from mrsds_ppl.nn import draws
 from mrsds_ppl.nn.activations import ACTIVATIONS
 from mrsds_ppl.nn.stacked import StackedMLP
 
+_LARGEST_COUNT = 1e9  # that 32 bits hold with room for chance
+
 
 class Emissions(Protocol):
     """What the program asks of an emission."""
@@ -160,8 +162,10 @@ class PoissonEmissions(eqx.Module):
     def draw(
         self, rng: np.random.Generator, activity: Float[np.ndarray, "*batch neuron"]
     ) -> Int[np.ndarray, "*batch neuron"]:
-        """Counts of every neuron."""
-        return rng.poisson(activity).astype(np.int32)
+        """Counts of every neuron; -1 where nothing is expected because the expected count is not a number."""
+        known = ~np.isnan(activity)
+        counts = rng.poisson(np.where(known, np.minimum(activity, _LARGEST_COUNT), 0.0))
+        return np.where(known, counts, -1).astype(np.int32)
 
 
 class PartlyObservedNormal(dist.Distribution):

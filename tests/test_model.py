@@ -238,6 +238,16 @@ def test_signals_drawn_on_the_host_have_the_mean_and_covariance_of_the_law(name,
     np.testing.assert_allclose(np.cov(y.T), covariance, atol=0.02 * covariance.max())
 
 
+def test_counts_are_drawn_where_nothing_finite_is_expected():
+    readout = by_hand.filled(lambda: Readout([4], [1], (), (), key=random.key(0)))
+    emissions = EMISSIONS["poisson"](readout, final_activation="exp", triangular=False, trainable=True)
+    counts = emissions.draw(np.random.default_rng(0), np.array([np.nan, np.inf, 1e30, 3.0], np.float32))
+    assert counts.dtype == np.int32
+    assert counts[0] == -1
+    assert (counts[1:3] > 9e8).all()
+    assert 0 <= counts[3] < 30
+
+
 def test_transitions_go_from_rows_to_columns():
     transitions = Transitions(3, 1, key=random.key(0))
     cycle = jnp.log(jnp.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]) + 1e-9)

@@ -379,6 +379,18 @@ def test_a_run_without_an_encoder_is_fitted_resumed_from_its_files_and_asked_abo
     assert np.isfinite(found.elbo).all()
 
 
+def test_paths_of_new_trials_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mrsds_ppl.errors import RunError
+
+    batch, model, _ = _small(5, 2)
+    guide, eye = GaussianMarkovPaths(model), jnp.broadcast_to(jnp.eye(2), (2, 5, 2, 2))
+    guide.begin(batch)
+    broken = PathMoments(jnp.full((2, 5, 2), jnp.nan), eye, jnp.zeros_like(eye))
+    monkeypatch.setattr(gaussian_markov_paths, "smooth_new_trials", lambda *args: (broken, None))
+    with pytest.raises(RunError, match="the paths of 2 new trials are not finite"):
+        guide.adapt(random.key(0), {}, batch)
+
+
 def test_no_encoder_is_refused_with_a_guide_that_needs_one() -> None:
     from mrsds_ppl.config import load_config
     from mrsds_ppl.errors import ConfigError

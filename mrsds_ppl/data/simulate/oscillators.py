@@ -22,6 +22,7 @@ _TURN, _TURN_GAP = 0.2, 0.3  # radians a bin of the slowest state, and from stat
 _DETUNING = 0.03  # radians a bin by which the turns of the regions differ, at most
 _PULL = 0.25  # a: how fast the radius returns to the limit cycle
 _EMISSIONS = ("poisson", "gaussian")
+_MOST_NEWTON_STEPS = 100
 
 
 class OscillatorParameters(NamedTuple):
@@ -261,14 +262,16 @@ def _bias(drive: Float[np.ndarray, "trial bin neuron"], mean_count: float) -> Fl
     The mean rate is convex in the offset, and by Jensen's inequality too large at the first one, so that every step
     comes nearer to the root from above.
     """
-    offset = np.log(np.expm1(mean_count)) - drive.mean((0, 1))
-    while True:
+    # The inverse of softplus, for counts of any size.
+    offset = mean_count + np.log(-np.expm1(-mean_count)) - drive.mean((0, 1))
+    for _ in range(_MOST_NEWTON_STEPS):
         growth = np.exp(-np.abs(total := drive + offset))
         rate, slope = np.maximum(total, 0.0) + np.log1p(growth), np.where(total > 0, 1.0, growth) / (1.0 + growth)
         step = (rate.mean((0, 1)) - mean_count) / slope.mean((0, 1))
         offset = offset - step
         if np.abs(step).max() < 1e-9:
-            return offset
+            break
+    return offset
 
 
 def _rotation(angle: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch 2 2"]:
