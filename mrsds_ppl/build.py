@@ -196,12 +196,13 @@ def initial_parameters(key: jax.Array, model: MRSDS, guide: Any, batch: Batch) -
         constraints.update({n: s["kwargs"]["constraint"] for n, s in sites.items() if "constraint" in s["kwargs"]})
         return {name: site["value"] for name, site in sites.items()}
 
+    # Compiled, what the sites do beside giving their parameters is never run. NumPyro's own guides keep values of
+    # their first call, which must not be a compiler's; a path guide that has begun keeps none but of weights.
     if isinstance(guide, PathGuide):
         guide.begin(batch)
-    # Compiled, what the sites do beside giving their parameters is never run. NumPyro's own guides keep values of
-    # their first call, which must not be a compiler's; those of this package keep none but of weights with a prior.
-    ours = isinstance(guide, (AmortizedGuide, PathGuide))
-    keeps_values = guide.global_guide is not None if ours else needs_every_trial(guide)
+        keeps_values = guide.global_guide is not None
+    else:
+        keeps_values = needs_every_trial(guide)
     values = collect(key) if keeps_values else jax.jit(collect)(key)
     transforms = {name: biject_to(constraint) for name, constraint in constraints.items()}
     params = {name: transforms[name].inv(v) if name in transforms else v for name, v in values.items()}

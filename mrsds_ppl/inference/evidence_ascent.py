@@ -27,11 +27,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.device import known_options
 from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, cubic_from, num_features
-from mrsds_ppl.inference.filtering import compiled, relax_and_judge
+from mrsds_ppl.inference.filtering import relax_and_judge
 from mrsds_ppl.inference.message_prior import Edge, edge, first_widths, moved_widths, precision
 from mrsds_ppl.inference.path_refit import Steps, count, drawn_steps, with_scaled_noise
 from mrsds_ppl.inference.smoothing import PathMoments, linearised
-from mrsds_ppl.inference.trial_parts import Parts, in_parts, over_parts
+from mrsds_ppl.inference.trial_parts import OPTIONS, Parts, compiled, in_parts, over_parts
 from mrsds_ppl.inference.weight_information import weight_information
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS, Networks
@@ -141,8 +141,7 @@ def _first(dynamics: Any, model: MRSDS, steps: Steps) -> CubicDynamics:
 
 def _climbed(networks: Networks, model: MRSDS, parts: Parts, x: Array, states: Array) -> Climbed:
     paths, judged = relax_and_judge(networks, model, parts, x, states)
-    bins = sum(int(batch.lengths.sum()) for batch in parts.batches)
-    return Climbed(networks, paths, judged.states, float(np.asarray(judged.log_evidence, float).sum() / bins))
+    return Climbed(networks, paths, judged.states, judged.nats_a_bin(parts))
 
 
 draw_steps = compiled(drawn_steps, static_argnames="model")
@@ -154,16 +153,15 @@ def _slope(key: Array, model: MRSDS, data: Batch, parts: Parts, now: Climbed) ->
         return _gradient()(now.networks, model, batch, x), _information(now.networks, model, batch, x, states)
 
     # Trials without bins, which fill up the last part, say nothing.
-    summed = jax.tree.map(lambda *terms: np.sum(terms, 0), *over_parts(both, parts, now.paths.mean, now.states))
-    gradient, information = summed
+    each = over_parts(both, parts, now.paths.mean, now.states)
+    gradient, information = (sum(terms) for terms in zip(*each, strict=True))
     steps = draw_steps(key, model, data, now.paths, now.states)
     return Slope(gradient.reshape(-1), information, *_moments(now.networks.dynamics, steps))
 
 
 @cache
 def _gradient() -> Any:
-    options = compiled.keywords["compiler_options"] | known_options(_OWN_SUMS)
-    return jax.jit(_gradient_of, static_argnames="model", compiler_options=options)
+    return jax.jit(_gradient_of, static_argnames="model", compiler_options=OPTIONS | known_options(_OWN_SUMS))
 
 
 def _gradient_of(networks: Networks, model: MRSDS, data: Batch, x: Array) -> Array:

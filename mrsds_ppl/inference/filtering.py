@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mrsds_ppl.data.trials import Batch
@@ -17,16 +18,13 @@ from mrsds_ppl.inference.hypotheses import likeliest, weigh_states
 from mrsds_ppl.inference.merging import Counted, count_transitions
 from mrsds_ppl.inference.path_refit import around, with_scaled_noise
 from mrsds_ppl.inference.smoothing import Linear, PathMoments, Sites, smooth_path
-from mrsds_ppl.inference.trial_parts import Parts, in_parts, over_parts, put_together
+from mrsds_ppl.inference.trial_parts import Parts, compiled, in_parts, over_parts, put_together
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 
 # Factors of Q's Cholesky factor while new trials are smoothed: first loose, then as fitted.
-_FIRST_FACTOR, _FACTORS, _KEPT_OF_NEW = 8.0, (6.0, 4.0, 3.0, 2.0, 1.5, 1.2, 1.0, 1.0), 32
-
-# Calls run side by side, where a product of matrices that waits for the threads of the others can wait for ever.
-compiled = partial(jax.jit, compiler_options={"xla_cpu_multi_thread_eigen": False})
+_FACTORS, _KEPT_OF_NEW = (8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.2, 1.0, 1.0), 32
 
 # Dynamics, signals and log p(z_t | z_{t-1}), (trial, pair, from, to), around paths.
 Around = tuple[Linear, Sites, Float[Array, "trial pair from to"]]
@@ -37,6 +35,10 @@ class Judged(NamedTuple):
 
     states: Float[Array, "trial bin state"]
     log_evidence: Float[Array, " trial"]
+
+    def nats_a_bin(self, parts: Parts) -> float:
+        """The evidence of all trials for each of their bins."""
+        return float(np.asarray(self.log_evidence, float).sum() / parts.num_bins)
 
 
 class Noise(NamedTuple):
@@ -153,34 +155,27 @@ def smooth_new_trials(
         data: the trials.
     """
     networks, num_states = model.networks_from(params), model.num_states
-    first, *rest = (
-        laws_of(networks._replace(dynamics=_loosened(networks.dynamics, factor)))
-        for factor in (_FIRST_FACTOR, *_FACTORS)
-    )
+    loosened = [laws_of(networks._replace(dynamics=_with_noise(networks.dynamics, factor))) for factor in _FACTORS]
 
     def smoothed(batch: Batch) -> tuple[PathMoments, Array]:
         kind = networks.dynamics.noise.raw_diagonal.dtype
         x = jnp.zeros((*batch.y.shape[:2], model.num_latents), kind)
         states = jnp.full((*x.shape[:2], num_states), 1.0 / num_states, kind)
-
-        def again(laws: Laws, x: Array, known: Around | None = None) -> PathMoments:
-            known = linearise_trials(networks, model, batch, x) if known is None else known
-            paths = smooth_trials(laws, batch, known, states)
-            return smooth_trials(laws, batch, linearise_trials(networks, model, batch, paths.mean), states)
-
-        paths = again(first, x)
-        for laws in rest:
-            known = linearise_trials(networks, model, batch, paths.mean)
-            if num_states > 1:
+        for number, laws in enumerate(loosened):
+            known = linearise_trials(networks, model, batch, x)
+            # The first paths are zero and say nothing of the states.
+            if number > 0 and num_states > 1:
                 states, _ = judge_trials(laws, batch.lengths, known, num_kept=_KEPT_OF_NEW)
-            paths = again(laws, paths.mean, known)
+            x = smooth_trials(laws, batch, known, states).mean
+            paths = smooth_trials(laws, batch, linearise_trials(networks, model, batch, x), states)
+            x = paths.mean
         return paths, states
 
     parts = in_parts(data)
     return put_together(parts, over_parts(smoothed, parts))
 
 
-_loosened = jax.jit(with_scaled_noise)
+_with_noise = jax.jit(with_scaled_noise)
 
 
 def _relaxed(networks: Networks, model: MRSDS, batch: Batch, x: Array, states: Array) -> PathMoments:

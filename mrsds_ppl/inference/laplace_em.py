@@ -27,7 +27,7 @@ from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.arhmm import fit_arhmm
 from mrsds_ppl.inference.evidence_ascent import climb_evidence, draw_steps, why_not_climb
-from mrsds_ppl.inference.filtering import Around, compiled, judge, judge_trials, laws_of, relax, smooth_trials
+from mrsds_ppl.inference.filtering import Around, judge, judge_trials, laws_of, relax, relax_and_judge, smooth_trials
 from mrsds_ppl.inference.hypotheses import likeliest
 from mrsds_ppl.inference.linear_program import LinearNetworks, LinearProgram, improved, linear_program
 from mrsds_ppl.inference.network_fit import fit_networks
@@ -38,7 +38,7 @@ from mrsds_ppl.inference.path_refit import (
     scaled_noise,
 )
 from mrsds_ppl.inference.smoothing import PathMoments, linearised
-from mrsds_ppl.inference.trial_parts import Parts, in_parts, over_parts, put_together
+from mrsds_ppl.inference.trial_parts import Parts, compiled, in_parts, over_parts, put_together
 from mrsds_ppl.inference.unused import share_of_bins
 from mrsds_ppl.models.covariance import inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS, Networks
@@ -139,8 +139,8 @@ def _network_rounds(
         params = refit(random.fold_in(key, number), params, of(params).dynamics, paths, states, stretch)
         params = suit(params, paths.mean, states)
         if model.num_states > 1:
-            looser = relax(of(params), model, parts, paths.mean, states)
-            states = judge(of(params), model, parts, looser.mean).states
+            _, judged = relax_and_judge(of(params), model, parts, paths.mean, states)
+            states = judged.states
         paths = relax(of(params), model, parts, paths.mean, states)
     return params, paths, states
 
@@ -173,8 +173,8 @@ def _climbed(
         params = jax.jit(lambda key, params, paths, states: refit(key, params, model, data, paths, states))(
             random.fold_in(key, num_steps + 2), params, paths, states
         )
-    judged = judge(model.networks_from(params), model, in_parts(data), paths.mean)
-    evidence = float(np.asarray(judged.log_evidence, float).sum() / np.asarray(data.lengths).sum())
+    parts = in_parts(data)
+    evidence = judge(model.networks_from(params), model, parts, paths.mean).nats_a_bin(parts)
     say(
         f"smoothing: evidence {before:.4f} nats a bin, after {len(climb) - 1} steps on it {last.evidence:.4f}, "
         f"of the networks {evidence:.4f}"

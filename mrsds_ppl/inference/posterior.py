@@ -93,7 +93,7 @@ class PosteriorSampler:
         weights = np.moveaxis(weights, 1, 2).reshape(-1, len(batch.lengths)).astype(float)
         by_draw = y_draws = None
         if predictive:
-            y_draws = self._predicted(random.fold_in(key, 2), params, batch, found["x_draws"])
+            y_draws = self._predicted(random.fold_in(key, 2), params, found["x_draws"])
             several = weights[: draws * _WEIGHTS_PER_DRAW].reshape(draws, _WEIGHTS_PER_DRAW, -1)
             by_draw = logsumexp(several, axis=1) - np.log(_WEIGHTS_PER_DRAW)
         return PosteriorSet(
@@ -125,17 +125,16 @@ class PosteriorSampler:
         return found
 
     def _predicted(
-        self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch, x_draws: Float[np.ndarray, "draw trial time d"]
+        self, key: PRNGKeyArray, params: dict[str, Any], x_draws: Float[np.ndarray, "draw trial time latent"]
     ) -> np.ndarray:
         """A draw of the signals for each of the first few draws of x: (draw, trial, time, neuron)."""
-        kept = min(_PREDICTIVE_DRAWS, len(x_draws))
-        activity = over_trials(
-            lambda _, x: self._active(params, x), None, x_draws[:kept].reshape(-1, *x_draws.shape[2:]), whole_calls=True
-        )
+        kept = x_draws[:_PREDICTIVE_DRAWS]
+        paths = kept.reshape(-1, *kept.shape[2:])
+        activity = over_trials(lambda _, x: self._active(params, x), None, paths, whole_calls=True)
         # Drawn by numpy: JAX draws counts tens of times more slowly.
         rng = np.random.default_rng(np.asarray(random.key_data(key)))
         emissions = self._model.networks_from(params).emissions
-        return emissions.draw(rng, activity).reshape(*x_draws[:kept].shape[:3], -1)
+        return emissions.draw(rng, activity).reshape(*kept.shape[:3], -1)
 
     @staticmethod
     def _over_trials(

@@ -7,6 +7,7 @@ and several parts run side by side. Elsewhere all trials are one part.
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,13 +18,22 @@ from mrsds_ppl.data.trials import Batch
 
 _TRIALS, _MOST_THREADS = 16, 4
 
+# A large product of matrices inside a loop can wait for ever for a thread of XLA's CPU pool that the loop itself holds,
+# and sooner where several calls run side by side.
+OPTIONS: dict[str, str | bool] = {"xla_cpu_multi_thread_eigen": False}
+compiled = partial(jax.jit, compiler_options=OPTIONS)
+
 
 class Parts(NamedTuple):
-    """Rows of the trials of each part, and their batches. The last part is filled up with trials that have no bins."""
+    """Rows of the trials of each part, and their batches. The last part is filled up with trials that have no bins.
+
+    ``num_bins`` are the valid bins of all trials.
+    """
 
     rows: list[Int[np.ndarray, " trial"]]
     batches: list[Batch]
     num_trials: int
+    num_bins: int
 
 
 def in_parts(data: Batch) -> Parts:
@@ -37,7 +47,7 @@ def in_parts(data: Batch) -> Parts:
         rows.append(np.minimum(numbers, num_trials - 1))
         some = jax.tree.map(lambda leaf, index=rows[-1]: leaf[index], whole)
         batches.append(jax.device_put(some._replace(lengths=np.where(numbers < num_trials, some.lengths, 0))))
-    return Parts(rows, batches, num_trials)
+    return Parts(rows, batches, num_trials, int(whole.lengths.sum()))
 
 
 def over_parts(function: Callable[..., Any], parts: Parts, *arrays: Any) -> list[Any]:
@@ -47,7 +57,8 @@ def over_parts(function: Callable[..., Any], parts: Parts, *arrays: Any) -> list
     anything new.
 
     Args:
-        function: of a batch and arrays, or trees of them, whose leading axis is the trial.
+        function: of a batch and arrays, or trees of them, whose leading axis is the trial; it runs what is
+            ``compiled``.
         parts: the trials.
         arrays: of all trials.
     """
