@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from mrsds_ppl.nn.small_matrices import applied, batch_first, batch_last, inverse, product
+from mrsds_ppl.nn.small_matrices import applied, batch_first, batch_last, congruence, inverse, product
 
 
 def positive_definite(size: int, *batch: int) -> np.ndarray:
@@ -32,6 +32,15 @@ def test_products_broadcast_over_the_batch() -> None:
         np.testing.assert_allclose(found, a @ b, rtol=1e-12)
         told = applied(batch_last(jnp.asarray(a)), jnp.moveaxis(jnp.asarray(x), -1, 0))
         np.testing.assert_allclose(jnp.moveaxis(told, 0, -1), (a @ x[..., None])[..., 0], rtol=1e-12)
+
+
+def test_congruences_broadcast_over_the_batch_and_have_the_derivatives_of_products() -> None:
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        a, c = rng.normal(size=(5, 1, 3, 3)), rng.normal(size=(1, 4, 3, 3))
+        last = batch_last(jnp.asarray(a)), batch_last(jnp.asarray(c))
+        np.testing.assert_allclose(batch_first(congruence(*last)), a @ c @ np.swapaxes(a, -1, -2), rtol=1e-12)
+        check_grads(jax.jit(congruence), last, order=1, modes=("fwd", "rev"))
 
 
 @pytest.mark.parametrize("size", [3, 18])

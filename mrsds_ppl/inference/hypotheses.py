@@ -10,15 +10,17 @@ alternating between q(z) and q(x), which never leaves the bins of a switch that 
 weighed with x free. Source: Akashi and Kumamoto (1977).
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from mrsds_ppl.inference.smoothing import Linear, Sites
-from mrsds_ppl.nn.small_matrices import applied, inverse, product
+from mrsds_ppl.nn.small_matrices import applied, congruence, inverse, product
 
 _NEVER = -1e30
 
@@ -104,7 +106,7 @@ def weigh_states(
         gain, offset, precision, shift, moves, bin_ = now
         gain = gain[:, :, None]
         ahead = applied(gain, mean[:, :, None]) + offset[:, None]
-        spread = product(product(gain, covariance[:, :, :, None]), jnp.swapaxes(gain, 0, 1)) + noise
+        spread = congruence(gain, covariance[:, :, :, None]) + noise
         means, covariances, evidence = update(ahead, spread, precision[:, :, None, None], shift[:, None, None])
         # Of the states that each hypothesis may have been in, its own.
         stayed = jnp.take_along_axis(moves, past[-1][:, None], axis=0)
@@ -152,12 +154,48 @@ def _shares(weight: Array, past: Array, num_states: int) -> Array:
     return jnp.stack([jnp.where(past == state, share, 0.0).sum(1) for state in range(num_states)], axis=1)
 
 
+@jax.custom_jvp
 def update(mean: Array, covariance: Array, precision: Array, shift: Array) -> tuple[Array, Array, Array]:
     """Posterior of x under N(mean, covariance) and the term h^T x - x^T J x / 2, and the log of the integral."""
+    return _updated(mean, covariance, precision, shift)[0]
+
+
+def _updated(
+    mean: Array, covariance: Array, precision: Array, shift: Array
+) -> tuple[tuple[Array, Array, Array], Array]:
+    """The above, and the inverse of the covariance."""
     known, log_spread = inverse(covariance)
     after, log_after = inverse(known + precision)
     pulled = applied(precision, mean)
     rest = shift - pulled
     moved = applied(after, rest)
     log_mass = (shift * mean).sum(0) - 0.5 * (mean * pulled).sum(0) + 0.5 * (rest * moved).sum(0)
-    return mean + moved, after, log_mass - 0.5 * (log_spread + log_after)
+    return (mean + moved, after, log_mass - 0.5 * (log_spread + log_after)), known
+
+
+@partial(update.defjvp, symbolic_zeros=True)
+def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    """Of the posterior N(m', P') with l = h - J m' and S = P' P^-1, in fewer products than through the inverses,
+
+    dm' = S (dm + dP l) + P' (dh - dJ m'),              dP' = S dP S^T - P' dJ P',
+    d log int = l^T dm + m'^T dh + (l^T dP l - tr((P^-1 - P^-1 P' P^-1) dP) - m'^T dJ m' - tr(P' dJ)) / 2.
+    """
+    (mean, after, log_mass), known = _updated(*primals)
+    _, _, precision, shift = primals
+    moved, spread, sharpened, pushed = tangents
+    left, kept = shift - applied(precision, mean), product(after, known)
+    pull, curve, mass = jnp.zeros_like(mean), jnp.zeros_like(after), jnp.zeros_like(log_mass)
+    if not isinstance(moved, SymbolicZero):
+        pull, mass = pull + applied(kept, moved), mass + (left * moved).sum(0)
+    if not isinstance(spread, SymbolicZero):
+        towards = applied(spread, left)
+        pull, curve = pull + applied(kept, towards), curve + congruence(kept, spread)
+        lost = (known - product(known, kept)) * spread
+        mass = mass + 0.5 * ((left * towards).sum(0) - lost.sum((0, 1)))
+    if not isinstance(sharpened, SymbolicZero):
+        towards = applied(sharpened, mean)
+        pull, curve = pull - applied(after, towards), curve - congruence(after, sharpened)
+        mass = mass - 0.5 * ((mean * towards).sum(0) + (after * sharpened).sum((0, 1)))
+    if not isinstance(pushed, SymbolicZero):
+        pull, mass = pull + applied(after, pushed), mass + (mean * pushed).sum(0)
+    return (mean, after, log_mass), (pull, curve, mass)

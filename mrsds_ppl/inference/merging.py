@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from mrsds_ppl.inference.hypotheses import first_bin, trials_last, update
 from mrsds_ppl.inference.smoothing import Linear, Sites
-from mrsds_ppl.nn.small_matrices import applied, product
+from mrsds_ppl.nn.small_matrices import applied, congruence
 
 
 class Counted(NamedTuple):
@@ -93,7 +93,7 @@ def count_transitions(
         gain, offset, precision, shift, moves, bin_ = now
         gain = gain[:, :, :, None]
         ahead = applied(gain, before.mean[:, None]) + offset[:, :, None]
-        spread = product(product(gain, before.covariance[:, :, None]), jnp.swapaxes(gain, 0, 1)) + noise
+        spread = congruence(gain, before.covariance[:, :, None]) + noise
         means, covariances, evidence = update(ahead, spread, precision[:, :, None, None], shift[:, None, None])
 
         def apart(values: Array) -> Array:

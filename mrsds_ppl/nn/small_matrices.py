@@ -26,6 +26,14 @@ def product(
     return reduce(jnp.add, (a[:, j, None] * b[None, j] for j in range(a.shape[1])))
 
 
+def congruence(a: Float[Array, "size size *left"], c: Float[Array, "size size *right"]) -> Float[Array, "size size *n"]:
+    """A C A^T of every pair of matrices; batch axes, as many on either side, broadcast."""
+    # A C^T, then A (A C^T)^T: as a loop, since products in a row are fused, and the inner one is then made anew for
+    # each element of the outer one.
+    start = jnp.broadcast_to(c, (*c.shape[:2], *jnp.broadcast_shapes(a.shape[2:], c.shape[2:])))
+    return lax.fori_loop(0, 2, lambda _, made: product(a, jnp.swapaxes(made, 0, 1)), start)
+
+
 def applied(a: Float[Array, "row inner *left"], x: Float[Array, "inner *right"]) -> Float[Array, "row *n"]:
     """A x of every matrix and its vector; batch axes, as many on either side, broadcast."""
     return reduce(jnp.add, (a[:, j] * x[None, j] for j in range(a.shape[1])))
@@ -38,30 +46,31 @@ def inverse(matrix: Float[Array, "size size *n"]) -> tuple[Float[Array, "size si
     if size >= _LARGE:
         stack = batch_first(matrix)
         return batch_last(jnp.linalg.inv(stack)), jnp.linalg.slogdet(stack)[1]
-    numbers = jnp.arange(size).reshape(size, *(1 for _ in matrix.shape[2:]))
+    batch = matrix.shape[2:]
 
-    def sweep(k: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def sweep(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         matrix, log_det = carry
-        row, here = lax.dynamic_index_in_dim(matrix, k, keepdims=False), numbers == k
         # Rounding may leave nothing of the last pivots of a matrix that is nearly singular.
-        pivot = jnp.maximum(lax.dynamic_index_in_dim(row, k, keepdims=False), _SMALLEST_PIVOT)
+        pivot = jnp.maximum(matrix[0, 0], _SMALLEST_PIVOT)
         root = lax.rsqrt(pivot)
+        row = matrix[0, 1:] * root
+        rest = matrix[1:, 1:] - row[:, None] * row[None]  # of one vector, so that symmetric stays symmetric to the bit
         row = row * root
-        matrix = matrix - row[:, None] * row[None]  # of one vector, so that symmetric stays symmetric to the bit
-        row = jnp.where(here, -1.0 / pivot, row * root)
-        matrix = jnp.where(here[:, None], row[None], jnp.where(here[None], row[:, None], matrix))
-        return matrix, log_det + jnp.log(pivot)
+        above = jnp.concatenate([rest, row[:, None]], axis=1)
+        return jnp.concatenate([above, jnp.append(row, -1.0 / pivot[None], axis=0)[None]]), log_det + jnp.log(pivot)
 
-    # A loop, as compiling takes long where every element is written out, and running does not.
-    matrix, log_det = lax.fori_loop(0, size, sweep, (matrix, jnp.zeros(matrix.shape[2:], matrix.dtype)))
-    return -matrix, log_det
+    # A loop, as compiling takes long where every element is written out. Swept rows go to the end, so that the next one
+    # is always the first: a row that is looked up by its number is read element by element, at a tenth of the speed.
+    flat = matrix.reshape(size, size, -1)
+    flat, log_det = lax.fori_loop(0, size, sweep, (flat, jnp.zeros(flat.shape[2:], matrix.dtype)))
+    return -flat.reshape(matrix.shape), log_det.reshape(batch)
 
 
 @inverse.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     found, log_det = inverse(*primals)
     (change,) = tangents
-    return (found, log_det), (-product(product(found, change), found), (found * change).sum((0, 1)))
+    return (found, log_det), (-congruence(found, change), (found * change).sum((0, 1)))
 
 
 def batch_last(stack: Float[Array, "*batch row column"]) -> Float[Array, "row column *batch"]:
