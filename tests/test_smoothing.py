@@ -202,6 +202,25 @@ def test_updates_of_gaussian_emissions_are_the_least_squares_solution() -> None:
         np.testing.assert_allclose(after.dynamics.weights[0], wanted.T, rtol=1e-6)
 
 
+def test_states_that_share_every_bin_alike_are_one_state() -> None:
+    with jax.enable_x64(True):
+        batch, _, networks = _small(6, 1)
+        batch = jax.tree.map(jnp.asarray, batch)
+        u = jnp.zeros((2, 6, 0))
+
+        def stepped(num_states: int):
+            program, x = linear_program(networks, batch, num_states=num_states, num_inputs=0), jnp.zeros((2, 6, 2))
+            linear, site = linearise(program.networks.dynamics, x, u), sites(program.networks.emissions, batch, x)
+            paths = smooth_path(program.networks, batch, linear, site, program.states)
+            return paths, improved(program, batch, u, paths).networks
+
+        (of_one, one), (of_three, three) = stepped(1), stepped(3)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), of_one, of_three)
+        # The ridge of the dynamics counts once for each state.
+        np.testing.assert_allclose(three.dynamics.weights, np.tile(one.dynamics.weights, (3, 1, 1)), atol=1e-2)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8), three.emissions, one.emissions)
+
+
 def test_normalised_latents_give_the_same_signals_and_steps() -> None:
     with jax.enable_x64(True):
         batch, _, networks = _small(6, 1)

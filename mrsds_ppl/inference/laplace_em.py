@@ -188,7 +188,9 @@ def _climbed(
 def _linear_phase(
     key: Array, networks: Networks, model: MRSDS, data: Batch, u: Array, should_stop: Callable[[], bool]
 ) -> tuple[PathMoments, LinearProgram]:
-    program, parts = linear_program(networks, data, num_states=1, num_inputs=u.shape[-1]), in_parts(data)
+    # As one state at first, but with copies for all, so that nothing is compiled twice.
+    program = linear_program(networks, data, num_states=model.num_states, num_inputs=u.shape[-1])
+    parts = in_parts(data)
     x = jnp.zeros((*data.y.shape[:2], model.num_latents), data.y.dtype)
     for _ in range(_ONE_STATE_STEPS):
         program, paths = _linear_step(program, data, parts, u, x)
@@ -196,7 +198,7 @@ def _linear_phase(
     if model.num_states == 1:
         return paths, program
     states = _arhmm_states(key, x, u, data.lengths, num_states=model.num_states)
-    program = _spread(program, states, data, u, paths)
+    program = _begun(program, states, data, u, paths)
     for _ in range(_ROUNDS):
         if should_stop():
             break
@@ -252,8 +254,8 @@ def _arhmm_states(key: Array, x: Array, u: Array, lengths: Array, *, num_states:
 
 
 @jax.jit
-def _spread(program: LinearProgram, states: Array, data: Batch, u: Array, paths: PathMoments) -> LinearProgram:
-    return improved(program.spread(states), data, u, paths, step=1.0)
+def _begun(program: LinearProgram, states: Array, data: Batch, u: Array, paths: PathMoments) -> LinearProgram:
+    return improved(program.begin(states), data, u, paths, step=1.0)
 
 
 def _with_program(params: dict[str, Any], program: LinearProgram, paths: PathMoments, states: Array) -> dict[str, Any]:

@@ -56,19 +56,11 @@ class LinearProgram(NamedTuple):
     log_transition: Float[Array, "from to"]
     states: Float[Array, "trial bin state"]
 
-    def spread(self, states: Float[Array, "trial bin state"]) -> "LinearProgram":
-        """The program of one state with that one copied for each of ``states``."""
-        count, networks = states.shape[-1], self.networks
-        dynamics = eqx.tree_at(
-            lambda d: d.weights, networks.dynamics, jnp.tile(networks.dynamics.weights, (count, 1, 1))
-        )
-        initial = eqx.tree_at(
-            lambda i: (i.state_logits, i.means),
-            networks.initial,
-            (jnp.zeros(count), jnp.tile(networks.initial.means, (count, 1))),
-        )
+    def begin(self, states: Float[Array, "trial bin state"]) -> "LinearProgram":
+        """The program with first states, and transitions that mostly stay."""
+        count = states.shape[-1]
         moves = jnp.log(0.95 * jnp.eye(count) + 0.05 / max(count - 1, 1) * (1 - jnp.eye(count)) + 1e-30)
-        return LinearProgram(networks._replace(dynamics=dynamics, initial=initial), moves, states)
+        return self._replace(log_transition=moves, states=states)
 
     def with_states(self, states: Float[Array, "trial bin state"], data: Batch) -> "LinearProgram":
         """New states and the transitions they make, with one of each added."""
@@ -92,7 +84,10 @@ class LinearProgram(NamedTuple):
 
 
 def linear_program(networks: Networks, data: Batch, *, num_states: int, num_inputs: int) -> LinearProgram:
-    """Slowly decaying latents of mean square 1, with the emissions of ``networks``."""
+    """Slowly decaying latents of mean square 1, with the emissions of ``networks``.
+
+    All states are the same, and share every bin alike: together they are one.
+    """
     latents = networks.initial.means.shape[1]
     eye = np.concatenate([0.9 * np.eye(latents), np.zeros((latents, num_inputs + 1))], axis=1)
     kind = networks.initial.means.dtype
