@@ -22,7 +22,7 @@ from mrsds_ppl.data import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import GaussianMarkov
 from mrsds_ppl.inference.posterior import PosteriorSampler
-from mrsds_ppl.inference.trialwise import over_trials
+from mrsds_ppl.inference.trialwise import over_rounds, over_trials
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
 
@@ -216,9 +216,22 @@ def test_trials_are_taken_a_few_at_a_time_without_changing_what_comes_out():
     assert calls == [(32, 1)] * 3
     calls.clear()
     # Two rounds share the call in which one ends and the other begins.
-    found = over_trials(double, None, values, rounds=2)["twice"]
+    found = over_rounds(double, None, values, rounds=2)["twice"]
     np.testing.assert_array_equal(found, np.concatenate([2 * values] * 2))
     assert calls == [(32, 1)] * 5
+
+
+def test_every_call_of_every_round_has_a_key_of_its_own_whichever_ends_first():
+    values = np.arange(70.0).reshape(70, 1)
+
+    def drawn(key, some):
+        return np.asarray(random.uniform(key, some.shape))
+
+    rounds = over_rounds(drawn, random.key(0), values, rounds=2)
+    assert len(np.unique(rounds)) == 140
+    np.testing.assert_array_equal(rounds, over_rounds(drawn, random.key(0), values, rounds=2))
+    # The first calls are those of a set of trials gone through once.
+    np.testing.assert_array_equal(rounds[:64], over_trials(drawn, random.key(0), values)[:64])
 
 
 def made_up_truth(seed=0):

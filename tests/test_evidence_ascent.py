@@ -12,12 +12,12 @@ from mrsds_ppl.config import ignored_keys, load_config
 from mrsds_ppl.data.simulate import simulate_oscillators
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, num_features
-from mrsds_ppl.inference.evidence_ascent import climb_evidence, why_not_climb
+from mrsds_ppl.inference.evidence_ascent import _gradient, climb_evidence, why_not_climb
 from mrsds_ppl.inference.filtering import smooth_new_trials
 from mrsds_ppl.inference.initialization import initialize
 from mrsds_ppl.inference.laplace_em import start_by_smoothing
 from mrsds_ppl.inference.network_fit import fit_networks
-from mrsds_ppl.inference.path_refit import count, weigh
+from mrsds_ppl.inference.path_refit import count, weigh, with_scaled_noise
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.dynamics import Dynamics
@@ -69,6 +69,29 @@ def test_the_gradient_of_the_evidence_is_that_of_the_sum_over_every_path_of_stat
         np.testing.assert_allclose(found[1].pairs.weights[0], expected[1].pairs.weights[0], rtol=1e-6, atol=1e-9)
         np.testing.assert_allclose(found[1].noise.raw_diagonal, expected[1].noise.raw_diagonal, rtol=1e-6, atol=1e-9)
         assert np.abs(found[1].pairs.weights[0]).min() > 1e-4
+
+
+def test_the_slope_along_the_noise_is_that_of_finite_differences():
+    with jax.enable_x64(True):
+        y = np.random.default_rng(0).normal(size=(6, 4))
+        trials = Trials.from_arrays([y], region_sizes=[2, 2])
+        options = ModelOptions(ux=False, xz=False, dynamics=DynamicsOptions(layers=(4,), activations=("tanh", None)))
+        model = MRSDS([2, 2], 1, 2, key=random.key(0), options=options)
+        batch, x = (
+            jax.tree.map(jnp.asarray, trials.batch()),
+            jnp.asarray(np.random.default_rng(1).normal(size=(1, 6, 2))),
+        )
+        weights = jnp.asarray(0.3 * np.random.default_rng(2).normal(size=(2, 2, num_features((1, 1), 0))))
+        cubic = CubicDynamics(weights, model.networks.dynamics.noise, (1, 1))
+
+        def evidence(factor):
+            networks = model.networks._replace(dynamics=with_scaled_noise(cubic, factor))
+            return float(count(networks, model, batch, x, order=1).log_evidence[0])
+
+        found = _gradient(model.networks._replace(dynamics=cubic), model, batch, x)[1]
+        expected = (evidence(np.exp(1e-4)) - evidence(np.exp(-1e-4))) / 2e-4
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        assert abs(expected) > 1e-2
 
 
 def _dynamics(**options):

@@ -6,7 +6,7 @@ with the program linearised around each trial's smoothed path, smoothed anew aft
 dropped from the slope; see :mod:`mrsds_ppl.inference.merging`. W are the weights of polynomial dynamics, I the
 information of :mod:`mrsds_ppl.inference.weight_information`, P the precision of
 :mod:`mrsds_ppl.inference.message_prior`, and C the curvature of expectation-maximisation, a little of which damps the
-step. The state noise, one factor for all latents, goes where the evidence is larger.
+step. The state noise, one factor for all latents, goes where the evidence rises, at strides that halve where it turns.
 
 Smoothed paths mostly repeat the dynamics they were smoothed with, most of all where what a region tells itself and what
 others tell it look alike. Dynamics fitted to such paths hardly move: I(W) is what knows the directions in which the
@@ -14,7 +14,7 @@ signals say little.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -25,24 +25,20 @@ from jax import random
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.data.trials import Batch
-from mrsds_ppl.device import known_options
 from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, cubic_from, num_features
 from mrsds_ppl.inference.filtering import relax_and_judge
 from mrsds_ppl.inference.message_prior import Edge, edge, first_widths, moved_widths, precision
 from mrsds_ppl.inference.path_refit import Steps, count, drawn_steps, with_scaled_noise
 from mrsds_ppl.inference.smoothing import PathMoments, linearised
-from mrsds_ppl.inference.trial_parts import OPTIONS, Parts, compiled, in_parts, over_parts
+from mrsds_ppl.inference.trial_parts import Parts, compiled, in_parts, over_parts
 from mrsds_ppl.inference.weight_information import weight_information
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 
 # Share of C; precision of constants, local weights and those of inputs.
 _DAMPING, _RIDGE = 0.05, 0.1
-_FACTOR = 0.85  # of the noise, or its inverse, that a step tries
+_STRIDE = 0.16  # of the log noise, at first
 _MOST_WEIGHTS = 1500
-
-# The slope is mostly sums over short axes, for which the compiler's library takes twice as long as its own code.
-_OWN_SUMS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
 class Climbed(NamedTuple):
@@ -55,9 +51,13 @@ class Climbed(NamedTuple):
 
 
 class Slope(NamedTuple):
-    """What a step needs: d log p(y) / dW, I(W); for each state the sum of phi phi^T, the mean of phi, and its bins."""
+    """What a step needs: d log p(y) / dW, I(W); for each state the sum of phi phi^T, the mean of phi, and its bins.
+
+    ``noise`` is the derivative along the log of a factor of the state noise.
+    """
 
     gradient: Float[Array, " weight"]
+    noise: Float[Array, ""]
     information: Float[Array, "weight weight"]
     square: Float[Array, "state feature feature"]
     mean: Float[Array, "state feature"]
@@ -103,7 +103,7 @@ def climb_evidence(
     parts = in_parts(data)
     cubic = _first(networks.dynamics, model, draw_steps(random.fold_in(key, 0), model, data, paths, states))
     now = _climbed(networks._replace(dynamics=cubic), model, parts, paths.mean, states)
-    found, widths, factor = [now], None, _FACTOR
+    found, widths, stride, way = [now], None, _STRIDE, 0.0
     for number in range(num_steps):
         if should_stop():
             break
@@ -113,12 +113,11 @@ def climb_evidence(
         widths = first_widths(edges) if widths is None else widths
         weights, widths = _step(dynamics, slope, edges, widths)
         dynamics = eqx.tree_at(lambda d: d.weights, dynamics, weights)
-        now = _climbed(now.networks._replace(dynamics=dynamics), model, parts, now.paths.mean, now.states)
         if dynamics.noise.trainable:
-            other = now.networks._replace(dynamics=with_scaled_noise(dynamics, factor))
-            tried = _climbed(other, model, parts, now.paths.mean, now.states)
-            # The way that paid is tried again after the next step, the other way otherwise.
-            now, factor = (tried, factor) if tried.evidence > now.evidence else (now, 1.0 / factor)
+            turned, way = float(slope.noise) * way < 0.0, float(np.sign(slope.noise))
+            stride = stride / 2.0 if turned else stride
+            dynamics = with_scaled_noise(dynamics, float(np.exp(way * stride)))
+        now = _climbed(now.networks._replace(dynamics=dynamics), model, parts, now.paths.mean, now.states)
         found.append(now)
     return found
 
@@ -148,30 +147,26 @@ draw_steps = compiled(drawn_steps, static_argnames="model")
 
 
 def _slope(key: Array, model: MRSDS, data: Batch, parts: Parts, now: Climbed) -> Slope:
-    def both(batch: Batch, x: Array, states: Array) -> tuple[Array, Array]:
+    def both(batch: Batch, x: Array, states: Array) -> tuple[tuple[Array, Array], Array]:
         # One after the other here, but those of several parts side by side.
-        return _gradient()(now.networks, model, batch, x), _information(now.networks, model, batch, x, states)
+        return _gradient(now.networks, model, batch, x), _information(now.networks, model, batch, x, states)
 
     # Trials without bins, which fill up the last part, say nothing.
     each = over_parts(both, parts, now.paths.mean, now.states)
-    gradient, information = (sum(terms) for terms in zip(*each, strict=True))
+    (gradient, noise), information = jax.tree.map(lambda *terms: sum(terms), *each)
     steps = draw_steps(key, model, data, now.paths, now.states)
-    return Slope(gradient.reshape(-1), information, *_moments(now.networks.dynamics, steps))
+    return Slope(gradient.reshape(-1), noise, information, *_moments(now.networks.dynamics, steps))
 
 
-@cache
-def _gradient() -> Any:
-    return jax.jit(_gradient_of, static_argnames="model", compiler_options=OPTIONS | known_options(_OWN_SUMS))
-
-
-def _gradient_of(networks: Networks, model: MRSDS, data: Batch, x: Array) -> Array:
+@partial(compiled, static_argnames="model")
+def _gradient(networks: Networks, model: MRSDS, data: Batch, x: Array) -> tuple[Array, Array]:
     cubic: Any = networks.dynamics  # the polynomial stands in their place
 
-    def evidence(weights: Array) -> Array:
-        moved = networks._replace(dynamics=eqx.tree_at(lambda d: d.weights, cubic, weights))
-        return count(moved, model, data, x, order=1).log_evidence.sum()
+    def evidence(weights: Array, log_factor: Array) -> Array:
+        dynamics = with_scaled_noise(eqx.tree_at(lambda d: d.weights, cubic, weights), jnp.exp(log_factor))
+        return count(networks._replace(dynamics=dynamics), model, data, x, order=1).log_evidence.sum()
 
-    return jax.grad(evidence)(cubic.weights)
+    return jax.grad(evidence, (0, 1))(cubic.weights, jnp.zeros((), cubic.weights.dtype))
 
 
 @partial(compiled, static_argnames="model")

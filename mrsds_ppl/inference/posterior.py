@@ -15,7 +15,8 @@ from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.inference.chain import smooth
 from mrsds_ppl.inference.elbo import log_weights
 from mrsds_ppl.inference.markov import Evaluated, potentials
-from mrsds_ppl.inference.trialwise import over_trials
+from mrsds_ppl.inference.trial_parts import compiled
+from mrsds_ppl.inference.trialwise import over_rounds
 from mrsds_ppl.models.dynamics import every_message
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 
@@ -69,9 +70,9 @@ class PosteriorSampler:
 
     def __init__(self, model: MRSDS, guide: Any) -> None:
         self._model, self._guide = model, guide
-        self._draw = jax.jit(self._draw_some)
-        self._active = jax.jit(self._active_some)
-        self._weigh = jax.jit(self._weigh_some)
+        self._draw = compiled(self._draw_some)
+        self._active = compiled(self._active_some)
+        self._weigh = compiled(self._weigh_some)
 
     def infer(
         self, key: PRNGKeyArray, params: dict[str, Any], trials: Trials, *, draws: int, predictive: bool = True
@@ -89,7 +90,7 @@ class PosteriorSampler:
         batch = trials.batch()
         found = self._draws(draw_key, params, batch, draws)
         rounds = -(-draws // _DRAWS_AT_ONCE) * (_WEIGHTS_PER_DRAW if predictive else 1)
-        weights = self._over_trials(self._weigh, weight_key, params, batch, rounds)
+        weights = self._in_rounds(self._weigh, weight_key, params, batch, rounds)
         weights = np.moveaxis(weights, 1, 2).reshape(-1, len(batch.lengths)).astype(float)
         by_draw = y_draws = None
         if predictive:
@@ -118,7 +119,7 @@ class PosteriorSampler:
 
     def _draws(self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch, draws: int) -> dict[str, np.ndarray]:
         """Results of rounds of draws put together: draws one after another, expectations averaged."""
-        rounds = self._over_trials(self._draw, key, params, batch, -(-draws // _DRAWS_AT_ONCE))
+        rounds = self._in_rounds(self._draw, key, params, batch, -(-draws // _DRAWS_AT_ONCE))
         found = {name: values.mean(0) for name, values in rounds.items() if name not in _BY_DRAW}
         for name in _BY_DRAW:
             found[name] = np.concatenate(np.moveaxis(rounds[name], 2, 1))[:draws]
@@ -130,20 +131,18 @@ class PosteriorSampler:
         """A draw of the signals for each of the first few draws of x: (draw, trial, time, neuron)."""
         kept = x_draws[:_PREDICTIVE_DRAWS]
         paths = kept.reshape(-1, *kept.shape[2:])
-        activity = over_trials(lambda _, x: self._active(params, x), None, paths, whole_calls=True)
+        activity = over_rounds(lambda _, x: self._active(params, x), None, paths)
         # Drawn by numpy: JAX draws counts tens of times more slowly.
         rng = np.random.default_rng(np.asarray(random.key_data(key)))
         emissions = self._model.networks_from(params).emissions
         return emissions.draw(rng, activity).reshape(*kept.shape[:3], -1)
 
     @staticmethod
-    def _over_trials(
+    def _in_rounds(
         function: Callable[..., Any], key: PRNGKeyArray, params: dict[str, Any], batch: Batch, rounds: int
     ) -> Any:
         """Results of every round, (round, trial, ...)."""
-        found = over_trials(
-            lambda some_key, some: function(some_key, params, some), key, batch, whole_calls=True, rounds=rounds
-        )
+        found = over_rounds(lambda some_key, some: function(some_key, params, some), key, batch, rounds=rounds)
         return jax.tree.map(lambda leaf: leaf.reshape(rounds, -1, *leaf.shape[1:]), found)
 
     def _draw_some(self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch) -> dict[str, Array]:

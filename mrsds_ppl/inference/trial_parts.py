@@ -7,7 +7,7 @@ and several parts run side by side. Elsewhere all trials are one part.
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -15,13 +15,34 @@ import numpy as np
 from jaxtyping import Int
 
 from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.device import known_options
 
 _TRIALS, _MOST_THREADS = 16, 4
 
 # A large product of matrices inside a loop can wait for ever for a thread of XLA's CPU pool that the loop itself holds,
 # and sooner where several calls run side by side.
-OPTIONS: dict[str, str | bool] = {"xla_cpu_multi_thread_eigen": False}
-compiled = partial(jax.jit, compiler_options=OPTIONS)
+_NO_WAITING: dict[str, str | bool] = {"xla_cpu_multi_thread_eigen": False}
+# For sums over short axes the compiler's library takes ten times as long as the compiler's own code.
+_OWN_SUMS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": ""}
+
+
+def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """``jax.jit`` of loops over bins with small matrices, whose calls may run side by side.
+
+    Args:
+        function: what is compiled.
+        options: of ``jax.jit``.
+    """
+
+    @cache
+    def program() -> Any:
+        return jax.jit(function, compiler_options=_NO_WAITING | known_options(_OWN_SUMS), **options)
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return program()(*args, **kwargs)
+
+    return call
 
 
 class Parts(NamedTuple):
@@ -51,10 +72,7 @@ def in_parts(data: Batch) -> Parts:
 
 
 def over_parts(function: Callable[..., Any], parts: Parts, *arrays: Any) -> list[Any]:
-    """``function(batch, *arrays)`` of every part, as numpy arrays.
-
-    The first call comes alone, as NumPyro's handlers are one stack for all threads: calls side by side must not trace
-    anything new.
+    """``function(batch, *arrays)`` of every part, as numpy arrays, several side by side.
 
     Args:
         function: of a batch and arrays, or trees of them, whose leading axis is the trial; it runs what is
@@ -69,7 +87,7 @@ def over_parts(function: Callable[..., Any], parts: Parts, *arrays: Any) -> list
         some = jax.device_put(jax.tree.map(lambda leaf: leaf[index], whole))
         return jax.device_get(function(parts.batches[number], *some))
 
-    return [call(0), *_side_by_side(call, range(1, len(parts.rows)))]
+    return first_alone(call, range(len(parts.rows)))
 
 
 def put_together(parts: Parts, results: Sequence[Any]) -> Any:
@@ -77,17 +95,22 @@ def put_together(parts: Parts, results: Sequence[Any]) -> Any:
     return jax.device_put(jax.tree.map(lambda *pieces: np.concatenate(pieces)[: parts.num_trials], *results))
 
 
-def _side_by_side(function: Callable[[int], Any], numbers: Sequence[int]) -> list[Any]:
+def first_alone(function: Callable[[int], Any], numbers: Sequence[int]) -> list[Any]:
+    """``function`` of each number: of the first one alone, of the others side by side where a CPU computes.
+
+    NumPyro's handlers are one stack for all threads: calls side by side must not trace anything new.
+    """
     device, wide = jax.config.jax_default_device, jax.config.jax_enable_x64  # type: ignore[attr-defined]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(cores, _MOST_THREADS) if _device().platform == "cpu" else 1
 
     def there(number: int) -> Any:
         # What JAX is set to for a while, it is set to in one thread.
         with jax.default_device(device), jax.enable_x64(wide):
             return function(number)
 
-    with ThreadPoolExecutor(min(cores, _MOST_THREADS)) as pool:
-        return list(pool.map(there, numbers))
+    with ThreadPoolExecutor(threads) as pool:
+        return [function(numbers[0]), *pool.map(there, numbers[1:])]
 
 
 def _device() -> jax.Device:
