@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from mrsds_ppl.cli import choose_optimization
+from mrsds_ppl.cli import choose_compiler_flags
 
 # A compiled program holds memory maps, of which Linux allows a process 65,530; the next one ends it without a word.
 _MOST_MAPS, _MAPS = 20_000, Path("/proc/self/maps")
@@ -15,7 +15,7 @@ _MOST_MAPS, _MAPS = 20_000, Path("/proc/self/maps")
 
 def pytest_configure() -> None:
     """Tests are compiled as the command compiles."""
-    choose_optimization()
+    choose_compiler_flags()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
