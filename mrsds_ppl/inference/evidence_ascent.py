@@ -29,8 +29,9 @@ from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, cubic_from, num_fe
 from mrsds_ppl.inference.filtering import relax_and_judge
 from mrsds_ppl.inference.message_prior import Edge, edge, first_widths, moved_widths, precision
 from mrsds_ppl.inference.path_refit import Steps, count, drawn_steps, with_scaled_noise
+from mrsds_ppl.inference.side_by_side import compiled
 from mrsds_ppl.inference.smoothing import PathMoments, linearised
-from mrsds_ppl.inference.trial_parts import Parts, compiled, in_parts, over_parts
+from mrsds_ppl.inference.trial_parts import Parts, in_parts, over_parts
 from mrsds_ppl.inference.weight_information import weight_information
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS, Networks

@@ -17,8 +17,9 @@ from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.inference.hypotheses import likeliest, weigh_states
 from mrsds_ppl.inference.merging import Counted, count_transitions
 from mrsds_ppl.inference.path_refit import around, with_scaled_noise
+from mrsds_ppl.inference.side_by_side import compiled
 from mrsds_ppl.inference.smoothing import Linear, PathMoments, Sites, smooth_path
-from mrsds_ppl.inference.trial_parts import Parts, compiled, in_parts, over_parts, put_together
+from mrsds_ppl.inference.trial_parts import Parts, in_parts, over_parts, put_together
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.mrsds import MRSDS, Networks

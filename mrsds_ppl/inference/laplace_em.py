@@ -37,8 +37,9 @@ from mrsds_ppl.inference.path_refit import (
     refit_transitions,
     scaled_noise,
 )
+from mrsds_ppl.inference.side_by_side import compiled
 from mrsds_ppl.inference.smoothing import PathMoments, linearised
-from mrsds_ppl.inference.trial_parts import Parts, compiled, in_parts, over_parts, put_together
+from mrsds_ppl.inference.trial_parts import Parts, in_parts, over_parts, put_together
 from mrsds_ppl.inference.unused import share_of_bins
 from mrsds_ppl.models.covariance import inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS, Networks

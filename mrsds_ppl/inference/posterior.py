@@ -15,7 +15,7 @@ from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.inference.chain import smooth
 from mrsds_ppl.inference.elbo import log_weights
 from mrsds_ppl.inference.markov import Evaluated, potentials
-from mrsds_ppl.inference.trial_parts import compiled
+from mrsds_ppl.inference.side_by_side import compiled
 from mrsds_ppl.inference.trialwise import over_rounds
 from mrsds_ppl.models.dynamics import every_message
 from mrsds_ppl.models.mrsds import MRSDS, Networks

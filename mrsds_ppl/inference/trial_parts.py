@@ -4,10 +4,7 @@ On a CPU parts are small, so that sets of any size share one compiled program wh
 and several parts run side by side. Elsewhere all trials are one part.
 """
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -15,35 +12,9 @@ import numpy as np
 from jaxtyping import Int
 
 from mrsds_ppl.data.trials import Batch
-from mrsds_ppl.device import known_options
+from mrsds_ppl.inference.side_by_side import first_alone, used_device
 
-_TRIALS, _MOST_THREADS = 16, 4
-
-# A large product of matrices inside a loop can wait for ever for a thread of XLA's CPU pool that the loop itself holds,
-# and sooner where several calls run side by side.
-_NO_WAITING: dict[str, str | bool] = {"xla_cpu_multi_thread_eigen": False}
-# For sums over short axes the compiler's library takes ten times as long as the compiler's own code, and jaxlib 0.10.2
-# gets large ones wrong.
-_OWN_SUMS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": ""}
-
-
-def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """``jax.jit`` of loops over bins with small matrices, whose calls may run side by side.
-
-    Args:
-        function: what is compiled.
-        options: of ``jax.jit``.
-    """
-
-    @cache
-    def program() -> Any:
-        return jax.jit(function, compiler_options=_NO_WAITING | known_options(_OWN_SUMS), **options)
-
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return program()(*args, **kwargs)
-
-    return call
+_TRIALS = 16
 
 
 class Parts(NamedTuple):
@@ -62,7 +33,7 @@ def in_parts(data: Batch) -> Parts:
     """The trials of a batch, in order."""
     whole: Batch = jax.tree.map(np.asarray, data)
     num_trials = len(whole.lengths)
-    size = _TRIALS if _device().platform == "cpu" else num_trials
+    size = _TRIALS if used_device().platform == "cpu" else num_trials
     rows, batches = [], []
     for first in range(0, num_trials, size):
         numbers = np.arange(first, first + size)
@@ -94,25 +65,3 @@ def over_parts(function: Callable[..., Any], parts: Parts, *arrays: Any) -> list
 def put_together(parts: Parts, results: Sequence[Any]) -> Any:
     """Results whose leading axis is the trial, of all trials, on the device."""
     return jax.device_put(jax.tree.map(lambda *pieces: np.concatenate(pieces)[: parts.num_trials], *results))
-
-
-def first_alone(function: Callable[[int], Any], numbers: Sequence[int]) -> list[Any]:
-    """``function`` of each number: of the first one alone, of the others side by side where a CPU computes.
-
-    NumPyro's handlers are one stack for all threads: calls side by side must not trace anything new.
-    """
-    device, wide = jax.config.jax_default_device, jax.config.jax_enable_x64  # type: ignore[attr-defined]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(cores, _MOST_THREADS) if _device().platform == "cpu" else 1
-
-    def there(number: int) -> Any:
-        # What JAX is set to for a while, it is set to in one thread.
-        with jax.default_device(device), jax.enable_x64(wide):
-            return function(number)
-
-    with ThreadPoolExecutor(threads) as pool:
-        return [function(numbers[0]), *pool.map(there, numbers[1:])]
-
-
-def _device() -> jax.Device:
-    return jax.config.jax_default_device or jax.devices()[0]  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ import numpy as np
 from jax import random
 from jaxtyping import PRNGKeyArray
 
-from mrsds_ppl.inference.trial_parts import first_alone
+from mrsds_ppl.inference.side_by_side import first_alone
 
 _TRIALS_AT_ONCE = 32
 
