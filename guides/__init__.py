@@ -2,11 +2,12 @@
 
 from numpyro.infer.autoguide import AutoGuide
 
-from mrsds_ppl.guides.auto import AutoPathDelta, AutoPathLowRank, AutoPathNormal, PathGuide, for_new_trials
+from mrsds_ppl.guides.auto import AutoPathDelta, AutoPathLowRank, AutoPathNormal
 from mrsds_ppl.guides.base import AmortizedGuide
 from mrsds_ppl.guides.gaussian_markov import GaussianMarkov
 from mrsds_ppl.guides.gaussian_markov_paths import GaussianMarkovPaths
 from mrsds_ppl.guides.mean_field import MeanField
+from mrsds_ppl.guides.path_guide import PathGuide, for_new_trials
 from mrsds_ppl.guides.rollout import Rollout
 from mrsds_ppl.guides.structured import Structured
 from mrsds_ppl.guides.switching_structured import SwitchingStructured

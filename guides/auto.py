@@ -1,208 +1,41 @@
-"""Guides without an encoder: every trial has parameters of its own, as in NumPyro's automatic guides.
+"""NumPyro's automatic guides over the site x, trial by trial; there is no encoder.
 
     auto_normal    q(x) = prod N(loc, scale^2), independent numbers
     auto_lowrank   q(x_i) = N(loc_i, W_i W_i^T + diag(s_i^2)) of the whole path of trial i
     auto_delta     a point; its "bound" is the log joint density, whose maximum is the mode (MAP), and cannot be
                    compared with the bounds of other guides
 
-They are ``AutoNormal``, ``AutoLowRankMultivariateNormal`` and ``AutoDelta`` of NumPyro over the site x, trial by trial:
-a trial is found in the table of parameters by its signals, so that batches may be any of the trials. Trials that were
-not trained on have NaN everywhere until :meth:`PathGuide.adapt` has fitted them, with the program frozen. The low rank
-is one for each trial, which are independent given the program. Start: x at the principal components of the signals.
+They are ``AutoNormal``, ``AutoLowRankMultivariateNormal`` and ``AutoDelta`` of NumPyro, with a table of one entry for
+each trial (:mod:`mrsds_ppl.guides.path_guide`). The low rank is one for each trial, which are independent given the
+program.
 """
 
-from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import numpyro.distributions as dist
-import optax
-from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray
-from numpyro.infer.autoguide import AutoGuide
 
-from mrsds_ppl.data.trials import Batch, Trials
-from mrsds_ppl.errors import RunError
-from mrsds_ppl.guides.base import guide_of_weights, padding, positive
-from mrsds_ppl.inference.elbo import log_terms
-from mrsds_ppl.inference.initialization import principal_components
+from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.guides.base import padding, positive, unconstrained_scale
+from mrsds_ppl.guides.path_guide import PathGuide
+from mrsds_ppl.inference.smoothing import PathMoments, independent_scales
 
-_MARKS, _CHECKS = "auto_trials", 8
-_SAME = 1e-4  # squared distance of marks, in their mean square; rounding gives 1e-12, another trial 16
 _START_SCALE = -0.5  # a standard deviation of 0.46 by `positive`
-
-
-class PathGuide(AutoGuide):
-    """q(x) from a table with one entry a trial; subclasses say what an entry holds and which law it gives.
-
-    The first trials that the guide is called with, and only they, are those of the table: call it first, or start
-    ``SVI``, with all training trials. Their mini-batches can follow.
-
-    Args:
-        model: the program; sizes are read off it. Weights with a prior get NumPyro's guide of the same kind.
-        (others): accepted so that all guides are made alike; there is no encoder.
-    """
-
-    # Values of the first call are kept, which must be all training trials and must not be a compiler's.
-    needs_every_trial = True
-    recognition = None
-    point = False
-    # Steps and rate of the fit of a trial that was not trained on.
-    new_trial_steps, new_trial_rate = 400, 0.03
-
-    def __init__(self, model: Any, *, key: PRNGKeyArray | None = None) -> None:
-        super().__init__(model, prefix="auto")
-        self._start: dict[str, np.ndarray] | None = None
-        self._direct: tuple[np.ndarray, np.ndarray] | None = None
-        self.global_guide = guide_of_weights(model, point=self.point)
-
-    def entries(self, loc: Float[np.ndarray, "trial bin latent"]) -> dict[str, np.ndarray]:
-        """The table at the start, by site, for paths that start at ``loc``."""
-        raise NotImplementedError
-
-    def law(self, entries: dict[str, Array], batch: Batch) -> dist.Distribution:
-        """q(x) of a batch: batch (trial,), event (bin, latent); standard normal in padding (zero of a point)."""
-        raise NotImplementedError
-
-    def begin(self, batch: Batch) -> None:
-        """Take the start of the table from all training trials; the first call does it where nobody did.
-
-        Raises:
-            RunError: called inside a compiled function.
-        """
-        if self._start is None:
-            self._start = self._begin(batch)
-
-    def __call__(self, batch: Batch) -> dict[str, Array]:
-        self.begin(batch)
-        assert self._start is not None
-        batch = jax.tree.map(jnp.asarray, batch)
-        others = {} if self.global_guide is None else self.global_guide(batch)
-        table = {name: numpyro.param(name, jnp.asarray(value)) for name, value in self._start.items()}
-        law = self.law(_look_up(table, batch), batch)
-        with self.model.trials_plate(batch):
-            x = numpyro.sample("x", law)
-        return {"x": x, **others}
-
-    def path_law(self, params: dict[str, Any], batch: Batch) -> dist.Distribution:
-        """q(x | y, u) of a batch under fitted parameters."""
-        batch = jax.tree.map(jnp.asarray, batch)
-        table = {name: value for name, value in params.items() if name.startswith("auto_path_") or name == _MARKS}
-        return self.law(_look_up(table, batch), batch)
-
-    def sample_posterior(
-        self, rng_key: Array, params: dict[str, Any], batch: Batch, *, sample_shape: tuple[int, ...] = ()
-    ) -> dict[str, Array]:
-        """Draws of every latent site, (*sample_shape, trial, bin, latent) for x."""
-        x_key, other_key = random.split(rng_key)
-        found = {"x": self.path_law(params, batch).sample(x_key, sample_shape)}
-        if self.global_guide is not None:
-            found |= self.global_guide.sample_posterior(other_key, params, sample_shape=sample_shape)
-        return found
-
-    def median(self, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
-        """Posterior median of every latent site."""
-        batch = jax.tree.map(jnp.asarray, batch)
-        others = {} if self.global_guide is None else self.global_guide.median(params)
-        path = _look_up({n: params[n] for n in ("auto_path_loc", _MARKS)}, batch)["auto_path_loc"]
-        return {"x": jnp.where(padding(batch), 0.0, path), **others}
-
-    def adapt(
-        self,
-        key: PRNGKeyArray,
-        params: dict[str, Any],
-        batch: Batch,
-        steps: int | None = None,
-        learning_rate: float | None = None,
-    ) -> dict[str, Any]:
-        """Parameters with entries for new trials, fitted to the bound by Adam while everything else stays as it is.
-
-        Only what the batch shows (``visible``) is scored, so that held-out neurons stay held out. Entries of other
-        trials remain where the padded length is the same, and are replaced otherwise.
-
-        Args:
-            key: random key.
-            params: fitted parameters by site.
-            batch: the new trials.
-            steps, learning_rate: of Adam, the guide's own where not given; the rate falls by a cosine. With no steps
-                the entries stay where :meth:`first_entries` begins.
-
-        Raises:
-            RunError: the guide was never called with the training trials; the fit of the new ones is not finite.
-        """
-        if self._direct is None:
-            raise RunError(
-                "the guide has no training trials yet; call it with them once before it is adapted to others"
-            )
-        batch = jax.tree.map(jnp.asarray, batch)
-        shown = batch._replace(observed=batch.observed & batch.visible)
-        start = self.first_entries(params, shown)
-        marks = start.pop(_MARKS)
-        rest = {name: value for name, value in params.items() if name not in start and name != _MARKS}
-        steps = self.new_trial_steps if steps is None else steps
-        rate = self.new_trial_rate if learning_rate is None else learning_rate
-        table = start
-        if steps > 0:
-            keys = random.split(key, steps)
-            table, last = _fit_entries(start, keys, {**rest, _MARKS: marks}, shown, rate, guide=self)
-            if not np.isfinite(float(last)):
-                raise RunError(
-                    f"the fit of {len(marks)} new trials ended at a loss of {float(last)}; lower learning_rate"
-                )
-        elif not all(np.isfinite(np.asarray(value)).all() for value in table.values()):
-            raise RunError(f"the paths of {len(marks)} new trials are not finite under the fitted program")
-        table[_MARKS] = marks
-        known = params.get("auto_path_loc")
-        if known is not None and known.shape[1] == table["auto_path_loc"].shape[1]:
-            table = {name: jnp.concatenate([params[name], value]) for name, value in table.items()}
-        return {**params, **table}
-
-    def first_entries(self, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
-        """Where the entries of new trials start, and the marks by which they are found.
-
-        Args:
-            params: fitted parameters by site.
-            batch: the new trials, of which ``observed`` is what may be used.
-        """
-        return jax.tree.map(jnp.asarray, self._entries(batch))
-
-    def _begin(self, batch: Batch) -> dict[str, np.ndarray]:
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in batch):
-            raise RunError(
-                f"{type(self).__name__} takes its start from the training trials and cannot be called first inside a "
-                "compiled function; call guide(batch) under numpyro.handlers.seed, or SVI.init, outside of it"
-            )
-        whole = jax.tree.map(np.asarray, batch)
-        signals = np.where(whole.observed, whole.y, np.nan)
-        paths = [y[:length] for y, length in zip(signals, whole.lengths, strict=True)]
-        trials = Trials.from_arrays(paths, region_sizes=self.model.region_sizes)
-        found = principal_components(trials, self.model.latent_sizes)
-        weighted = found.loadings / found.residual[:, None]
-        inverse = np.linalg.inv(np.eye(weighted.shape[1]) + found.loadings.T @ weighted)
-        self._direct = found.center, weighted @ inverse
-        return self._entries(batch)
-
-    def _entries(self, batch: Batch) -> dict[str, np.ndarray]:
-        assert self._direct is not None
-        center, direct = self._direct
-        whole = jax.tree.map(np.asarray, batch)
-        loc = np.where(whole.observed, whole.y - center, 0.0) @ direct
-        kind = jax.dtypes.canonicalize_dtype(float)
-        values = self.entries(loc.astype(kind))
-        # By the function that looks trials up, so that a trial is at distance zero from its own entry.
-        marks = np.asarray(_marks(jax.tree.map(jnp.asarray, batch)))
-        return {**{name: np.asarray(value, kind) for name, value in values.items()}, _MARKS: marks}
+_STEPS = 0  # from smoothed paths, steps on draws gain less than a nat a trial, and may lose ten
 
 
 class AutoPathNormal(PathGuide):
     """Independent normals, as of ``numpyro.infer.autoguide.AutoNormal``."""
 
+    new_trial_steps = _STEPS
+
     def entries(self, loc: Float[np.ndarray, "trial bin latent"]) -> dict[str, np.ndarray]:
         return {"auto_path_loc": loc, "auto_path_scale": np.full_like(loc, _START_SCALE)}
+
+    def at(self, moments: PathMoments) -> dict[str, Array]:
+        return {"auto_path_loc": moments.mean, "auto_path_scale": unconstrained_scale(independent_scales(moments))}
 
     def law(self, entries: dict[str, Array], batch: Batch) -> dist.Distribution:
         pad = padding(batch)
@@ -218,14 +51,30 @@ class AutoPathLowRank(PathGuide):
         (others): see :class:`PathGuide`.
     """
 
+    new_trial_steps = _STEPS
+
     def __init__(self, model: Any, *, key: PRNGKeyArray | None = None, rank: int = 10) -> None:
         self.rank = rank
         super().__init__(model, key=key)
 
     def entries(self, loc: Float[np.ndarray, "trial bin latent"]) -> dict[str, np.ndarray]:
-        # Columns that start at zero would all get the same gradient, zero.
-        factor = 0.01 * np.random.default_rng(0).normal(size=(*loc.shape, self.rank))
-        return {"auto_path_loc": loc, "auto_path_scale": np.full_like(loc, _START_SCALE), "auto_path_factor": factor}
+        return {
+            "auto_path_loc": loc,
+            "auto_path_scale": np.full_like(loc, _START_SCALE),
+            "auto_path_factor": 0.01 * self._directions(loc.shape),
+        }
+
+    def at(self, moments: PathMoments) -> dict[str, Array]:
+        scales = independent_scales(moments)
+        return {
+            "auto_path_loc": moments.mean,
+            "auto_path_scale": unconstrained_scale(scales),
+            "auto_path_factor": 0.03 * scales[..., None] * self._directions(scales.shape),
+        }
+
+    def _directions(self, shape: tuple[int, ...]) -> np.ndarray:
+        # Columns of W that start at zero would all get the same gradient, zero.
+        return np.random.default_rng(0).normal(size=(*shape, self.rank))
 
     def law(self, entries: dict[str, Array], batch: Batch) -> dist.Distribution:
         pad, loc = padding(batch), entries["auto_path_loc"]
@@ -243,71 +92,10 @@ class AutoPathLowRank(PathGuide):
 class AutoPathDelta(PathGuide):
     """A point, as of ``AutoDelta``: log q is 0 there, so the objective is that of the mode, not a bound."""
 
-    point = True
+    point = True  # steps find the mode itself
 
     def entries(self, loc: Float[np.ndarray, "trial bin latent"]) -> dict[str, np.ndarray]:
         return {"auto_path_loc": loc}
 
     def law(self, entries: dict[str, Array], batch: Batch) -> dist.Distribution:
         return dist.Delta(jnp.where(padding(batch), 0.0, entries["auto_path_loc"]), event_dim=2)
-
-
-@partial(jax.jit, static_argnames="guide")
-def _fit_entries(
-    start: dict[str, Array], keys: Array, params: dict[str, Any], shown: Batch, rate: Array, *, guide: PathGuide
-) -> tuple[dict[str, Array], Array]:
-    """Entries after a step of Adam for each key, and the last loss."""
-    optimizer = optax.adam(optax.cosine_decay_schedule(rate, len(keys), 0.05))
-    size = jnp.maximum(shown.observed.sum(), 1)
-
-    def loss(table: dict[str, Array], key: Array) -> Array:
-        return -log_terms(key, {**params, **table}, guide.model, guide, shown).log_weights.sum() / size
-
-    def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Array]:
-        table, state = carry
-        value, gradient = jax.value_and_grad(loss)(table, key)
-        updates, state = optimizer.update(gradient, state)
-        return (optax.apply_updates(table, updates), state), value
-
-    (table, _), losses = lax.scan(step, (start, optimizer.init(start)), keys)
-    return table, losses[-1]
-
-
-def for_new_trials(
-    key: PRNGKeyArray, params: dict[str, Any], guide: AutoGuide, batches: Sequence[Batch]
-) -> dict[str, Any]:
-    """Parameters that serve trials which were not trained on; an amortised guide's are those it has."""
-    if isinstance(guide, PathGuide):
-        for batch in batches:
-            params = guide.adapt(key, params, batch)
-    return params
-
-
-def _look_up(table: dict[str, Array], batch: Batch) -> dict[str, Array]:
-    """The entries of a batch's trials: those of the nearest marks, signals before what is hidden of them.
-
-    A trial whose signals are nobody's gets NaN: compiled code cannot raise, and the path of another trial looks right.
-    """
-    marks, rest = table[_MARKS], {name: value for name, value in table.items() if name != _MARKS}
-    apart = (lax.stop_gradient(marks) - _marks(batch)[:, None]) ** 2
-    size = lax.stop_gradient((marks[:, :_CHECKS] ** 2).mean()) + 1e-12
-    signals, hidden = apart[..., :_CHECKS].sum(-1) / size, apart[..., _CHECKS:].sum(-1)
-    index = jnp.argmin(signals + 1e-3 * hidden, axis=-1)
-    known = signals.min(-1) < _SAME
-
-    def found(value: Array) -> Array:
-        return jnp.where(known.reshape(-1, *(1,) * (value.ndim - 1)), value[index], jnp.nan)
-
-    return {name: found(value) for name, value in rest.items()}
-
-
-def _marks(batch: Batch) -> Float[Array, "trial mark"]:
-    """Fixed random sums over the signals of each trial, then over what an encoder would see of its neurons."""
-    rng = np.random.default_rng(0)
-    bins, neurons = batch.y.shape[1:]
-    over_bins, over_neurons = rng.normal(size=(bins, _CHECKS)), rng.normal(size=(neurons, _CHECKS))
-    kind = jax.dtypes.canonicalize_dtype(float)
-    kernels = [jnp.asarray(a, kind) for a in (over_bins, over_neurons / neurons**0.5)]
-    signals = jnp.einsum("tbn,bc,nc->tc", batch.y.astype(kind), *kernels)
-    hidden = (batch.observed & ~batch.visible).any(1).astype(kind)
-    return jnp.concatenate([signals, hidden @ kernels[1]], axis=-1)

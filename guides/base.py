@@ -191,3 +191,8 @@ def lower_triangle(raw: Float[Array, "*batch entry"], size: int) -> Float[Array,
 def positive(raw: Array) -> Array:
     """Standard deviations from unconstrained numbers; zero is 0.3."""
     return jax.nn.softplus(raw - 1.05) + 1e-3
+
+
+def unconstrained_scale(scale: Array) -> Array:
+    """The inverse of :func:`positive`, of standard deviations above a thousandth."""
+    return jnp.log(jnp.expm1(jnp.maximum(scale - 1e-3, 1e-3))) + 1.05

@@ -7,8 +7,6 @@ narrow, and the errors of an encoder are wider than it. The price is that new tr
 Training trials begin at the Laplace posterior of the program itself, and end there.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,10 +14,9 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from mrsds_ppl.data.trials import Batch
-from mrsds_ppl.guides.auto import PathGuide
-from mrsds_ppl.guides.base import lower_triangle, padding, positive
+from mrsds_ppl.guides.base import lower_triangle, padding, positive, unconstrained_scale
 from mrsds_ppl.guides.gaussian_markov import bounded
-from mrsds_ppl.inference.filtering import smooth_new_trials
+from mrsds_ppl.guides.path_guide import PathGuide
 from mrsds_ppl.inference.gaussian_chain import GaussianChain
 from mrsds_ppl.inference.smoothing import PathMoments, chain_of
 
@@ -53,26 +50,22 @@ class GaussianMarkovPaths(PathGuide):
             scale[..., None] * jnp.eye(latents, dtype=mean.dtype) + lower,
         )
 
-    @staticmethod
-    @jax.jit
-    def at(moments: PathMoments) -> dict[str, Array]:
+    def at(self, moments: PathMoments) -> dict[str, Array]:
         """Entries of the table that give the chains these moments, or the nearest stable ones."""
-        mean, gain, cholesky = chain_of(moments)
-        latents = mean.shape[-1]
-        rows, columns = np.tril_indices(latents, -1)
-        scale = jnp.maximum(jnp.diagonal(cholesky, axis1=-2, axis2=-1) - 1e-3, 1e-3)
-        # The inverse of `bounded` and of `positive`.
-        share = jnp.minimum((gain**2).sum((-1, -2), keepdims=True) / (1.44 * latents), 0.98)
-        return {
-            "auto_path_loc": mean,
-            "auto_path_scale": jnp.log(jnp.expm1(scale)) + 1.05,
-            "auto_path_gain": gain / jnp.sqrt(1.0 - share),
-            "auto_path_lower": cholesky[..., rows, columns],
-        }
+        return _entries_of(moments)
 
-    def first_entries(self, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
-        # Paths smoothed under the program: from the principal components the fit of a path ends in the first mode.
-        seen = batch._replace(y=jnp.where(batch.observed, batch.y, 0.0))
-        program = {name: value for name, value in params.items() if not name.startswith("auto_")}
-        moments, _ = smooth_new_trials(program, self.model, seen)
-        return super().first_entries(params, batch) | self.at(moments)
+
+@jax.jit
+def _entries_of(moments: PathMoments) -> dict[str, Array]:
+    mean, gain, cholesky = chain_of(moments)
+    latents = mean.shape[-1]
+    rows, columns = np.tril_indices(latents, -1)
+    scale = jnp.diagonal(cholesky, axis1=-2, axis2=-1)
+    # The inverse of `bounded`.
+    share = jnp.minimum((gain**2).sum((-1, -2), keepdims=True) / (1.44 * latents), 0.98)
+    return {
+        "auto_path_loc": mean,
+        "auto_path_scale": unconstrained_scale(scale),
+        "auto_path_gain": gain / jnp.sqrt(1.0 - share),
+        "auto_path_lower": cholesky[..., rows, columns],
+    }

@@ -42,9 +42,9 @@ class RunConfig(Section):
 
     @property
     def starts_by_smoothing(self) -> bool:
-        """Whether the fit starts by Laplace EM: every trial has a chain of its own, and nothing turns the start off."""
+        """Whether the fit starts by Laplace EM: every trial has a posterior of its own, and nothing turns it off."""
         on = self.training.switch_init_steps != 0 and self.model.weight_prior is None
-        return on and self.inference.chain_per_trial
+        return on and self.inference.posterior_per_trial
 
     @property
     def weighs_paths(self) -> bool:
@@ -121,7 +121,7 @@ def _unread_by(guide: str, encoder: str) -> list[str]:
     unread = [] if guide in TRIANGULAR_GUIDES else ["triangular_cov"]
     unread += [] if guide == "mean_field" else ["covariance"]
     unread += [] if guide in ROLLOUT_GUIDES else ["psi_add"]
-    if guide in PATH_GUIDES:
+    if guide in PATH_GUIDES and encoder != "none":
         unread += ["encoder"]
     if guide in PATH_GUIDES or encoder == "none":
         unread += ["embedding", "transformer_params", "convolution_params", "trainable_cov"]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mrsds_ppl.config_sections import Count, Float, Int, Section, Steps, whole_number
-from mrsds_ppl.names import GUIDE_NAMES, PATH_GUIDES, PUBLISHED_GUIDES, hint, is_own_guide
+from mrsds_ppl.names import GUIDE_NAMES, PATH_GUIDES, PUBLISHED_GUIDES, TRIALWISE_GUIDES, hint, is_own_guide
 
 ActivationName = Literal["relu", "tanh", "gelu", "softplus", "elu", "sigmoid", None]
 
@@ -201,9 +201,10 @@ class InferenceConfig(Section):
     """The guide and its encoder. Without ``encoder``, ``transformer: true`` chooses the transformer.
 
     ``guide`` is a name, a published name, or a class of one's own, ``path/to/file.py:ClassName``. ``psi_add``: the
-    corrections of the structured guides enter after the dynamics networks, or (false) before them. ``encoder: none``,
-    with gaussian_markov, gives every trial a chain of its own, and starts by smoothing; it is what a run with spike
-    counts and several states does where no encoder is named, see :func:`mrsds_ppl.plan.with_encoder`.
+    corrections of the structured guides enter after the dynamics networks, or (false) before them. ``encoder: none``
+    gives every trial a posterior of its own, a chain with gaussian_markov, and starts by smoothing; the auto_ guides,
+    which read no encoder, start so with it alone. It is what a run with spike counts and several states does where no
+    encoder is named, see :func:`mrsds_ppl.plan.with_encoder`.
     """
 
     guide: str = GUIDE_NAMES[0]
@@ -235,6 +236,11 @@ class InferenceConfig(Section):
         return bool(sizes & self.model_fields_set)
 
     @property
+    def posterior_per_trial(self) -> bool:
+        """Whether the file, or the plan of a run, asks for a posterior of each trial that is found by smoothing."""
+        return self.guide in TRIALWISE_GUIDES and self.encoder == "none"
+
+    @property
     def chain_per_trial(self) -> bool:
         """Whether every trial has a Gaussian chain of its own instead of an encoder's."""
         return self.guide == "gaussian_markov" and self.encoder == "none"
@@ -246,10 +252,10 @@ class InferenceConfig(Section):
 
     @model_validator(mode="after")
     def _needs_encoder(self) -> "InferenceConfig":
-        if self.encoder == "none" and self.guide not in ("gaussian_markov", *PATH_GUIDES):
+        if self.encoder == "none" and self.guide not in TRIALWISE_GUIDES:
             raise ValueError(
                 f"encoder: found none with {self.guide}, which reads its posterior off an encoder; allowed: "
-                "convolution, transformer, or none with gaussian_markov"
+                f"convolution, transformer, or none with {', '.join(TRIALWISE_GUIDES)}"
             )
         return self
 

@@ -24,6 +24,8 @@ GUIDE_NAMES = (
 )
 ROLLOUT_GUIDES = ("structured", "switching_structured")
 PATH_GUIDES = ("auto_normal", "auto_lowrank", "auto_delta")  # without an encoder
+# Those that can give every trial a posterior of its own (inference.encoder: none), from a start by smoothing.
+TRIALWISE_GUIDES = ("gaussian_markov", *PATH_GUIDES)
 # Those that read inference.triangular_cov.
 TRIANGULAR_GUIDES = ("mean_field", *ROLLOUT_GUIDES)
 # What the published program calls its inference types (its option -mtype).

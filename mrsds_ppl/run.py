@@ -22,7 +22,7 @@ from mrsds_ppl.data.split import Split, choose_held_out_neurons, split_trials
 from mrsds_ppl.describe import describe, versions
 from mrsds_ppl.device import choose_device, enable_compilation_cache
 from mrsds_ppl.errors import ConfigError, RunError
-from mrsds_ppl.guides import GaussianMarkovPaths, PathGuide, for_new_trials
+from mrsds_ppl.guides import PathGuide, for_new_trials
 from mrsds_ppl.inference.checkpoints import Checkpoints
 from mrsds_ppl.inference.history import History
 from mrsds_ppl.inference.initialization import initialize
@@ -149,7 +149,7 @@ def _fit(config: RunConfig, split: Split, paths: RunPaths, resume: bool, say: Lo
             say=say,
             constrain=start.constrain,
             held_out=None if validation is None else jax.device_put(validation.chooses.batch()),
-            entries_of=guide.at if isinstance(guide, GaussianMarkovPaths) else None,
+            entries_of=guide.at if config.inference.posterior_per_trial else None,
             message_sparsity=training.message_sparsity or 0.0,
             evidence_steps=training.evidence_steps,
             transition_rounds=training.transition_rounds,

@@ -7,6 +7,7 @@ from jax.random import key
 from mrsds_ppl.config import RunConfig, load_config, resolved_yaml
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models import MRSDS, ModelOptions
+from mrsds_ppl.names import PATH_GUIDES
 from mrsds_ppl.plan import with_encoder
 
 COUNTS = {"model.num_states": 3, "model.latent_dims": 2, "model.emissions.dist": "poisson"}
@@ -22,7 +23,15 @@ def load(tmp_path, values):
     return load_config(tmp_path / "run.yaml", values)
 
 
-@pytest.mark.parametrize("guide", [{}, {"inference.guide": "gaussian_markov", "inference.transformer": False}])
+@pytest.mark.parametrize(
+    "guide",
+    [
+        {},
+        {"inference.guide": "gaussian_markov", "inference.transformer": False},
+        *({"inference.guide": name} for name in PATH_GUIDES),
+    ],
+    ids=str,
+)
 def test_counts_with_states_are_fitted_without_an_encoder_where_none_is_named(tmp_path, recording, guide):
     config = with_encoder(load(tmp_path, COUNTS | guide), recording)
     assert config.inference.encoder == "none"
@@ -41,7 +50,6 @@ def test_counts_with_states_are_fitted_without_an_encoder_where_none_is_named(tm
         {"model.weight_prior.scale": 0.5},
         {"model.latent_dims": [6, 6, 5]},
         {"inference.guide": "mean_field"},
-        {"inference.guide": "auto_normal"},
         {"inference.encoder": "convolution"},
         {"inference.transformer": True},
         {"inference.convolution_params.channels": 64},

@@ -12,7 +12,7 @@ from jax import random
 
 from mrsds_ppl.data.simulate import SIMULATORS
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.guides import GaussianMarkovPaths, gaussian_markov_paths
+from mrsds_ppl.guides import GUIDES, GaussianMarkovPaths, gaussian_markov_paths, path_guide
 from mrsds_ppl.inference import stages
 from mrsds_ppl.inference.filtering import smooth_anew, smooth_new_trials
 from mrsds_ppl.inference.hypotheses import weigh_states
@@ -208,6 +208,7 @@ def test_states_that_share_every_bin_alike_are_one_state() -> None:
         batch = jax.tree.map(jnp.asarray, batch)
         u = jnp.zeros((2, 6, 0))
 
+        @jax.jit(static_argnames="num_states")
         def stepped(num_states: int):
             program, x = linear_program(networks, batch, num_states=num_states, num_inputs=0), jnp.zeros((2, 6, 2))
             linear, site = linearise(program.networks.dynamics, x, u), sites(program.networks.emissions, batch, x)
@@ -253,6 +254,27 @@ def test_entries_of_a_table_give_the_chain_they_were_made_for() -> None:
         valid = np.arange(5) < np.asarray(batch.lengths)[:, None]
         np.testing.assert_allclose(np.asarray(law.mean)[valid], np.asarray(moments.mean)[valid], rtol=1e-6)
         np.testing.assert_allclose(np.asarray(law.covariances)[valid], np.asarray(moments.covariance)[valid], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["auto_normal", "auto_lowrank", "auto_delta"])
+def test_entries_of_an_automatic_guide_are_the_independent_normals_nearest_to_the_chain(name: str) -> None:
+    with jax.enable_x64(True):
+        batch, model, networks = _small(5, 1)
+        batch = jax.tree.map(jnp.asarray, batch)
+        moments = _moments(networks, batch, jnp.ones((2, 5, 1)))
+        law = GUIDES[name](model).law(GUIDES[name](model).at(moments), batch)
+        base = getattr(law, "base_dist", law)
+        mean, variance = np.reshape(base.mean, (2, 5, 2)), np.reshape(base.variance, (2, 5, 2))
+        # The second trial ends before its last bin, which is padding.
+        np.testing.assert_allclose(mean[0], moments.mean[0], rtol=1e-9)
+        np.testing.assert_array_equal(mean[1, 4], 0.0)
+        log_joint, size = _dense(networks, batch, 0, [0] * 5)
+        precision = -jax.jit(jax.hessian(log_joint))(jnp.zeros(size))
+        scale = np.diag(precision).reshape(5, 2) ** -0.5
+        wanted = np.zeros_like(scale) if name == "auto_delta" else scale
+        # Of low rank, hardly more: directions that a fit can turn.
+        tolerance = 0.03 if name == "auto_lowrank" else 1e-4
+        np.testing.assert_allclose(np.sqrt(variance[0]), wanted, rtol=tolerance)
 
 
 def test_entries_are_compiled_once_however_many_guides_ask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,8 +378,10 @@ def test_a_request_to_stop_ends_the_start_between_rounds() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
+@pytest.mark.parametrize("guide", ["gaussian_markov", "auto_normal"])
 def test_a_run_without_an_encoder_is_fitted_resumed_from_its_files_and_asked_about_new_trials(
-    tmp_path, monkeypatch
+    guide, tmp_path, monkeypatch
 ) -> None:
     from mrsds_ppl.config import load_config, parse_assignment
     from mrsds_ppl.data.simulate import simulate_oscillators
@@ -368,7 +392,7 @@ def test_a_run_without_an_encoder_is_fitted_resumed_from_its_files_and_asked_abo
         "data.simulation.num_trials=12", "data.simulation.num_regions=2", "data.simulation.num_states=2",
         "data.simulation.min_bins=20", "data.simulation.num_bins=30", "model.num_states=2",
         "model.xtransition.dynamics.layers=[8, 8]", "training.num_steps=20", "training.log_steps=10",
-        "training.test_perc=0.25", "output.draws=8",
+        "training.test_perc=0.25", "output.draws=8", f"inference.guide={guide}",
     ]  # fmt: skip
     config = load_config("configs/oscillators.yaml", dict(parse_assignment(text) for text in small))
     lines: list[str] = []
@@ -405,7 +429,7 @@ def test_paths_of_new_trials_that_are_not_finite_are_refused(monkeypatch: pytest
     guide, eye = GaussianMarkovPaths(model), jnp.broadcast_to(jnp.eye(2), (2, 5, 2, 2))
     guide.begin(batch)
     broken = PathMoments(jnp.full((2, 5, 2), jnp.nan), eye, jnp.zeros_like(eye))
-    monkeypatch.setattr(gaussian_markov_paths, "smooth_new_trials", lambda *args: (broken, None))
+    monkeypatch.setattr(path_guide, "smooth_new_trials", lambda *args: (broken, None))
     with pytest.raises(RunError, match="the paths of 2 new trials are not finite"):
         guide.adapt(random.key(0), {}, batch)
 

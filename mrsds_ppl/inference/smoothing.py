@@ -147,6 +147,19 @@ def chain_of(moments: PathMoments) -> tuple[Array, Array, Array]:
     return mean, batch_first(gain), factor
 
 
+@jax.jit
+def independent_scales(moments: PathMoments) -> Float[Array, "trial bin latent"]:
+    """Scales of the independent normals nearest to these moments: s_i^2 = 1 / (C^-1)_ii minimises KL(q || N(m, C)).
+
+    The chain has (C^-1)_tt = Q_t^-1 + A_{t+1}^T Q_{t+1}^-1 A_{t+1} with Q_t = L_t L_t^T.
+    """
+    _, gain, factor = chain_of(moments)
+    precision, gain = inverse(batch_last(factor @ jnp.swapaxes(factor, -1, -2)))[0], batch_last(gain)
+    before = (gain * product(precision, gain)).sum(0)
+    later = jnp.concatenate([before[..., 1:], jnp.zeros_like(before[..., :1])], axis=-1)
+    return lax.rsqrt(jnp.diagonal(precision) + jnp.moveaxis(later, 0, -1))
+
+
 def valid_bins(batch: Batch) -> Array:
     """True in the bins of a trial, (trial, bin)."""
     return jnp.arange(batch.y.shape[1]) < batch.lengths[:, None]
