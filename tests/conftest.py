@@ -1,6 +1,7 @@
-"""Begins with the longest tests, drops compiled programs before there are too many, compiles fast where asked to."""
+"""Begins with the longest tests, keeps compiled programs on disk and not too many in memory, compiles fast if asked."""
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,16 @@ from mrsds_ppl.cli import choose_compiler_flags
 
 # A compiled program holds memory maps, of which Linux allows a process 65,530; the next one ends it without a word.
 _MOST_MAPS, _MAPS = 20_000, Path("/proc/self/maps")
+_WORTH_KEEPING = 0.1  # seconds that a program takes to compile
 
 
-def pytest_configure() -> None:
-    """Tests are compiled as the command compiles."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests are compiled as the command compiles, and once: what another process or run has compiled is read back."""
     choose_compiler_flags()
+    if config.pluginmanager.hasplugin("cacheprovider"):
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("compiled")))
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,11 +37,12 @@ def few_compiled_programs() -> Iterator[None]:
         gc.collect()
 
 
-@pytest.fixture
-def fast_compiling() -> Iterator[None]:
-    """Most of the compiler's optimisations off, for tests whose time goes into compiling: a third shorter."""
+@pytest.fixture(autouse=True)
+def compiled_fast(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Most of the compiler's optimisations off in the quick subset and where a test says so: a third shorter."""
+    marked = request.node.get_closest_marker
     name = "jax_disable_most_optimizations"
     before = jax.config.read(name)
-    jax.config.update(name, True)
+    jax.config.update(name, before or marked("slow") is None or marked("compiling") is not None)
     yield
     jax.config.update(name, before)

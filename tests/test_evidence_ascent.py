@@ -71,6 +71,7 @@ def test_the_gradient_of_the_evidence_is_that_of_the_sum_over_every_path_of_stat
         assert np.abs(found[1].pairs.weights[0]).min() > 1e-4
 
 
+@pytest.mark.slow
 def test_the_slope_along_the_noise_is_that_of_finite_differences():
     with jax.enable_x64(True):
         y = np.random.default_rng(0).normal(size=(6, 4))
@@ -99,7 +100,7 @@ def _dynamics(**options):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("fast_compiling")
+@pytest.mark.compiling
 def test_the_climb_raises_the_evidence_by_dynamics_alone():
     trials = simulate_oscillators(0, num_trials=16, num_regions=2, num_states=2, min_bins=40, num_bins=50)
     options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus", dynamics=_dynamics())
@@ -131,7 +132,7 @@ def test_the_climb_raises_the_evidence_by_dynamics_alone():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("fast_compiling")
+@pytest.mark.compiling
 def test_the_start_by_smoothing_climbs_where_polynomials_can_and_says_so():
     trials = simulate_oscillators(
         0, num_trials=8, num_regions=2, num_states=2, min_bins=30, num_bins=40, mean_count=2.0

@@ -43,12 +43,13 @@ def test_congruences_broadcast_over_the_batch_and_have_the_derivatives_of_produc
         check_grads(jax.jit(congruence), last, order=1, modes=("fwd", "rev"))
 
 
-@pytest.mark.parametrize("size", [3, 18])
+@pytest.mark.parametrize("size", [3, pytest.param(18, marks=pytest.mark.slow)])
 def test_derivatives_of_the_inverse_are_those_of_finite_differences(size: int) -> None:
     with jax.enable_x64(True):
         matrices = batch_last(jnp.asarray(positive_definite(size, 2)))
         # Symmetric changes, as of every matrix that this is for.
-        check_grads(lambda m: inverse((m + jnp.swapaxes(m, 0, 1)) / 2), (matrices,), order=2, modes=("fwd", "rev"))
+        symmetric = jax.jit(lambda m: inverse((m + jnp.swapaxes(m, 0, 1)) / 2))
+        check_grads(symmetric, (matrices,), order=2, modes=("fwd", "rev"))
 
 
 def test_a_matrix_that_rounding_made_singular_gives_numbers() -> None:

@@ -70,7 +70,7 @@ def test_an_error_in_any_part_is_raised() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("fast_compiling")
+@pytest.mark.compiling
 def test_parts_are_smoothed_and_judged_as_all_trials_at_once() -> None:
     with jax.enable_x64(True):
         model, batch = _program(), jax.tree.map(jnp.asarray, _trials(21).batch())
@@ -95,7 +95,7 @@ def test_parts_are_smoothed_and_judged_as_all_trials_at_once() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("fast_compiling")
+@pytest.mark.compiling
 def test_filters_are_compiled_once_for_every_kind_of_dynamics(monkeypatch: pytest.MonkeyPatch) -> None:
     from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, num_features
 
