@@ -21,7 +21,7 @@ from mrsds_ppl.inference.markov import summed_out
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.names import GUIDE_NAMES, PATH_GUIDES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 LENGTHS, BINS, LATENTS = [5, 3, 4], 5, 3
 LINEAR = ModelOptions(dynamics=DynamicsOptions(layers=(), activations=(None,)))

@@ -15,7 +15,7 @@ from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import DataError, RunError
 from mrsds_ppl.fitted import check_trials, find_run, infer_trials, load_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 SMALL = {
     "data": {"data_source": "mydata"},

@@ -30,7 +30,7 @@ from mrsds_ppl.inference.regimen import (
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 LENGTHS, BINS = [5, 3, 1], 5
 SMALL = EncoderOptions(embedding_layers=(3,), channels=4, dilations=(1,))

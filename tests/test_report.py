@@ -19,7 +19,7 @@ from mrsds_ppl.output.report_checks import Check, Evidence, run_checks
 from mrsds_ppl.output.report_page import Figure, Section, Table, page, png_address
 from mrsds_ppl.report_flow import conditions_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 mpl.use("agg")
 SETTLED = np.concatenate([np.linspace(-3.0, -1.0, 100), -1.0 + 0.01 * np.sin(np.arange(400))])

@@ -27,7 +27,7 @@ from mrsds_ppl.inference.unused import revived, share_of_bins, unused_sentence, 
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 SEEDS, BINS, STATES = (0, 1, 2), 6, 2
 SETTINGS = TrainingSettings(num_steps=8, batch_size=3, learning_rate=1e-2, lr_warmup_steps=2, chunk_steps=4)

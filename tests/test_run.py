@@ -58,6 +58,7 @@ def mrsds(folder, *options, data="data.npz"):
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_a_run_leaves_its_files(workplace, capsys):
     assert mrsds(workplace, "-name", "first", "-k", "2", "-d", "1") == 0
     assert "co-smoothing" in capsys.readouterr().out

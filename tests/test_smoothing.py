@@ -127,7 +127,8 @@ def test_the_chain_of_moments_has_these_moments() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lag", [pytest.param(2, marks=pytest.mark.slow), 5])
+@pytest.mark.compiling
+@pytest.mark.parametrize("lag", [2, 5])
 def test_state_probabilities_and_evidence_are_sums_over_every_path(lag: int) -> None:
     with jax.enable_x64(True):
         batch, _, networks = _small(5, 2)

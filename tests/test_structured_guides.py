@@ -20,7 +20,7 @@ from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.models.dynamics import Dynamics
 from mrsds_ppl.nn.encoders import EncoderOptions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 LENGTHS, BINS, LATENTS = [5, 3], 5, 3
 SMALL = EncoderOptions(embedding_layers=(3,), channels=4, dilations=(1, 2))

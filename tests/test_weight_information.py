@@ -85,6 +85,7 @@ def test_the_information_is_that_of_the_joint_law_of_all_signals() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_the_information_of_constants_is_the_curvature_of_the_evidence() -> None:
     """One state, Gaussian signals and linear dynamics: the evidence is quadratic in the constants."""
     with jax.enable_x64(True):
