@@ -64,6 +64,7 @@ def test_gradient_is_finite_where_nothing_bends_and_leaves_the_noise_alone() -> 
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(slope.noise))
 
 
+@pytest.mark.slow
 def test_a_network_fitted_to_a_line_bends_less_and_to_a_curve_keeps_its_bend() -> None:
     """Steps of one region: a line with noise that a network can follow, and a curve that needs its bend."""
     rng = np.random.default_rng(1)

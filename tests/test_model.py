@@ -357,7 +357,9 @@ def test_weights_with_a_prior_are_sites_and_are_inferred():
     np.testing.assert_array_equal(medians["transitions/weight"], after["transitions/weight_auto_loc"])
 
 
-@pytest.mark.parametrize("kind", [pytest.param(GaussianMarkov, marks=pytest.mark.slow), AutoPathNormal, AutoPathDelta])
+@pytest.mark.slow
+@pytest.mark.compiling
+@pytest.mark.parametrize("kind", [GaussianMarkov, AutoPathNormal, AutoPathDelta])
 def test_posterior_of_weights_starts_at_the_networks_own_and_loadings_at_the_components(kind):
     dynamics = DynamicsOptions(layers=(3,), activations=("tanh", None))
     model = by_hand.filled_model([3, 2], [2, 1], 2, options=ModelOptions(dynamics=dynamics, weight_prior=0.7))
