@@ -19,10 +19,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.guides.base import padding, positive, unconstrained_scale
-from mrsds_ppl.guides.path_guide import PathGuide
+from mrsds_ppl.guides.path_guide import START_SCALE, PathGuide
 from mrsds_ppl.inference.smoothing import PathMoments, independent_scales
 
-_START_SCALE = -0.5  # a standard deviation of 0.46 by `positive`
 _STEPS = 0  # from smoothed paths, steps on draws gain less than a nat a trial, and may lose ten
 
 
@@ -32,7 +31,7 @@ class AutoPathNormal(PathGuide):
     new_trial_steps = _STEPS
 
     def entries(self, loc: Float[np.ndarray, "trial bin latent"]) -> dict[str, np.ndarray]:
-        return {"auto_path_loc": loc, "auto_path_scale": np.full_like(loc, _START_SCALE)}
+        return {"auto_path_loc": loc, "auto_path_scale": np.full_like(loc, START_SCALE)}
 
     def at(self, moments: PathMoments) -> dict[str, Array]:
         return {"auto_path_loc": moments.mean, "auto_path_scale": unconstrained_scale(independent_scales(moments))}
@@ -60,7 +59,7 @@ class AutoPathLowRank(PathGuide):
     def entries(self, loc: Float[np.ndarray, "trial bin latent"]) -> dict[str, np.ndarray]:
         return {
             "auto_path_loc": loc,
-            "auto_path_scale": np.full_like(loc, _START_SCALE),
+            "auto_path_scale": np.full_like(loc, START_SCALE),
             "auto_path_factor": 0.01 * self._directions(loc.shape),
         }
 

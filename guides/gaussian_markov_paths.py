@@ -16,11 +16,9 @@ from jaxtyping import Array, Float
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.guides.base import lower_triangle, padding, positive, unconstrained_scale
 from mrsds_ppl.guides.gaussian_markov import bounded
-from mrsds_ppl.guides.path_guide import PathGuide
+from mrsds_ppl.guides.path_guide import START_SCALE, PathGuide
 from mrsds_ppl.inference.gaussian_chain import GaussianChain
 from mrsds_ppl.inference.smoothing import PathMoments, chain_of
-
-_START_SCALE = -0.5
 
 
 class GaussianMarkovPaths(PathGuide):
@@ -33,7 +31,7 @@ class GaussianMarkovPaths(PathGuide):
         latents = loc.shape[-1]
         return {
             "auto_path_loc": loc,
-            "auto_path_scale": np.full_like(loc, _START_SCALE),
+            "auto_path_scale": np.full_like(loc, START_SCALE),
             "auto_path_gain": np.zeros((*loc.shape, latents)),
             "auto_path_lower": np.zeros((*loc.shape[:2], latents * (latents - 1) // 2)),
         }

@@ -27,6 +27,7 @@ from mrsds_ppl.inference.filtering import smooth_new_trials
 from mrsds_ppl.inference.initialization import principal_components
 from mrsds_ppl.inference.smoothing import PathMoments
 
+START_SCALE = -0.5  # of tables that say nothing yet: a standard deviation of 0.46 by `positive`
 _MARKS, _CHECKS = "auto_trials", 8
 _SAME = 1e-4  # squared distance of marks, in their mean square; rounding gives 1e-12, another trial 16
 

@@ -20,7 +20,7 @@ _HELD = (
 
 WITHOUT_ENCODER = (
     "no encoder is named, and counts with several states are fitted better without one, from a start by smoothing; "
-    "inference.encoder: convolution goes without that start, which is faster where trials are many"
+    "inference.encoder: convolution brings an encoder where the guide has one, which is faster where trials are many"
 )
 # Up to these a start by smoothing takes a minute or two on two cores.
 _MOST_BINS, _MOST_LATENTS = 60_000, 16

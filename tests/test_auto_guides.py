@@ -15,7 +15,8 @@ from mrsds_ppl.build import initial_parameters, make_guide, make_model, needs_ev
 from mrsds_ppl.config import ignored_keys, load_config
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import ConfigError
-from mrsds_ppl.guides import GUIDES
+from mrsds_ppl.guides import GUIDES, AutoPathNormal, PathGuide
+from mrsds_ppl.guides.path_guide import START_SCALE
 from mrsds_ppl.inference.elbo import MarkovELBO, log_terms
 from mrsds_ppl.inference.markov import summed_out
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
@@ -171,6 +172,34 @@ def test_new_trials_begin_at_smoothed_paths_and_steps_raise_their_bound_and_leav
     at_zero = jax.tree.map(jnp.asarray, guide.entries(np.zeros(start["auto_path_loc"].shape, np.float32)))
     assert bound(start) > bound({**start, **at_zero}) + 1.0
     assert bound(adapted) > bound(start)  # of the same draws; smoothed paths are nearly the best
+
+
+def test_new_trials_are_smoothed_under_the_medians_of_weights_with_a_prior():
+    batch, new = make_batch(), make_batch([4, 5], seed=7)
+    guide, params = started("auto_normal", batch, model_of(weight_prior=0.5))
+    medians = {name: value for name, value in guide.median(params, batch).items() if name != "x"}
+    found, expected = (guide.adapt(random.key(1), p, new) for p in (params, params | medians))
+    assert medians
+    assert np.isfinite(found["auto_path_loc"]).all()
+    np.testing.assert_array_equal(found["auto_path_loc"], expected["auto_path_loc"])
+    shrunk = {name: 0.1 * value if name.endswith("_auto_loc") else value for name, value in params.items()}
+    assert np.any(guide.adapt(random.key(1), shrunk, new)["auto_path_loc"] != found["auto_path_loc"])
+
+
+def test_a_table_of_ones_own_begins_new_trials_at_smoothed_paths():
+    class Same(PathGuide):
+        """Independent normals that leave `at` as it is."""
+
+        entries, law = AutoPathNormal.entries, AutoPathNormal.law
+
+    batch, new = make_batch(), make_batch([4, 5], seed=7)
+    tables = []
+    for kind in (Same, AutoPathNormal):
+        guide = kind(model_of())
+        params = initial_parameters(random.key(0), guide.model, guide, batch).params
+        tables.append(guide.adapt(random.key(1), params, new, steps=0))
+    np.testing.assert_array_equal(tables[0]["auto_path_loc"], tables[1]["auto_path_loc"])
+    np.testing.assert_array_equal(tables[0]["auto_path_scale"], np.full_like(tables[0]["auto_path_loc"], START_SCALE))
 
 
 def test_adapting_does_not_see_hidden_neurons():
