@@ -254,7 +254,7 @@ class InferenceConfig(Section):
     def _needs_encoder(self) -> "InferenceConfig":
         if self.encoder == "none" and self.guide not in TRIALWISE_GUIDES:
             raise ValueError(
-                f"encoder: found none with {self.guide}, which reads its posterior off an encoder; allowed: "
+                f".encoder: found none with {self.guide}, which reads its posterior off an encoder; allowed: "
                 f"convolution, transformer, or none with {', '.join(TRIALWISE_GUIDES)}"
             )
         return self

@@ -439,5 +439,6 @@ def test_no_encoder_is_refused_with_a_guide_that_needs_one() -> None:
     from mrsds_ppl.config import load_config
     from mrsds_ppl.errors import ConfigError
 
-    with pytest.raises(ConfigError, match=r"encoder: found none with mean_field.*allowed: convolution, transformer"):
+    words = r"oscillators.yaml: inference\.encoder: found none with mean_field.*allowed: convolution, transformer"
+    with pytest.raises(ConfigError, match=words):
         load_config("configs/oscillators.yaml", {"inference.guide": "mean_field"})
