@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from mrsds_ppl.config_errors import explain, reject_unknown
 from mrsds_ppl.config_model import InferenceConfig, ModelConfig
@@ -42,9 +42,30 @@ class RunConfig(Section):
 
     @property
     def starts_by_smoothing(self) -> bool:
-        """Whether the fit starts by Laplace EM: every trial has a posterior of its own, and nothing turns it off."""
+        """Whether the fit starts by Laplace EM: it asks for that, or every trial has a posterior of its own."""
         on = self.training.switch_init_steps != 0 and self.model.weight_prior is None
-        return on and self.inference.posterior_per_trial
+        return on and (self.inference.posterior_per_trial or self.training.start == "smoothing")
+
+    @model_validator(mode="after")
+    def _can_start_so(self) -> "RunConfig":
+        found = f"training.start: found {self.training.start} with"
+        if self.training.start == "staged" and self.inference.posterior_per_trial:
+            raise ValueError(f"{found} inference.encoder none; allowed: smoothing, or staged with an encoder")
+        if self.training.start == "smoothing":
+            if self.inference.guide in PATH_GUIDES and self.inference.encoder != "none":
+                raise ValueError(
+                    f"{found} {self.inference.guide}; allowed: staged, or smoothing with inference.encoder none"
+                )
+            if self.training.restarts > 1:
+                raise ValueError(f"{found} training.restarts {self.training.restarts}; allowed: staged, or 1 restart")
+            if self.model.weight_prior is not None:
+                raise ValueError(f"{found} model.weight_prior; allowed: staged, or weights without a prior")
+            if self.training.switch_init_steps == 0:
+                raise ValueError(
+                    f"{found} training.switch_init_steps 0, which leaves a start out; allowed: at least 1, the steps "
+                    "of the guide alone"
+                )
+        return self
 
     @property
     def weighs_paths(self) -> bool:

@@ -151,9 +151,12 @@ class TrainingConfig(Section):
     ``temperature_annealing`` turns the temperature of ``t_init`` to ``annealing_kickin_steps`` on.
     ``message_sparsity``: nats a bin that a message between regions costs which is as large as the noise of the latents.
     ``message_bending``: the same for what is not linear in a message, local ones too.
-    ``evidence_steps``: Gauss-Newton steps on log p(y), states and paths summed out, in the start by smoothing, instead
-    of rounds of networks. ``transition_rounds``: rounds of expectation-maximisation of the transitions after training,
-    latents summed out, where neither latents nor inputs switch the states.
+    ``start``: ``staged`` (warm-up, states of an AR-HMM, refit) or ``smoothing`` (Laplace EM); None for smoothing where
+    every trial has a posterior of its own, else staged. ``switch_init_steps``: of the warm-up, or, twice, of a guide
+    with an encoder alone after smoothing; 0 for no start. ``evidence_steps``: Gauss-Newton steps on log p(y), states
+    and paths summed out, in the start by smoothing, instead of rounds of networks. ``transition_rounds``: rounds of
+    expectation-maximisation of the transitions after training, latents summed out, where neither latents nor inputs
+    switch the states.
     """
 
     batch_size: Count = 64
@@ -165,6 +168,7 @@ class TrainingConfig(Section):
     save_steps: Count = 500
     num_particles: Count = 1
     restarts: Count = 1
+    start: Literal["staged", "smoothing"] | None = None
     switch_init_steps: Steps | None = None
     test_perc: SplitFraction = 0.1
     dropout: bool = False

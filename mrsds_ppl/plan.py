@@ -42,6 +42,7 @@ def with_encoder(config: RunConfig, trials: Trials) -> RunConfig:
     latents = dims * len(trials.region_sizes) if isinstance(dims, int) else sum(dims)
     suits = (
         without.starts_by_smoothing
+        and config.training.start != "staged"
         and config.model.emissions.dist == "poisson"
         and config.model.num_states > 1
         and config.training.restarts == 1

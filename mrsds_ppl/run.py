@@ -31,7 +31,8 @@ from mrsds_ppl.inference.objective import make_objective
 from mrsds_ppl.inference.paths import RunPaths
 from mrsds_ppl.inference.posterior import PosteriorSampler, PosteriorSet
 from mrsds_ppl.inference.restarts import hold_out, stack
-from mrsds_ppl.inference.stages import Fit, Stages, fit_stages
+from mrsds_ppl.inference.stage import Fit, Stages
+from mrsds_ppl.inference.stages import fit_stages
 from mrsds_ppl.inference.unused import share_of_bins, unused_sentence
 from mrsds_ppl.output.atomic import write_text, written_aside
 from mrsds_ppl.output.datatree import write_posterior
@@ -149,6 +150,7 @@ def _fit(config: RunConfig, split: Split, paths: RunPaths, resume: bool, say: Lo
             say=say,
             constrain=start.constrain,
             held_out=None if validation is None else jax.device_put(validation.chooses.batch()),
+            smooths=config.starts_by_smoothing,
             entries_of=guide.at if config.inference.posterior_per_trial else None,
             message_sparsity=training.message_sparsity or 0.0,
             evidence_steps=training.evidence_steps,

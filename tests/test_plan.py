@@ -56,6 +56,7 @@ def test_counts_with_states_are_fitted_without_an_encoder_where_none_is_named(tm
         {"inference.embedding.layers": [8]},
         {"training.restarts": 4},
         {"training.switch_init_steps": 0},
+        {"training.start": "staged"},
     ],
     ids=str,
 )

@@ -21,7 +21,8 @@ from mrsds_ppl.inference.markov import potentials
 from mrsds_ppl.inference.objective import make_objective
 from mrsds_ppl.inference.paths import RunPaths
 from mrsds_ppl.inference.restarts import best_restart, held_out_bounds, hold_out, stack
-from mrsds_ppl.inference.stages import Stages, fit_stages
+from mrsds_ppl.inference.stage import Stages
+from mrsds_ppl.inference.stages import fit_stages
 from mrsds_ppl.inference.training import TrainingSettings, initial_state, make_run_chunk, train
 from mrsds_ppl.inference.unused import revived, share_of_bins, unused_sentence, unused_states
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
