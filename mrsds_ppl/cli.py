@@ -108,6 +108,10 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
+    if args.recording is not None:
+        if args.data_path is not None:
+            args.refuse("found DATA and --data-path; give the recording once")
+        args.data_path = args.recording
     config = _load(args.config, args)
 
     from mrsds_ppl import run
@@ -125,7 +129,7 @@ def _load(path: Path, args: argparse.Namespace) -> Any:
         "model.num_states": args.num_states,
         "model.latent_dims": args.latent_dims,
         "inference.guide": args.guide,
-        "training.restarts": getattr(args, "restarts", None),
+        "training.restarts": args.restarts,
         **{f"training.{seed}": getattr(args, seed) for seed in _SEEDS},
     }
     overrides.update({key: value for key, value in options.items() if value is not None})
@@ -172,13 +176,13 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
 def _add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", nargs="?", type=Path, help="YAML file: configs/toy-config.yaml")
     parser.add_argument("-configpath", metavar="CONFIG", type=Path, help="the same, as published")
-    parser.add_argument("--data-path", "-datapath", metavar="FILE", type=_absolute, help="recording: .mat or .npz")
+    _add_data_path(parser)
     parser.add_argument(
         "--result-path", "-resultpath", metavar="DIR", type=Path, default=Path("results"), help="default: results"
     )
     parser.add_argument("--name", "-name", metavar="NAME", type=_file_name, help="of the run; default: CONFIG's own")
     _add_settings(parser)
-    parser.add_argument("--restarts", metavar="N", type=int, help="seeds trained side by side; the best one is kept")
+    _add_restarts(parser)
     parser.add_argument("--gpu", "-gpu", metavar="I", type=int, help="number of the GPU; default: the first")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of NAME")
 
@@ -220,8 +224,18 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file")
-    parser.add_argument("data_path", metavar="DATA", nargs="?", type=_absolute, help="recording")
+    parser.add_argument("recording", metavar="DATA", nargs="?", type=_absolute, help="recording")
+    _add_data_path(parser)
     _add_settings(parser)
+    _add_restarts(parser)
+
+
+def _add_data_path(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-path", "-datapath", metavar="FILE", type=_absolute, help="recording: .mat or .npz")
+
+
+def _add_restarts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--restarts", metavar="N", type=int, help="seeds trained side by side; the best one is kept")
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:

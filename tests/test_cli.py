@@ -98,6 +98,22 @@ def test_check_prints_what_would_be_fitted(run, config_file, capsys):
     assert capsys.readouterr().out == "4 states\n"
 
 
+@pytest.mark.parametrize("recording", ["rec.mat", "--data-path rec.mat", "-datapath rec.mat --restarts 3"])
+def test_check_takes_the_recording_and_restarts_as_fit_does(run, config_file, tmp_path, capsys, monkeypatch, recording):
+    monkeypatch.chdir(tmp_path)
+    run.check = lambda config: f"{config.data.data_path} {config.training.restarts}"
+    assert main(["check", str(config_file), *recording.split()]) == 0
+    restarts = 3 if "--restarts" in recording else 1
+    assert capsys.readouterr().out == f"{tmp_path / 'rec.mat'} {restarts}\n"
+
+
+def test_check_refuses_two_recordings(config_file, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["check", str(config_file), "rec.mat", "--data-path", "other.mat"])
+    assert caught.value.code == 2
+    assert "found DATA and --data-path; give the recording once" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
     [
