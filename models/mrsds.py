@@ -45,6 +45,11 @@ class Networks(NamedTuple):
     emissions: Emissions
 
 
+def of_program(name: str) -> bool:
+    """Whether a parameter, by its name in NumPyro's store, is of the program's networks and not of a guide."""
+    return name.split("$")[0] in Networks._fields
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Form of the model beside its sizes; names as in the paper's configuration files."""

@@ -19,7 +19,7 @@ from mrsds_ppl.inference.history import History, TrainState
 from mrsds_ppl.inference.path_refit import scaled_noise
 from mrsds_ppl.inference.progress import TrainingProgress
 from mrsds_ppl.inference.training import Objective, TrainingSettings, initial_state, make_run_chunk, train
-from mrsds_ppl.models.mrsds import Networks
+from mrsds_ppl.models.mrsds import of_program
 
 _FACTORS, _RATE = (8.0, 4.0), 1e-2
 
@@ -52,7 +52,7 @@ def bring_guide(
         lr_warmup_steps=num_steps // 10,
         chunk_steps=min(settings.chunk_steps, num_steps),
     )
-    trainable = {name: name.split("$")[0] not in Networks._fields for name in params}
+    trainable = {name: not of_program(name) for name in params}
     run_chunk, fitted = make_run_chunk(objective, alone, trainable), params["dynamics$params"]
     for number, factor in enumerate(_FACTORS):
         loosened = scaled_noise({**params, "dynamics$params": fitted}, factor)

@@ -19,7 +19,7 @@ from mrsds_ppl.inference.stage import Fit, Stages, Trained, run_stage
 from mrsds_ppl.inference.starts import begin_by_smoothing, begin_by_states
 from mrsds_ppl.inference.training import TrainingSettings, initial_state, make_run_chunk
 from mrsds_ppl.inference.transition_fit import fit_transitions, has_transition_matrix, transition_matrix
-from mrsds_ppl.models.mrsds import Networks
+from mrsds_ppl.models.mrsds import of_program
 
 DEFAULT_SWITCH_INIT_STEPS = 200
 # In a checkpoint: what follows training has been done.
@@ -136,7 +136,7 @@ def _dynamics(
 ) -> Fit:
     """The program alone, with the guide frozen and the schedule restarted; the regimen stands where it ended."""
     key = key if stages.held_out is None else key[fit.restart]
-    trainable = {name: name.split("$")[0] in Networks._fields for name in fit.params}
+    trainable = {name: of_program(name) for name in fit.params}
 
     def objective(params: Any, key: Any, batch: Batch, step: Any) -> Any:
         return stages.objective(params, key, batch, step + steps_before)
