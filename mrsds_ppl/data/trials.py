@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from mrsds_ppl.data.ragged import beside, matrix, one_hot, pad, trial_list, whole
 from mrsds_ppl.errors import DataError
 
 
@@ -69,7 +70,7 @@ class Trials:
         Raises:
             DataError: no trials, shapes that do not fit (the trial is named), sizes that do not add up.
         """
-        signals = [_matrix(y, "ys", i) for i, y in enumerate(_trials(ys, "ys"))]
+        signals = [matrix(y, "ys", i) for i, y in enumerate(trial_list(ys, "ys"))]
         lengths = np.array([len(y) for y in signals])
         if lengths.min() == 0:
             raise DataError(f"ys: trial {int(lengths.argmin())} has no bins. Leave empty trials out.")
@@ -91,22 +92,22 @@ class Trials:
             raise DataError(f"region_names: found {len(names)} names for {len(sizes)} regions: {names}.")
         if not 0 < bin_width < np.inf:
             raise DataError(f"bin_width: found {bin_width}, need a positive number of seconds.")
-        y = _pad(signals, np.nan, np.float32)
+        y = pad(signals, np.nan)
         arrays: dict[str, Any] = {
             "y": (("trial", "time", "neuron"), y),
             "observed": (("trial", "time", "neuron"), ~np.isnan(y)),
             "lengths": ("trial", lengths),
-            "u": (("trial", "time", "input"), _beside(us, "us", lengths, 2, 0.0)),
-            "stage": (("trial", "time", "stage_kind"), _one_hot(stages, lengths)),
+            "u": (("trial", "time", "input"), beside(us, "us", lengths, 2, 0.0)),
+            "stage": (("trial", "time", "stage_kind"), one_hot(stages, lengths)),
         }
         if x is not None:
-            arrays["x"] = (("trial", "time", "latent"), _beside(x, "x", lengths, 2, np.nan))
+            arrays["x"] = (("trial", "time", "latent"), beside(x, "x", lengths, 2, np.nan))
         if z is not None:
-            arrays["z"] = (("trial", "time"), _whole(_beside(z, "z", lengths, 1, -1.0), "z", lengths).astype(int))
+            arrays["z"] = (("trial", "time"), whole(beside(z, "z", lengths, 1, -1.0), "z", lengths).astype(int))
         if messages is not None:
             # The latents of the target alone: not the axis of x, which has those of every region.
             axes = ("trial", "time", "target", "source", "target_latent")
-            arrays["messages"] = (axes, _beside(messages, "messages", lengths, 4, np.nan))
+            arrays["messages"] = (axes, beside(messages, "messages", lengths, 4, np.nan))
         region = np.repeat(names, sizes)
         coords = {
             "trial": np.arange(len(signals)),
@@ -280,70 +281,3 @@ class Trials:
                 f"ys: trial {self.ids[t]}, bin {b}, neuron {n} ({self.dataset['neuron'].values[n]}) has {what}: "
                 f"{self.y[t, b, n]}" + (f" (and {len(where) - 1} more). " if len(where) > 1 else ". ") + remedy
             )
-
-
-def _trials(values: Any, name: str) -> list[Any]:
-    if isinstance(values, np.ndarray) and values.dtype == object:
-        values = list(values.ravel())
-    try:
-        values = list(values)
-    except TypeError as error:
-        raise DataError(f"{name}: found {values!r}; need one array a trial.") from error
-    if not values:
-        raise DataError(f"{name}: found no trials.")
-    return values
-
-
-def _matrix(values: Any, name: str, trial: int, ndim: int = 2) -> np.ndarray:
-    try:
-        if np.iscomplexobj(values):
-            raise TypeError("complex numbers")
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which validate() names
-            array = np.asarray(values, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: trial {trial} is not an array of numbers ({error}).") from error
-    if array.ndim != ndim:
-        raise DataError(f"{name}: trial {trial} has shape {array.shape}; need {ndim} axes, time first.")
-    return array
-
-
-def _beside(values: Any, name: str, lengths: np.ndarray, ndim: int, fill: float) -> np.ndarray:
-    if values is None:
-        return np.zeros((len(lengths), lengths.max(), 0), np.float32)
-    arrays = [_matrix(v, name, i, ndim) for i, v in enumerate(_trials(values, name))]
-    if len(arrays) != len(lengths):
-        raise DataError(f"{name}: found {len(arrays)} trials, but ys has {len(lengths)}.")
-    for i, (array, length) in enumerate(zip(arrays, lengths, strict=True)):
-        if len(array) != length:
-            raise DataError(f"{name}: trial {i} has {len(array)} bins, but trial {i} of ys has {length}.")
-        if array.shape[1:] != arrays[0].shape[1:]:
-            raise DataError(f"{name}: trial {i} has shape {array.shape}, trial 0 has {arrays[0].shape}.")
-    return _pad(arrays, fill, np.float32)
-
-
-def _one_hot(stages: Any, lengths: np.ndarray) -> np.ndarray:
-    if stages is None:
-        return _beside(None, "stages", lengths, 2, 0.0)
-    if np.ndim(_trials(stages, "stages")[0]) == 2:
-        return _beside(stages, "stages", lengths, 2, 0.0)
-    index = _whole(_beside(stages, "stages", lengths, 1, -1.0), "stages", lengths)
-    found = np.unique(index[index >= 0])
-    return (index[..., None] == found).astype(np.float32)
-
-
-def _whole(values: np.ndarray, name: str, lengths: np.ndarray) -> np.ndarray:
-    """The values (trial, time), if those of valid bins are whole numbers from 0."""
-    valid = np.arange(values.shape[1]) < lengths[:, None]
-    wrong = np.argwhere(valid & ~((values >= 0) & (values == np.floor(values)) & (values < np.inf)))
-    if len(wrong):
-        t, b = wrong[0]
-        raise DataError(f"{name}: trial {t}, bin {b} is {values[t, b]}; need whole numbers from 0.")
-    return values
-
-
-def _pad(arrays: list[np.ndarray], fill: float, dtype: type) -> np.ndarray:
-    longest = max(len(a) for a in arrays)
-    padded = np.full((len(arrays), longest, *arrays[0].shape[1:]), fill, dtype)
-    for i, array in enumerate(arrays):
-        padded[i, : len(array)] = array
-    return padded

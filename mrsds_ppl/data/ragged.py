@@ -1,0 +1,127 @@
+"""Arrays of trials that differ in length: checked one by one, then padded to the longest."""
+
+from typing import Any
+
+import numpy as np
+
+from mrsds_ppl.errors import DataError
+
+
+def trial_list(values: Any, name: str) -> list[Any]:
+    """One array a trial, from a list, an array with a leading trial axis, or a cell array of MATLAB.
+
+    Args:
+        values: what the user gave.
+        name: of the argument, for messages.
+
+    Raises:
+        DataError: no trials.
+    """
+    if isinstance(values, np.ndarray) and values.dtype == object:
+        values = list(values.ravel())
+    try:
+        values = list(values)
+    except TypeError as error:
+        raise DataError(f"{name}: found {values!r}; need one array a trial.") from error
+    if not values:
+        raise DataError(f"{name}: found no trials.")
+    return values
+
+
+def matrix(values: Any, name: str, trial: int, ndim: int = 2) -> np.ndarray:
+    """The values of one trial as single-precision numbers; what those cannot hold becomes infinite.
+
+    Args:
+        values: what the user gave for the trial.
+        name, trial: for messages.
+        ndim: number of axes, time first.
+
+    Raises:
+        DataError: not numbers, or another number of axes.
+    """
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError("complex numbers")
+        with np.errstate(over="ignore"):
+            array = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: trial {trial} is not an array of numbers ({error}).") from error
+    if array.ndim != ndim:
+        raise DataError(f"{name}: trial {trial} has shape {array.shape}; need {ndim} axes, time first.")
+    return array
+
+
+def beside(values: Any, name: str, lengths: np.ndarray, ndim: int, fill: float) -> np.ndarray:
+    """What was recorded beside the signals, (trial, time, ...), padded with ``fill``; of width 0 where it is None.
+
+    Args:
+        values: one array a trial, time first.
+        name: for messages.
+        lengths: (trial,), bins of the signals.
+        ndim: axes of each array.
+        fill: value in padding.
+
+    Raises:
+        DataError: another number of trials, or a trial (named) of another length or shape.
+    """
+    if values is None:
+        return np.zeros((len(lengths), lengths.max(), 0), np.float32)
+    arrays = [matrix(v, name, i, ndim) for i, v in enumerate(trial_list(values, name))]
+    if len(arrays) != len(lengths):
+        raise DataError(f"{name}: found {len(arrays)} trials, but ys has {len(lengths)}.")
+    for i, (array, length) in enumerate(zip(arrays, lengths, strict=True)):
+        if len(array) != length:
+            raise DataError(f"{name}: trial {i} has {len(array)} bins, but trial {i} of ys has {length}.")
+        if array.shape[1:] != arrays[0].shape[1:]:
+            raise DataError(f"{name}: trial {i} has shape {array.shape}, trial 0 has {arrays[0].shape}.")
+    return pad(arrays, fill)
+
+
+def one_hot(stages: Any, lengths: np.ndarray) -> np.ndarray:
+    """Trial stages (trial, time, stage), one-hot, from integers (time,) or one-hot (time, stage) of each trial.
+
+    Args:
+        stages: what the user gave; None has width 0.
+        lengths: (trial,), bins of the signals.
+
+    Raises:
+        DataError: as :func:`beside` and :func:`whole`.
+    """
+    if stages is None or np.ndim(trial_list(stages, "stages")[0]) == 2:
+        return beside(stages, "stages", lengths, 2, 0.0)
+    index = whole(beside(stages, "stages", lengths, 1, -1.0), "stages", lengths)
+    found = np.unique(index[index >= 0])
+    return (index[..., None] == found).astype(np.float32)
+
+
+def whole(values: np.ndarray, name: str, lengths: np.ndarray) -> np.ndarray:
+    """The values (trial, time), if those of valid bins are whole numbers from 0.
+
+    Args:
+        values: padded.
+        name: for messages.
+        lengths: (trial,), valid bins.
+
+    Raises:
+        DataError: a valid bin (named) is not.
+    """
+    valid = np.arange(values.shape[1]) < lengths[:, None]
+    wrong = np.argwhere(valid & ~((values >= 0) & (values == np.floor(values)) & (values < np.inf)))
+    if len(wrong):
+        t, b = wrong[0]
+        raise DataError(f"{name}: trial {t}, bin {b} is {values[t, b]}; need whole numbers from 0.")
+    return values
+
+
+def pad(arrays: list[np.ndarray], fill: float) -> np.ndarray:
+    """Arrays (time, ...) as one (trial, time, ...) of single precision, as long as the longest.
+
+    Args:
+        arrays: of one shape but for the length.
+        fill: value in padding.
+    """
+    longest = max(len(a) for a in arrays)
+    padded = np.full((len(arrays), longest, *arrays[0].shape[1:]), fill, np.float32)
+    for i, array in enumerate(arrays):
+        padded[i, : len(array)] = array
+    return padded
