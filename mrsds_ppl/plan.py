@@ -10,7 +10,8 @@ from mrsds_ppl.config import RunConfig
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.inference.initialization import initialize
 from mrsds_ppl.inference.objective import records_state_weights
-from mrsds_ppl.inference.regimen import Regimen, Temperature, Terms, make_terms
+from mrsds_ppl.inference.regimen import Regimen, Terms, make_terms
+from mrsds_ppl.inference.terms import Temperature
 from mrsds_ppl.inference.training import TrainingSettings
 
 _HELD = (

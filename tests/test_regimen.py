@@ -17,11 +17,10 @@ from mrsds_ppl.inference.chain import Chain, hold_after, path_log_weight, sequen
 from mrsds_ppl.inference.markov import potentials
 from mrsds_ppl.inference.objective import make_objective, records_state_weights
 from mrsds_ppl.inference.overshoot import horizon_scores
-from mrsds_ppl.inference.regimen import (
-    Regimen,
+from mrsds_ppl.inference.regimen import Regimen, make_terms
+from mrsds_ppl.inference.terms import (
     Temperature,
     beta_at,
-    make_terms,
     roughness,
     state_divergence,
     temperature_at,

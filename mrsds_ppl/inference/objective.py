@@ -9,7 +9,7 @@ from jax import Array, random
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.inference.elbo import LogTerms, TracedTerms, traced_terms
-from mrsds_ppl.inference.regimen import Drawn, Term
+from mrsds_ppl.inference.terms import Drawn, Term
 
 
 def make_objective(
