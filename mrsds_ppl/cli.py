@@ -79,9 +79,9 @@ def _simulate(args: argparse.Namespace) -> None:
     if args.trials is not None:
         options["num_trials"] = args.trials
 
-    from mrsds_ppl import run
+    from mrsds_ppl import simulating
 
-    run.simulate(args.simulator, args.out, seed=args.seed, options=options, log=_log)
+    simulating.simulate(args.simulator, args.out, seed=args.seed, options=options, log=_log)
 
 
 def _infer(args: argparse.Namespace) -> None:

@@ -15,9 +15,8 @@ from jax import random
 
 from mrsds_ppl import __version__
 from mrsds_ppl.analysis.summary import Evaluation, evaluate_run, recovery_lines
-from mrsds_ppl.build import initial_parameters, make_guide, make_model, make_settings, make_trials, simulation_options
-from mrsds_ppl.config import RunConfig, ignored_keys, reject_unknown, resolved_yaml
-from mrsds_ppl.data.simulate import SIMULATORS
+from mrsds_ppl.build import initial_parameters, make_guide, make_model, make_settings, make_trials
+from mrsds_ppl.config import RunConfig, ignored_keys, resolved_yaml
 from mrsds_ppl.data.split import Split, choose_held_out_neurons, split_trials
 from mrsds_ppl.describe import describe, versions
 from mrsds_ppl.device import choose_device, enable_compilation_cache
@@ -34,7 +33,7 @@ from mrsds_ppl.inference.restarts import hold_out, stack
 from mrsds_ppl.inference.stage import Fit, Stages
 from mrsds_ppl.inference.stages import fit_stages
 from mrsds_ppl.inference.unused import share_of_bins, unused_sentence
-from mrsds_ppl.output.atomic import write_text, written_aside
+from mrsds_ppl.output.atomic import write_text
 from mrsds_ppl.output.datatree import write_posterior
 from mrsds_ppl.output.matfile import write_latents
 from mrsds_ppl.output.runlog import run_log
@@ -264,35 +263,6 @@ def _history(history: History) -> dict[str, np.ndarray]:
         "log_pys": np.asarray(metrics["log_py"]),
         "log_qxs": np.asarray(metrics["log_qx"]),
     }
-
-
-def simulate(simulator: str, out: Path, *, seed: int, options: dict[str, Any], log: Log = print) -> None:
-    """Write trials of a simulator to a ``.npz`` or ``.mat`` file that ``fit`` reads.
-
-    Raises:
-        ConfigError, RunError: a wrong option or file name.
-    """
-    import scipy.io
-
-    reject_unknown("--set", options, simulation_options(simulator))
-    trials = SIMULATORS[simulator](seed, **options)
-    arrays: dict[str, Any] = {
-        "ys": trials.y,
-        "us": trials.u,
-        "region_sizes": np.array(trials.region_sizes),
-        "lengths": trials.lengths,
-    }
-    arrays |= {"region_names": np.array(trials.region_names), "bin_width": np.array(trials.bin_width)}
-    arrays |= {name: value for name, value in (("x", trials.x), ("z", trials.z)) if value is not None}
-    if out.suffix not in (".npz", ".mat"):
-        raise RunError(f"{out}: allowed endings are .npz and .mat")
-    with written_aside(out) as aside:
-        if out.suffix == ".npz":
-            with open(aside, "wb") as file:
-                np.savez_compressed(file, **arrays)
-        else:
-            scipy.io.savemat(aside, arrays, appendmat=False, do_compression=True)
-    log(f"{out}: {trials.num_trials} trials x {trials.num_bins} bins, {sum(trials.region_sizes)} neurons")
 
 
 def check(config: RunConfig) -> str:

@@ -33,8 +33,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return lambda *args, **options: calls.append((name, args, options))
 
     stand_in = SimpleNamespace(fit=recorder("fit"), simulate=recorder("simulate"), check=recorder("check"), calls=calls)
-    monkeypatch.setitem(sys.modules, "mrsds_ppl.run", stand_in)
-    monkeypatch.setattr(mrsds_ppl, "run", stand_in, raising=False)
+    for name in ("run", "simulating"):
+        monkeypatch.setitem(sys.modules, f"mrsds_ppl.{name}", stand_in)
+        monkeypatch.setattr(mrsds_ppl, name, stand_in, raising=False)
     return stand_in
 
 
