@@ -211,6 +211,7 @@ def test_weights_of_a_given_path_equal_the_sum_over_all_state_paths():
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_jit_changes_no_weight_and_numpy_arrays_will_do():
     model, batch = make_model(num_states=2), by_hand.make_batch([5, 3, 1], BINS, 5)
     path = random.normal(random.key(4), (3, BINS, 3))
@@ -256,6 +257,7 @@ def test_site_that_the_guide_lacks_is_named(linear):
 
 # Slow, since numpyro initialises outside of jit.
 @pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("name", ["gaussian_markov", "mean_field", "auto_normal", "auto_delta"])
 def test_plain_numpyro_script_runs_with_any_guide(name):
     model, batch = make_model(num_states=2), by_hand.make_batch(LENGTHS, BINS, 5)
@@ -273,6 +275,7 @@ def test_plain_numpyro_script_runs_with_any_guide(name):
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_steps_share_one_trace_and_descend():
     model, batch = make_model(num_states=2), by_hand.make_batch(LENGTHS, BINS, 5)
     traces = 0

@@ -39,6 +39,7 @@ def commands():
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_python_blocks_of_the_readme_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run_blocks(README)
@@ -66,6 +67,7 @@ def test_first_block_is_a_plain_numpyro_script():
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_python_blocks_of_the_page_on_guides_run_in_order():
     names = run_blocks(ROOT / "docs" / "guides.md")
     assert names["result"].losses[-1] < names["result"].losses[0]

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import command
 import numpy as np
 import pytest
 import scipy.io
@@ -92,14 +93,14 @@ def test_a_run_leaves_its_files(workplace, capsys):
 def test_killed_and_resumed_is_as_if_never_stopped(workplace, monkeypatch):
     """SIGKILL after a checkpoint, then --resume: the latents equal those of the run that went through."""
     write(workplace, {**TINY, "training": {**TINY["training"], "num_steps": 400}})
-    command = [sys.executable, "-m", "mrsds_ppl", "fit", str(workplace / "tiny.yaml")]
-    command += ["--data-path", str(workplace / "data.npz"), "--result-path", str(workplace / "out")]
+    parts = [sys.executable, "-m", "mrsds_ppl", "fit", str(workplace / "tiny.yaml")]
+    parts += ["--data-path", str(workplace / "data.npz"), "--result-path", str(workplace / "out")]
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     monkeypatch.chdir(workplace)
-    through = subprocess.run([*command, "--name", "through"], env=env, capture_output=True, text=True, check=False)
+    through = subprocess.run([*parts, "--name", "through"], env=env, capture_output=True, text=True, check=False)
     assert through.returncode == 0, through.stderr
     models = workplace / "out" / "killed-models"
-    process = subprocess.Popen([*command, "--name", "killed"], env=env, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*parts, "--name", "killed"], env=env, stdout=subprocess.DEVNULL)
     deadline = time.time() + 120
     while time.time() < deadline and not any(p.name not in ("0",) and p.name.isdecimal() for p in models.glob("*")):
         time.sleep(0.01)
@@ -107,7 +108,7 @@ def test_killed_and_resumed_is_as_if_never_stopped(workplace, monkeypatch):
     assert process.wait() == -signal.SIGKILL
     assert not (workplace / "out" / "killed_latents.mat").exists()
     resumed = subprocess.run(
-        [*command, "--name", "killed", "--resume"], env=env, capture_output=True, text=True, check=False
+        [*parts, "--name", "killed", "--resume"], env=env, capture_output=True, text=True, check=False
     )
     assert resumed.returncode == 0, resumed.stderr
     a, b = (scipy.io.loadmat(workplace / "out" / f"{name}_latents.mat") for name in ("through", "killed"))
@@ -244,15 +245,18 @@ def test_simulated_file_is_a_recording(tmp_path, capsys, ending):
     assert "prey (3 neurons)" in capsys.readouterr().out
 
 
+def test_a_simulation_in_a_file_of_another_kind_is_refused_before_it_is_made(tmp_path, capsys):
+    assert cli.main(["simulate", "lotka-volterra", str(tmp_path / "sim.csv"), "--trials", "1000000000"]) == 2
+    assert "allowed endings are .npz and .mat" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.longest
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_toy_simulation_is_recovered(tmp_path, seed, capsys):
+def test_toy_simulation_is_recovered(tmp_path, seed):
     """The toy configuration as it is shipped, without a cue: latents and states of the test trials."""
     seeds = [f"--{kind}-seed={seed}" for kind in ("data", "model", "train")]
-    code = cli.main(["fit", str(ROOT / "configs/toy-config.yaml"), "--result-path", str(tmp_path), *seeds])
-    assert code == 0
-    said = capsys.readouterr().out
+    said = command.mrsds("fit", str(ROOT / "configs/toy-config.yaml"), "--result-path", str(tmp_path), *seeds)
     r2 = [float(word) for word in said.split("true latents: R2 ")[1].split(" (")[0].split()]
     accuracy = float(said.split("true states: accuracy ")[1].split(" ")[0])
     assert min(r2) >= 0.98

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import command
 import pytest
 import scipy.io
 
@@ -28,7 +29,7 @@ def test_recording_is_loaded(capsys):
 @pytest.mark.longest
 def test_hidden_neurons_are_predicted(tmp_path):
     """A tenth of the trials for test, a quarter of each area's neurons hidden: bits per spike."""
-    assert cli.main(["fit", str(CONFIG), "--data-path", str(RECORDING), "--result-path", str(tmp_path)]) == 0
+    command.mrsds("fit", str(CONFIG), "--data-path", str(RECORDING), "--result-path", str(tmp_path))
     mat = scipy.io.loadmat(tmp_path / "v1v2_latents.mat")
     assert mat["dropout_ids"].size == 23 + 9
     assert mat["cosmooth_bps"].item() >= 0.245
