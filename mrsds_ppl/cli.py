@@ -5,25 +5,19 @@ import what they need themselves, the run last, so that help and refusals answer
 """
 
 import argparse
-import os
 import re
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mrsds_ppl import __version__
+from mrsds_ppl.compiler_flags import choose_compiler_flags
 from mrsds_ppl.errors import MrsdsError
 from mrsds_ppl.names import GUIDE_NAMES, SIMULATORS, nearest
 
 _SEEDS = ("data_seed", "model_seed", "train_seed")
-# The compiler's own, 3, takes longer, and its loops over bins and small matrices then run up to half as fast.
-_OPTIMIZATION = "--xla_backend_optimization_level", "2"
-# On a CPU this version gets large sums of products wrong, without a word, unless it leaves the library for them out:
-# https://github.com/jax-ml/jax/issues/39103.
-_WRONG_SUMS, _SUMS = "0.10.2", ("--xla_cpu_experimental_ynn_fusion_type", "")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,14 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(str(interrupt) or "interrupted", file=sys.stderr)
         return 130
     return 0
-
-
-def choose_compiler_flags() -> None:
-    """What XLA_FLAGS does not name: level 2 of optimisations, and right sums. JAX reads it when it starts."""
-    wanted = [_OPTIMIZATION, _SUMS] if version("jaxlib") == _WRONG_SUMS else [_OPTIMIZATION]
-    flags = os.environ.get("XLA_FLAGS", "")
-    added = [f"{name}={value}" for name, value in wanted if name not in flags]
-    os.environ["XLA_FLAGS"] = " ".join([flags, *added]).strip()
 
 
 def _fit(args: argparse.Namespace) -> None:

@@ -1,6 +1,5 @@
 """The command line up to the call of the run: parsing, refusals, exit status, speed of help."""
 
-import os
 import subprocess
 import sys
 import time
@@ -12,8 +11,7 @@ from typing import Any
 import pytest
 
 import mrsds_ppl
-from mrsds_ppl import cli
-from mrsds_ppl.cli import choose_compiler_flags, main
+from mrsds_ppl.cli import main
 from mrsds_ppl.errors import DataError
 
 
@@ -201,45 +199,6 @@ def test_help_imports_nothing_heavy_and_is_fast():
     assert done.stdout.endswith("heavy: []\n")
     assert "simulate" in done.stdout
     assert min(seconds) < 0.3
-
-
-@pytest.mark.parametrize(
-    ("jaxlib", "given", "after"),
-    [
-        ("0.11.1", None, "--xla_backend_optimization_level=2"),
-        ("0.11.1", "--xla_dump_to=x", "--xla_dump_to=x --xla_backend_optimization_level=2"),
-        ("0.11.1", "--xla_backend_optimization_level=3", "--xla_backend_optimization_level=3"),
-        ("0.10.2", None, "--xla_backend_optimization_level=2 --xla_cpu_experimental_ynn_fusion_type="),
-        (
-            "0.10.2",
-            "--xla_cpu_experimental_ynn_fusion_type=dot",
-            "--xla_cpu_experimental_ynn_fusion_type=dot --xla_backend_optimization_level=2",
-        ),
-    ],
-)
-def test_the_compiler_is_told_what_the_user_did_not(monkeypatch, jaxlib, given, after):
-    monkeypatch.setattr(cli, "version", lambda package: {"jaxlib": jaxlib}[package])
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
-    if given is not None:
-        monkeypatch.setenv("XLA_FLAGS", given)
-    choose_compiler_flags()
-    assert os.environ["XLA_FLAGS"] == after
-
-
-def test_large_sums_of_products_are_right():
-    """In a process of its own, as JAX reads its flags once."""
-    code = """
-import numpy as np
-from mrsds_ppl.cli import choose_compiler_flags
-choose_compiler_flags()
-import jax
-a, b = np.random.default_rng(0).normal(size=(2, 6, 6, 20000)).astype(np.float32)
-found = jax.jit(lambda a, b: (a[:, :, None] * b[None]).sum(1))(a, b)
-assert np.abs(found - np.einsum("ijn,jkn->ikn", a, b)).max() < 1e-4
-"""
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-    )
 
 
 def test_module_runs_as_the_command():
