@@ -98,12 +98,14 @@ def fit(
 def _notes(given: RunConfig, config: RunConfig) -> list[str]:
     """What the run reads otherwise than the file says it."""
     notes = [WITHOUT_ENCODER] if config is not given else []
-    notes += [f"{key} has no effect on this run" for key in ignored_keys(config)]
-    if config.data.is_simulation and config.data.data_path is not None:
-        notes.append(
-            f"the trials are simulated, as data.data_source is {config.data.data_source}; "
-            f"--set data.data_source=mydata takes those of {config.data.data_path}"
-        )
+    for key in ignored_keys(config):
+        if key == "data.data_path":
+            notes.append(
+                f"the trials are simulated, as data.data_source is {config.data.data_source}; "
+                f"--set data.data_source=mydata takes those of {config.data.data_path}"
+            )
+        else:
+            notes.append(f"{key} has no effect on this run")
     return notes
 
 

@@ -224,7 +224,9 @@ def test_check_notes_a_recording_that_is_not_read_and_trials_without_values(work
     simulation = {"num_trials": 6, "num_bins": 20, "neurons_per_region": 3}
     write(workplace, {**TINY, "data": {"data_source": "lotka-volterra", "simulation": simulation}})
     assert cli.main(["check", str(workplace / "tiny.yaml"), str(workplace / "data.npz")]) == 0
-    assert "note: the trials are simulated, as data.data_source is lotka-volterra; --set" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "note: the trials are simulated, as data.data_source is lotka-volterra; --set" in said
+    assert said.count("note:") == 1
     ys = np.random.default_rng(0).normal(size=(6, 20, 8))
     ys[4] = np.nan
     np.savez(workplace / "silent.npz", ys=ys, region_sizes=[4, 4])
