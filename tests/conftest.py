@@ -24,7 +24,8 @@ _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 def pytest_configure(config: pytest.Config) -> None:
     """Tests are compiled fast, and once: what another process or run has compiled is read back."""
     choose_compiler_flags()
-    if version("jaxlib") == _HAS_BOTH_EMITTERS and _OLD_EMITTERS not in os.environ["XLA_FLAGS"]:
+    fast = version("jaxlib") == _HAS_BOTH_EMITTERS and not _measures(config)
+    if fast and _OLD_EMITTERS not in os.environ["XLA_FLAGS"]:
         os.environ["XLA_FLAGS"] += f" {_OLD_EMITTERS}"
     if config.pluginmanager.hasplugin("cacheprovider"):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("compiled")))
@@ -36,6 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of minutes first, so that at the end no process works on one alone."""
     items.sort(key=lambda item: item.get_closest_marker("longest") is None)
+
+
+def _measures(config: pytest.Config) -> bool:
+    """Benchmarks are compiled as the command compiles."""
+    return bool(config.getoption("benchmark_enable", False))
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +58,7 @@ def compiled_fast(request: pytest.FixtureRequest) -> Iterator[None]:
     marked = request.node.get_closest_marker
     name = "jax_disable_most_optimizations"
     before = jax.config.read(name)
-    jax.config.update(name, before or marked("slow") is None or marked("compiling") is not None)
+    fast = marked("slow") is None or marked("compiling") is not None
+    jax.config.update(name, before or (fast and not _measures(request.config)))
     yield
     jax.config.update(name, before)
