@@ -9,14 +9,14 @@ from pathlib import Path
 import jax
 import pytest
 
-from mrsds_ppl.compiler_flags import choose_compiler_flags
+from mrsds_ppl.compiler_flags import add_flags, choose_compiler_flags
 
 # A compiled program holds memory maps, of which Linux allows a process 65,530; the next one ends it without a word.
 _MOST_MAPS, _MAPS = 20_000, Path("/proc/self/maps")
 _WORTH_KEEPING = 0.1  # seconds that a program takes to compile
 # This version still has the emitters of loops that its new ones replace: they compile a third faster, and what they
 # compile is a tenth slower, which is why the command does without. Other versions end at an option they do not know.
-_HAS_BOTH_EMITTERS, _OLD_EMITTERS = "0.10.2", "--xla_cpu_use_fusion_emitters=false"
+_HAS_BOTH_EMITTERS, _OLD_EMITTERS = "0.10.2", ("--xla_cpu_use_fusion_emitters", "false")
 # Python looks for cycles of objects at each 700 that are new; tracing makes many, and hardly any cycles.
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
@@ -24,9 +24,8 @@ _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 def pytest_configure(config: pytest.Config) -> None:
     """Tests are compiled fast, and once: what another process or run has compiled is read back."""
     choose_compiler_flags()
-    fast = version("jaxlib") == _HAS_BOTH_EMITTERS and not _measures(config)
-    if fast and _OLD_EMITTERS not in os.environ["XLA_FLAGS"]:
-        os.environ["XLA_FLAGS"] += f" {_OLD_EMITTERS}"
+    if version("jaxlib") == _HAS_BOTH_EMITTERS and not _measures(config):
+        add_flags([_OLD_EMITTERS])
     if config.pluginmanager.hasplugin("cacheprovider"):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("compiled")))
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))

@@ -42,7 +42,7 @@ def matrix(values: Any, name: str, trial: int, ndim: int = 2) -> np.ndarray:
     try:
         if np.iscomplexobj(values):
             raise TypeError("complex numbers")
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # Trials.validate names what became infinite
             array = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise DataError(f"{name}: trial {trial} is not an array of numbers ({error}).") from error
