@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -147,25 +148,34 @@ class Dynamics(eqx.Module):
         by_region = self.by_region(x.reshape(rows, x.shape[-1]))
         inputs = self._inputs(by_region, u.reshape(rows, u.shape[-1]))
         total = by_region + self._pairs(by_region).sum(2) + inputs.sum(2)
-        flat = jnp.swapaxes(total, 1, 2).reshape(self.num_states, rows, -1)
-        if not self._equal_sizes:
-            flat = flat[..., self._slots()]
+        flat = self._flat(total)
         return flat.reshape(self.num_states, *batch, flat.shape[-1])
+
+    def summed(self, messages: Messages) -> Float[Array, "state row latents"]:
+        """f_k(x, u) of messages that are known already."""
+        return self._flat(messages.local + messages.cross.sum(2) + messages.inputs.sum(2))
 
     def _pairs(self, by_region: Array) -> Array:
         """(state, target, source, row, latent); the diagonal holds the change that the local dynamics make."""
         if self.local is None:
             return self.pairs(by_region[None, None])
         if self.options.communication == "conditional":
-            regions = by_region.shape[0]
-            shape = (1, regions, regions, *by_region.shape[1:])
-            target, source = jnp.broadcast_to(by_region[None, :, None], shape), jnp.broadcast_to(by_region, shape)
-            sent = self.pairs(jnp.concatenate([source, target], axis=-1))
-            cross = sent - self.pairs(jnp.concatenate([jnp.zeros_like(source), target], axis=-1))
+            cross = self._conditional(by_region)
         else:
             cross = self.pairs(by_region[None, None])
         same = np.eye(by_region.shape[0], dtype=bool)[:, :, None, None]
         return jnp.where(same, self.local(by_region[None])[:, :, None], cross)
+
+    def _conditional(self, by_region: Array) -> Array:
+        """m^{rs}(x^s, x^r) - m^{rs}(0, x^r), zero on the diagonal: its networks, which say nothing, are not asked."""
+        target, source = np.nonzero(~np.eye(by_region.shape[0], dtype=bool))
+        networks = jax.tree.map(lambda leaf: leaf[:, target, source], self.pairs)
+        here, there = by_region[target], by_region[source]
+        told, silence = (
+            networks(jnp.concatenate([sent, here], axis=-1)[None]) for sent in (there, jnp.zeros_like(there))
+        )
+        shape = (self.num_states, *(by_region.shape[:1] * 2), *by_region.shape[1:])
+        return jnp.zeros(shape, told.dtype).at[:, target, source].set(told - silence)
 
     def _inputs(self, by_region: Array, u: Array) -> Array:
         if self.inputs is None:
@@ -182,6 +192,11 @@ class Dynamics(eqx.Module):
         elif not self.options.zcond:
             return self.inputs(grouped)  # without biases g(0) = 0 already
         return self.inputs(grouped) - self.inputs(silent)
+
+    def _flat(self, by_target: Array) -> Array:
+        """(state, target, row, widest) -> (state, row, latents)."""
+        flat = jnp.swapaxes(by_target, 1, 2).reshape(self.num_states, by_target.shape[2], -1)
+        return flat if self._equal_sizes else flat[..., self._slots()]
 
     @property
     def _equal_sizes(self) -> bool:

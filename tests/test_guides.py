@@ -159,6 +159,24 @@ def test_nothing_of_the_padding_reaches_a_valid_bin(name):
     assert np.any(run(batch.y.at[0, 2].add(1.0), batch.u)[0, 3] != features[0, 3])
 
 
+def test_convolutions_equal_sums_over_their_taps_by_loops():
+    options = EncoderOptions(embedding_layers=(2,), channels=3, kernel_size=5, dilations=(1, 2))
+    encoder = make_encoder("convolution", options)
+    batch = by_hand.make_batch(LENGTHS, BINS, 5)
+    found = jax.jit(lambda y, u: encoder(y, u, batch.lengths))(batch.y, batch.u)
+    for trial, length in enumerate(LENGTHS):
+        h = np.asarray(encoder.enter(jnp.concatenate([encoder.embedding(batch.y[trial]), batch.u[trial]], axis=-1)))
+        for taps, mixer, dilation in zip(encoder.filters, encoder.mixers, encoder.dilations, strict=True):
+            width, summed = h.shape[1], np.zeros_like(h[:length])
+            for t in range(length):
+                for tap in range(5):
+                    other = t + (tap - 2) * dilation
+                    if 0 <= other < length:
+                        summed[t] += h[other] @ np.asarray(taps)[tap * width : (tap + 1) * width]
+            h = h[:length] + np.maximum(summed, 0.0) @ np.asarray(mixer.weight) + np.asarray(mixer.bias)
+        np.testing.assert_allclose(found[trial, :length], h[:length], rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize("positional", ["none", "sinusoidal"])
 def test_transformer_knows_the_order_of_bins_by_its_positional_code_alone(positional):
     encoder = make_encoder("transformer", EncoderOptions(**SIZES, positional=positional))

@@ -67,6 +67,7 @@ def test_messages_add_up_to_the_means(communication, form, zcond):
     dynamics = make_dynamics(sizes, communication=communication, input=form, zcond=zcond, inputs_together=zcond)
     told, means = jax.jit(lambda x, u: (dynamics.messages(x, u), dynamics.means(x, u)))(*rows(dynamics))
     np.testing.assert_allclose(gathered(dynamics, told), means, rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(dynamics.summed(told), means, rtol=1e-13, atol=1e-14)
     assert told.inputs.shape[2] == (1 if zcond else 2)
     for region, size in enumerate(sizes):
         assert not np.any(told.cross[:, region, region])

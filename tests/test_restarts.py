@@ -95,9 +95,9 @@ def near(left, right):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("turns", [True, False], ids=["in-turns", "batched"])
+@pytest.mark.parametrize("turns", [True, False], ids=["on-cores", "batched"])
 def test_restarts_equal_the_same_seeds_one_by_one_with_one_trace(case, monkeypatch, turns):
-    monkeypatch.setattr(training, "in_turns", lambda: turns)
+    monkeypatch.setattr(training, "on_cores", lambda: turns)
     before = len(case.traces)
     start = initial_state(stack(case.params), case.keys, SETTINGS, stacked=True)
     run_chunk = make_run_chunk(case.objective, SETTINGS, stacked=True)
@@ -119,9 +119,9 @@ def test_restarts_equal_the_same_seeds_one_by_one_with_one_trace(case, monkeypat
     assert not np.allclose(together.history.loss[:, 0], together.history.loss[:, 1])
 
 
-@pytest.mark.parametrize("turns", [True, False], ids=["in-turns", "batched"])
+@pytest.mark.parametrize("turns", [True, False], ids=["on-cores", "batched"])
 def test_a_restart_that_goes_wrong_does_not_stop_the_others(monkeypatch, turns):
-    monkeypatch.setattr(training, "in_turns", lambda: turns)
+    monkeypatch.setattr(training, "on_cores", lambda: turns)
 
     def objective(params, key, batch, step):
         loss = jnp.sum((params["a"] - 1.0) ** 2)

@@ -28,7 +28,7 @@ from mrsds_ppl.inference.hypotheses import Weighed, weigh_states
 from mrsds_ppl.inference.markov import potentials
 from mrsds_ppl.inference.merging import Counted, count_transitions
 from mrsds_ppl.inference.smoothing import Linear, PathMoments, Sites, chain_of, linearised, smooth_path, valid_bins
-from mrsds_ppl.inference.sparsity import message_sizes
+from mrsds_ppl.inference.sparsity import sizes_of
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 
@@ -71,12 +71,15 @@ def refit_networks(
         first, then, u, now = _steps(model, batch, x, weight)
         old = lax.stop_gradient(before.means(first, u))
         noise = lax.stop_gradient(networks.dynamics.noise)
-        fit = noise.around(networks.dynamics.means(first, u)).log_prob(old + stretch * (then - old))
-        found = (fit.T * now).sum() / batch.lengths.sum()
         if sparsity > 0:
             # Stretched steps count eta times as much, which the penalty has to match to end at the same place.
-            sizes = message_sizes(networks.dynamics, first, u, now)
-            found = found - sparsity * stretch * sizes.sum()
+            messages = networks.dynamics.messages(first, u)
+            means = networks.dynamics.summed(messages)
+            penalty = sparsity * stretch * sizes_of(networks.dynamics, messages.cross, now).sum()
+        else:
+            means, penalty = networks.dynamics.means(first, u), 0.0
+        fit = noise.around(means).log_prob(old + stretch * (then - old))
+        found = (fit.T * now).sum() / batch.lengths.sum() - penalty
         return found + _log_transitions(networks, model, batch, x, weight)
 
     return _ascended(key, params, _NETWORK_SITES, aim, model, data, paths, states, num_steps)

@@ -44,6 +44,29 @@ def first_alone(function: Callable[[int], Any], numbers: Sequence[int]) -> list[
 
     NumPyro's handlers are one stack for all threads: calls side by side must not trace anything new.
     """
+    return [function(numbers[0]), *_side_by_side(function, numbers[1:])]
+
+
+def each_on_a_core(function: Callable[..., Any], **options: Any) -> Callable[[Sequence[tuple[Any, ...]]], list[Any]]:
+    """What ``function`` returns for each of several tuples of arguments of the same shapes, side by side on a CPU.
+
+    Args:
+        function: traced and compiled once, at the first call.
+        options: of ``jax.jit``.
+    """
+    programs: list[Any] = []
+
+    def call(arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        if not programs:
+            lowered = jax.jit(function, **options).lower(*arguments[0])
+            programs.append(lowered.compile(compiler_options=_compiler_options()))
+        (program,) = programs
+        return _side_by_side(lambda number: jax.block_until_ready(program(*arguments[number])), range(len(arguments)))
+
+    return call
+
+
+def _side_by_side(function: Callable[[int], Any], numbers: Sequence[int]) -> list[Any]:
     device, wide = jax.config.jax_default_device, jax.config.jax_enable_x64  # type: ignore[attr-defined]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = min(cores, _MOST_THREADS) if used_device().platform == "cpu" else 1
@@ -54,7 +77,7 @@ def first_alone(function: Callable[[int], Any], numbers: Sequence[int]) -> list[
             return function(number)
 
     with ThreadPoolExecutor(threads) as pool:
-        return [function(numbers[0]), *pool.map(there, numbers[1:])]
+        return list(pool.map(there, numbers))
 
 
 def used_device() -> jax.Device:

@@ -32,8 +32,15 @@ def message_sizes(
         x, u: latents of the bin before and inputs of each row.
         weights: probability of each state in each row, 0 in rows that do not count.
     """
+    return sizes_of(dynamics, dynamics.messages(x, u).cross, weights)
+
+
+def sizes_of(
+    dynamics: Dynamics, cross: Float[Array, "state target source row latent"], weights: Float[Array, "row state"]
+) -> Float[Array, "state target source"]:
+    """:func:`message_sizes` of messages between regions that are known already."""
     share = shares(weights)
-    told = deviations(dynamics.messages(x, u).cross / noise_of_target(dynamics), share)
+    told = deviations(cross / noise_of_target(dynamics), share)
     return jnp.where(np.eye(len(dynamics.latent_sizes), dtype=bool), 0.0, lengths(told, share))
 
 

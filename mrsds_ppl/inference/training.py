@@ -25,6 +25,7 @@ from mrsds_ppl.inference.history import History as History
 from mrsds_ppl.inference.history import Keys, failure_message
 from mrsds_ppl.inference.history import TrainState as TrainState
 from mrsds_ppl.inference.schedules import learning_rate_schedule
+from mrsds_ppl.inference.side_by_side import each_on_a_core
 
 # (params, key, batch, step) -> (loss, metrics): the loss is minimised, the metrics are named scalars to report.
 Objective: TypeAlias = Callable[
@@ -115,8 +116,8 @@ def make_run_chunk(
         settings: how.
         trainable: pytree of bool like the parameters, or a prefix of it; where False, parameters stay exactly as they
             are.
-        stacked: the state is that of several restarts, which are trained side by side: batched on an accelerator, in
-            turns on CPU cores. The objective sees one; it is traced once.
+        stacked: the state is that of several restarts, which are trained side by side: batched on an accelerator, each
+            on a core of a CPU. The objective sees one; it is traced once.
     """
     schedule = learning_rate_schedule(settings.learning_rate, settings.lr_warmup_steps, settings.num_steps)
     limit = settings.gradient_clip
@@ -187,25 +188,38 @@ def make_run_chunk(
         state, history = jax.lax.while_loop(more, body, (state, history))
         return state._replace(params=unravel(state.params)), history
 
+    if not stacked:
+        return jax.jit(chunk_of_one, donate_argnums=0)
+    if not on_cores():
+        chunk_of_all = jax.vmap(chunk_of_one, in_axes=(STACKED_STATE, None), out_axes=STACKED_OUT)
+        return jax.jit(chunk_of_all, donate_argnums=0)
+    run_each = each_on_a_core(chunk_of_one, donate_argnums=0)
+
     def chunk_of_each(state: TrainState, data: Batch) -> tuple[TrainState, History]:
-        if not in_turns():
-            return jax.vmap(chunk_of_one, in_axes=(STACKED_STATE, None), out_axes=STACKED_OUT)(state, data)
-        # The arrays of one restart also fit the cores' caches better than those of all do.
-        shared, each = state.step, state._asdict()
-        del each["step"]
-        after, history = jax.lax.map(lambda one: chunk_of_one(TrainState(step=shared, **one), data), each)
-        by_step = History(*(jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), part) for part in history))
-        return after._replace(step=after.step[0]), by_step._replace(
-            step=history.step[0], learning_rate=history.learning_rate[0]
-        )
+        return _joined(run_each([(one, data) for one in _apart(state)]))
 
-    run_chunk = chunk_of_each if stacked else chunk_of_one
-    return jax.jit(run_chunk, donate_argnums=0)
+    return chunk_of_each
 
 
-def in_turns() -> bool:
-    """Whether restarts take turns: on CPU cores, which one restart keeps busy already, but not on an accelerator."""
+def on_cores() -> bool:
+    """Whether restarts are computed side by side on the cores of a CPU; on an accelerator they are batched."""
     return jax.default_backend() == "cpu"
+
+
+@jax.jit
+def _apart(state: TrainState) -> list[TrainState]:
+    return [state.restart(number) for number in range(len(state.skipped))]
+
+
+@jax.jit
+def _joined(found: list[tuple[TrainState, History]]) -> tuple[TrainState, History]:
+    states, histories = zip(*found, strict=True)
+    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    history = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *histories)
+    # They share the count of steps and its learning rate.
+    return state._replace(step=states[0].step), history._replace(
+        step=histories[0].step, learning_rate=histories[0].learning_rate
+    )
 
 
 def _mask(trainable: PyTree, unravel: Callable[[Array], PyTree], flat: Array) -> Bool[Array, " parameter"]:

@@ -115,16 +115,22 @@ class ConvolutionEncoder(eqx.Module):
         h = self.enter(jnp.concatenate([self.embedding(y), u], axis=-1))
         for taps, mixer, dilation in zip(self.filters, self.mixers, self.dilations, strict=True):
             h = h * valid
-            h = h + mixer(jax.nn.relu(_windows(h, taps.shape[0] // h.shape[-1], dilation) @ taps))
+            h = h + mixer(jax.nn.relu(_convolved(h, taps, dilation)))
         return h
 
 
-def _windows(h: Array, num_taps: int, dilation: int) -> Array:
-    """Neighbouring bins side by side along the features: a convolution becomes one large matrix product."""
+def _convolved(h: Array, taps: Array, dilation: int) -> Array:
+    """sum_k h_{t + (k - K // 2) dilation} T_k, the T_k below one another in ``taps``.
+
+    Products before shifts: one large matrix product, whose gradient is another, where products of shifted bins would
+    leave a sum of shifts for every weight behind them to add up again.
+    """
+    num_bins, channels = h.shape[1:]
+    num_taps = taps.shape[0] // channels
     reach = num_taps // 2 * dilation
-    padded = jnp.pad(h, ((0, 0), (reach, reach), (0, 0)))
-    num_bins = h.shape[1]
-    return jnp.concatenate([padded[:, k * dilation : k * dilation + num_bins] for k in range(num_taps)], axis=-1)
+    wide = jnp.swapaxes(taps.reshape(num_taps, channels, -1), 0, 1).reshape(channels, -1)
+    products = jnp.split(jnp.pad(h @ wide, ((0, 0), (reach, reach), (0, 0))), num_taps, axis=-1)
+    return sum(product[:, k * dilation : k * dilation + num_bins] for k, product in enumerate(products))
 
 
 class TransformerEncoder(eqx.Module):
