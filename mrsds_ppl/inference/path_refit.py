@@ -71,13 +71,14 @@ def refit_networks(
         first, then, u, now = _steps(model, batch, x, weight)
         old = lax.stop_gradient(before.means(first, u))
         noise = lax.stop_gradient(networks.dynamics.noise)
+        penalty = jnp.zeros(())
         if sparsity > 0:
             # Stretched steps count eta times as much, which the penalty has to match to end at the same place.
             messages = networks.dynamics.messages(first, u)
             means = networks.dynamics.summed(messages)
             penalty = sparsity * stretch * sizes_of(networks.dynamics, messages.cross, now).sum()
         else:
-            means, penalty = networks.dynamics.means(first, u), 0.0
+            means = networks.dynamics.means(first, u)
         fit = noise.around(means).log_prob(old + stretch * (then - old))
         found = (fit.T * now).sum() / batch.lengths.sum() - penalty
         return found + _log_transitions(networks, model, batch, x, weight)

@@ -6,6 +6,7 @@ Nothing of a padded bin reaches a valid one. A new encoder is one class here and
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 
 import equinox as eqx
@@ -130,7 +131,8 @@ def _convolved(h: Array, taps: Array, dilation: int) -> Array:
     reach = num_taps // 2 * dilation
     wide = jnp.swapaxes(taps.reshape(num_taps, channels, -1), 0, 1).reshape(channels, -1)
     products = jnp.split(jnp.pad(h @ wide, ((0, 0), (reach, reach), (0, 0))), num_taps, axis=-1)
-    return sum(product[:, k * dilation : k * dilation + num_bins] for k, product in enumerate(products))
+    shifted = (product[:, k * dilation : k * dilation + num_bins] for k, product in enumerate(products))
+    return reduce(jnp.add, shifted)
 
 
 class TransformerEncoder(eqx.Module):
