@@ -1,10 +1,12 @@
 """The ``mrsds`` command: parses, calls :mod:`mrsds_ppl.run`, prints.
 
-Exit status: 0 done; 2 a mistake that the user can mend, told in one block; 130 interrupted. The command functions
-import what they need themselves, the run last, so that help and refusals answer at once.
+Exit status: 0 done; 2 a mistake that the user can mend, told in one block; 130 interrupted; 141 nobody reads on, as
+where the output goes to ``head``. The command functions import what they need themselves, the run last, so that help
+and refusals answer at once.
 """
 
 import argparse
+import os
 import re
 import sys
 import traceback
@@ -37,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # What Python would still write at its end has nowhere to go either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0
 
 

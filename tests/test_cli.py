@@ -204,3 +204,15 @@ def test_help_imports_nothing_heavy_and_is_fast():
 def test_module_runs_as_the_command():
     done = subprocess.run([sys.executable, "-m", "mrsds_ppl", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"mrsds-ppl {mrsds_ppl.__version__}\n"
+
+
+def test_command_ends_without_a_word_where_nobody_reads_on(tmp_path):
+    (tmp_path / "toy.yaml").write_text(
+        "data: {data_source: lotka-volterra, simulation: {num_trials: 10, num_bins: 20}}\n"
+    )
+    command = [sys.executable, "-m", "mrsds_ppl", "check", str(tmp_path / "toy.yaml")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 141
