@@ -80,6 +80,7 @@ def test_transitions_are_those_of_the_true_states():
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_merging_loses_little():
     """Seven bins, where histories of seven states merge nothing: p(y) and counts against shorter ones."""
     with jax.enable_x64(True):
@@ -101,6 +102,7 @@ def test_merging_loses_little():
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("restarts", [1, 2])
 def test_a_run_keeps_the_transitions_it_ends_with(tmp_path, restarts):
     path = tmp_path / "some.yaml"
