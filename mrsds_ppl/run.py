@@ -23,13 +23,13 @@ from mrsds_ppl.device import choose_device, enable_compilation_cache
 from mrsds_ppl.errors import ConfigError, RunError
 from mrsds_ppl.guides import PathGuide, for_new_trials
 from mrsds_ppl.inference.checkpoints import Checkpoints
-from mrsds_ppl.inference.history import History
+from mrsds_ppl.inference.history import History, stack
 from mrsds_ppl.inference.initialization import initialize
 from mrsds_ppl.inference.interrupts import graceful_interrupt
 from mrsds_ppl.inference.objective import make_objective
 from mrsds_ppl.inference.paths import RunPaths
 from mrsds_ppl.inference.posterior import PosteriorSampler, PosteriorSet
-from mrsds_ppl.inference.restarts import hold_out, stack
+from mrsds_ppl.inference.restarts import hold_out
 from mrsds_ppl.inference.stage import Fit, Stages
 from mrsds_ppl.inference.stages import fit_stages
 from mrsds_ppl.inference.unused import share_of_bins, unused_sentence

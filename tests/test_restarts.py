@@ -17,10 +17,11 @@ from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import MeanField
 from mrsds_ppl.inference import training
 from mrsds_ppl.inference.elbo import log_weights
+from mrsds_ppl.inference.history import stack
 from mrsds_ppl.inference.markov import potentials
 from mrsds_ppl.inference.objective import make_objective
 from mrsds_ppl.inference.paths import RunPaths
-from mrsds_ppl.inference.restarts import best_restart, held_out_bounds, hold_out, stack
+from mrsds_ppl.inference.restarts import best_restart, held_out_bounds, hold_out
 from mrsds_ppl.inference.stage import Stages
 from mrsds_ppl.inference.stages import fit_stages
 from mrsds_ppl.inference.training import TrainingSettings, initial_state, make_run_chunk, train
@@ -95,9 +96,9 @@ def near(left, right):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("turns", [True, False], ids=["on-cores", "batched"])
-def test_restarts_equal_the_same_seeds_one_by_one_with_one_trace(case, monkeypatch, turns):
-    monkeypatch.setattr(training, "on_cores", lambda: turns)
+@pytest.mark.parametrize("cores", [True, False], ids=["on-cores", "batched"])
+def test_restarts_equal_the_same_seeds_one_by_one_with_one_trace(case, monkeypatch, cores):
+    monkeypatch.setattr(training, "on_cores", lambda: cores)
     before = len(case.traces)
     start = initial_state(stack(case.params), case.keys, SETTINGS, stacked=True)
     run_chunk = make_run_chunk(case.objective, SETTINGS, stacked=True)
@@ -119,9 +120,9 @@ def test_restarts_equal_the_same_seeds_one_by_one_with_one_trace(case, monkeypat
     assert not np.allclose(together.history.loss[:, 0], together.history.loss[:, 1])
 
 
-@pytest.mark.parametrize("turns", [True, False], ids=["on-cores", "batched"])
-def test_a_restart_that_goes_wrong_does_not_stop_the_others(monkeypatch, turns):
-    monkeypatch.setattr(training, "on_cores", lambda: turns)
+@pytest.mark.parametrize("cores", [True, False], ids=["on-cores", "batched"])
+def test_a_restart_that_goes_wrong_does_not_stop_the_others(monkeypatch, cores):
+    monkeypatch.setattr(training, "on_cores", lambda: cores)
 
     def objective(params, key, batch, step):
         loss = jnp.sum((params["a"] - 1.0) ** 2)

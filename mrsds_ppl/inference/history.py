@@ -1,9 +1,11 @@
 """The state of a run between steps, what its steps gave, and what is said where they fail."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree
 
@@ -74,6 +76,11 @@ class History(NamedTuple):
         """The history of no steps."""
         counts, values = np.zeros(0, np.int32), np.zeros(0, np.float32)
         return History(counts, values, values, values, np.zeros(0, bool), counts, {})
+
+
+def stack(each: Sequence[Any], axis: int = 0) -> Any:
+    """Pytrees of several restarts as one, with an axis of restarts; the inverse of their ``restart``."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *each)
 
 
 def failure_message(

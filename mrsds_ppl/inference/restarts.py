@@ -42,11 +42,6 @@ def hold_out(train: Trials, seed: int) -> Validation:
     return Validation(*split_trials(train, VALIDATION_FRACTION, seed))
 
 
-def stack(each: list[Any]) -> Any:
-    """Pytrees of restarts as one, with a leading axis of restarts."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-
-
 def held_out_bounds(
     key: PRNGKeyArray,
     params: Any,

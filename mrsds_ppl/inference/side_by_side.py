@@ -69,7 +69,7 @@ def each_on_a_core(function: Callable[..., Any], **options: Any) -> Callable[[Se
 def _side_by_side(function: Callable[[int], Any], numbers: Sequence[int]) -> list[Any]:
     device, wide = jax.config.jax_default_device, jax.config.jax_enable_x64  # type: ignore[attr-defined]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(cores, _MOST_THREADS) if used_device().platform == "cpu" else 1
+    threads = min(cores, _MOST_THREADS) if on_cores() else 1
 
     def there(number: int) -> Any:
         # What JAX is set to for a while, it is set to in one thread.
@@ -80,9 +80,10 @@ def _side_by_side(function: Callable[[int], Any], numbers: Sequence[int]) -> lis
         return list(pool.map(there, numbers))
 
 
-def used_device() -> jax.Device:
-    """Where a call that says nothing else computes."""
-    return jax.config.jax_default_device or jax.devices()[0]  # type: ignore[attr-defined]
+def on_cores() -> bool:
+    """Whether calls that say nothing else compute on the cores of a CPU."""
+    device = jax.config.jax_default_device or jax.devices()[0]  # type: ignore[attr-defined]
+    return device.platform == "cpu"
 
 
 @cache

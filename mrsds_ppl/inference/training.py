@@ -22,10 +22,10 @@ from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.inference.batches import draw_batch, hide_neurons
 from mrsds_ppl.inference.history import History as History
-from mrsds_ppl.inference.history import Keys, failure_message
+from mrsds_ppl.inference.history import Keys, failure_message, stack
 from mrsds_ppl.inference.history import TrainState as TrainState
 from mrsds_ppl.inference.schedules import learning_rate_schedule
-from mrsds_ppl.inference.side_by_side import each_on_a_core
+from mrsds_ppl.inference.side_by_side import each_on_a_core, on_cores
 
 # (params, key, batch, step) -> (loss, metrics): the loss is minimised, the metrics are named scalars to report.
 Objective: TypeAlias = Callable[
@@ -201,11 +201,6 @@ def make_run_chunk(
     return chunk_of_each
 
 
-def on_cores() -> bool:
-    """Whether restarts are computed side by side on the cores of a CPU; on an accelerator they are batched."""
-    return jax.default_backend() == "cpu"
-
-
 @jax.jit
 def _apart(state: TrainState) -> list[TrainState]:
     return [state.restart(number) for number in range(len(state.skipped))]
@@ -214,8 +209,7 @@ def _apart(state: TrainState) -> list[TrainState]:
 @jax.jit
 def _joined(found: list[tuple[TrainState, History]]) -> tuple[TrainState, History]:
     states, histories = zip(*found, strict=True)
-    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    history = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *histories)
+    state, history = stack(states), stack(histories, axis=1)
     # They share the count of steps and its learning rate.
     return state._replace(step=states[0].step), history._replace(
         step=histories[0].step, learning_rate=histories[0].learning_rate

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mrsds_ppl.data.trials import Batch
-from mrsds_ppl.inference.side_by_side import first_alone, used_device
+from mrsds_ppl.inference.side_by_side import first_alone, on_cores
 
 _TRIALS = 16
 
@@ -33,7 +33,7 @@ def in_parts(data: Batch) -> Parts:
     """The trials of a batch, in order."""
     whole: Batch = jax.tree.map(np.asarray, data)
     num_trials = len(whole.lengths)
-    size = _TRIALS if used_device().platform == "cpu" else num_trials
+    size = _TRIALS if on_cores() else num_trials
     rows, batches = [], []
     for first in range(0, num_trials, size):
         numbers = np.arange(first, first + size)

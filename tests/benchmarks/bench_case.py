@@ -9,8 +9,8 @@ import numpy as np
 from mrsds_ppl.build import initial_parameters
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.guides import GUIDES
+from mrsds_ppl.inference.history import stack
 from mrsds_ppl.inference.objective import make_objective
-from mrsds_ppl.inference.restarts import stack
 from mrsds_ppl.inference.training import TrainingSettings, initial_state, make_run_chunk
 from mrsds_ppl.models import MRSDS
 
