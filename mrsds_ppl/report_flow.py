@@ -26,8 +26,8 @@ _PATHS = 12
 _CONDITIONS = 6
 
 
-def norms_of_trial(run: FittedRun, trial: int, draws: np.ndarray, z_prob: np.ndarray) -> xr.Dataset:
-    """Norms of the messages of one test trial, averaged over the state posterior, with 90 % intervals.
+def norms_of_trial(run: FittedRun, trial: int, draws: np.ndarray, z_prob: np.ndarray) -> xr.DataArray:
+    """Mean norms of the messages of one test trial, averaged over the state posterior.
 
     Args:
         trial: place among the test trials.
@@ -35,12 +35,11 @@ def norms_of_trial(run: FittedRun, trial: int, draws: np.ndarray, z_prob: np.nda
         z_prob: (bin, state), padded.
 
     Returns:
-        ``mean``, ``low`` and ``high``, (time, target, source) of the trial's own bins; NaN in the first, which no
-        message goes to.
+        (time, target, source) of the trial's own bins; NaN in the first, which no message goes to.
     """
     test = run.split.test
     paths = PosteriorPaths(draws[:, None], np.broadcast_to(z_prob, (len(draws), 1, *z_prob.shape)))
-    norms = message_norms(path_messages(run.params, run.model, test.select([trial]), paths), level=0.9)
+    norms = message_norms(path_messages(run.params, run.model, test.select([trial]), paths))["mean"]
     own = norms.isel(trial=0, time=slice(0, int(test.lengths[trial]))).transpose("time", "target", "source")
     return own.where(np.arange(own.sizes["time"])[:, None, None] > 0)
 
@@ -64,9 +63,8 @@ def conditions_of(run: FittedRun, labels: np.ndarray) -> Conditions:
     test, labels = run.split.test.select(np.flatnonzero(shown)), labels[shown]
     told = posterior_messages(random.key(0), run.params, run.model, run.guide, test, draws=_DRAWS)
     found = communication_matrix(told, labels=labels)
-    low, high = (found.quantile(q, "draw").values for q in (0.05, 0.95))
     kept = [str(name) for name in found["condition"].values]
-    return Conditions(kept, np.array([(labels == name).sum() for name in kept]), found.mean("draw").values, low, high)
+    return Conditions(kept, np.array([(labels == name).sum() for name in kept]), found.mean("draw").values)
 
 
 def flow_fields(run: FittedRun, x: np.ndarray, z_prob: np.ndarray, regions: list[str]) -> list[Field]:

@@ -226,13 +226,13 @@ def _example(run: FittedRun, files: Files, trial: int) -> Example:
     bins = int(test.lengths[trial])
     draws = mat["xs_test_draws"].reshape(-1, test.num_trials, test.num_bins, run.model.num_latents)
     norms = norms_of_trial(run, trial, draws[:_NORM_DRAWS, trial], mat["zs_test"][trial])
-    draws, z_prob = draws[:, trial, :bins], mat["zs_test"][trial, :bins]
-    x_true, shown = None, draws
+    x, z_prob = np.asarray(mat["xs_test"][trial, :bins], np.float64), mat["zs_test"][trial, :bins]
+    x_true, shown = None, x
     if test.x is not None and test.x.shape[2] == run.model.num_latents:
         found = align_latents(test.x, mat["xs_test"], test.lengths, list(run.model.latent_sizes))
         x_true, first, mapped = test.x[trial, :bins], 0, []
         for weights, offset in zip(found.weights, found.offsets, strict=True):
-            mapped.append(draws[..., first : first + len(weights)] @ weights + offset)
+            mapped.append(x[:, first : first + len(weights)] @ weights + offset)
             first += len(weights)
         shown = np.concatenate(mapped, axis=-1)
     activity = {
@@ -244,14 +244,12 @@ def _example(run: FittedRun, files: Files, trial: int) -> Example:
     return Example(
         number=int(test.ids[trial]),
         seconds=np.arange(bins) * test.bin_width,
-        draws=np.asarray(shown, np.float64),
+        x=shown,
         z_prob=z_prob,
         x_true=x_true,
         z_true=None if test.z is None else test.z[trial, :bins],
         activity={title: np.asarray(values, np.float64) for title, values in activity.items()},
-        norms=norms["mean"].values,
-        norms_low=norms["low"].values,
-        norms_high=norms["high"].values,
+        norms=norms.values,
     )
 
 

@@ -81,7 +81,7 @@ def _latents(f: Findings) -> Section:
     e = f.example
     axes = plot_trial(
         e.seconds,
-        e.draws[..., shown],
+        e.x[:, shown],
         e.z_prob,
         [f"{f.latent_names[i].replace(' latent', chr(10) + 'latent')} (a.u.)" for i in shown],
         x_true=None if e.x_true is None else e.x_true[:, shown],
@@ -95,7 +95,7 @@ def _latents(f: Findings) -> Section:
         text.append("Latents are defined up to a linear map; here they are mapped to the scale of the true ones.")
     if len(shown) < len(f.latent_names):
         text.append(f"Shown are the {len(shown)} of {len(f.latent_names)} latents that vary most in their regions.")
-    caption = f"Test trial {e.number}: latents with 90% posterior intervals, and below them the state posterior."
+    caption = f"Test trial {e.number}: posterior means of the latents, and below them the state posterior."
     alt = f"Inferred latents of {', '.join(f.region_names)} over time, with the probability of each state."
     return Section("latents", "Latents", text, [Figure(axes, alt, caption)])
 
@@ -161,17 +161,19 @@ def _activity(f: Findings) -> Section:
 def _messages(f: Findings) -> Section:
     e = f.example
     targets, sources = f.latent_regions, [*f.latent_regions, *f.input_names]
-    norms = plot_message_norms(e.seconds, e.norms, e.norms_low, e.norms_high, targets, sources, z_prob=e.z_prob)
+    norms = plot_message_norms(e.seconds, e.norms, targets, sources, z_prob=e.z_prob)
     text = [
         "The change of a region's latents from one bin to the next is a sum of messages: its own, one from every other "
         "region, one from every input. A message's norm says how strongly it moves the receiving region. Latents have "
-        "no unit of their own, so compare messages that one region receives, rather than messages to different regions."
+        "no unit of their own, so compare messages that one region receives, rather than messages to different "
+        "regions. All of this is posterior means. They have errors that this page does not show, and a norm is never "
+        "zero, so that a small one is no proof of a message."
     ]
     figures = [
         Figure(
             norms,
             "Norms of the messages each region receives over time.",
-            f"Test trial {e.number}: message norms with 90% posterior intervals, averaged over the state posterior.",
+            f"Test trial {e.number}: posterior means of message norms, averaged over the state posterior.",
         )
     ]
     if len(sources) > 1:
@@ -270,7 +272,7 @@ def _shown_latents(f: Findings) -> list[int]:
     if len(f.latent_names) <= 8:
         return list(range(len(f.latent_names)))
     regions = [name.rsplit(" latent", 1)[0] for name in f.latent_names]
-    spread = f.example.draws.mean(0).var(0)
+    spread = f.example.x.var(0)
     rank = {r: sorted((i for i, name in enumerate(regions) if name == r), key=lambda i: -spread[i]) for r in regions}
     turns = [place[turn] for turn in range(len(f.latent_names)) for place in rank.values() if turn < len(place)]
     return sorted(turns[:8])

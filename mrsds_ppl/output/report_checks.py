@@ -181,6 +181,6 @@ def _tails(e: Evidence) -> Check:
         "Approximate posterior",
         found,
         "In these trials the approximate posterior misses part of the exact one. Means and predictions may still be "
-        "good, but intervals may be too narrow, and log likelihoods of these trials are lower bounds: do not rank "
+        "good, but draws may spread too little, and log likelihoods of these trials are lower bounds: do not rank "
         "models by small differences of them (az.loo, az.compare).",
     )

@@ -22,18 +22,16 @@ class Score(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One test trial: seconds, draws, states, the truth of a simulation, activity by title, message norms."""
+    """One test trial: seconds, latents, states, the truth of a simulation, activity by title, message norms."""
 
     number: int
     seconds: Float[np.ndarray, " bin"]
-    draws: Float[np.ndarray, "draw bin latent"]
+    x: Float[np.ndarray, "bin latent"]
     z_prob: Float[np.ndarray, "bin state"]
     x_true: Float[np.ndarray, "bin latent"] | None
     z_true: Int[np.ndarray, " bin"] | None
     activity: Mapping[str, Float[np.ndarray, "bin neuron"]]
     norms: Float[np.ndarray, "bin target source"]
-    norms_low: Float[np.ndarray, "bin target source"]
-    norms_high: Float[np.ndarray, "bin target source"]
 
 
 class Field(NamedTuple):
