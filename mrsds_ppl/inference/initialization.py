@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.ndimage import gaussian_filter1d
 
 from mrsds_ppl.data.trials import Trials
@@ -18,10 +18,19 @@ from mrsds_ppl.models.covariance import Covariance
 
 _LOADINGS = "emissions/readout.weight_auto_loc"
 _SMOOTHING = 1.5  # bins, standard deviation
+# A neuron that never varied in training has no spread to be measured by, and an encoder no weights that were trained on
+# it: a count of one, or a value as far from its own as others of its region vary, counts as one standard deviation.
+_ONE_COUNT = 1.0
+# A neuron that fired a few times only: a single count is at most ten standard deviations for the encoder, as far as
+# the rarest that other neurons ever show it.
+_RAREST = 0.1
 
 
 class Components(NamedTuple):
-    """Affine model of the signals: y ~ center + x loadings^T, residual variance, and the neurons' total spread."""
+    """Affine model of the signals: y ~ center + x loadings^T, residual variance, and the neurons' total spread.
+
+    A neuron that does not vary has spread 0; see :func:`encoder_spread`.
+    """
 
     center: Float[np.ndarray, " neuron"]
     spread: Float[np.ndarray, " neuron"]
@@ -59,7 +68,33 @@ def principal_components(trials: Trials, latent_sizes: tuple[int, ...]) -> Compo
         )
         first += size
     residual = np.maximum(variance - (loadings**2).sum(1), 0.1 * variance + 1e-4)
-    return Components(center, np.sqrt(variance + 1e-6), loadings, residual)
+    # Rounding would leave a constant signal a tiny spread.
+    varies = np.where(observed, trials.y, -np.inf).max((0, 1)) > np.where(observed, trials.y, np.inf).min((0, 1))
+    return Components(center, np.where(varies, np.sqrt(variance), 0.0), loadings, residual)
+
+
+def encoder_spread(
+    spread: Float[np.ndarray, " neuron"], region_of_neuron: Int[np.ndarray, " neuron"], counts: bool
+) -> Float[np.ndarray, " neuron"]:
+    """What an encoder divides each neuron's signal by: its spread, with a floor in the neuron's own units.
+
+    Counts have a unit, one spike: a spread of at least a tenth of it, and of one where the neuron was silent or
+    constant in training. A signal that was constant is measured by the median spread of its region.
+
+    Args:
+        spread: standard deviation of each neuron's signal in training.
+        region_of_neuron: index of its region.
+        counts: whether signals are counts.
+    """
+    varies = spread > 0
+    if counts:
+        return np.where(varies, np.maximum(spread, _RAREST), _ONE_COUNT)
+    floor = np.ones_like(spread)
+    for region in np.unique(region_of_neuron):
+        own = region_of_neuron == region
+        if (own & varies).any():
+            floor[own] = np.median(spread[own & varies])
+    return np.where(varies, spread, floor)
 
 
 def initialize(params: dict[str, Any], trials: Trials, latent_sizes: tuple[int, ...], counts: bool) -> dict[str, Any]:
@@ -80,7 +115,8 @@ def initialize(params: dict[str, Any], trials: Trials, latent_sizes: tuple[int, 
         if _LOADINGS in params and emissions.readout.hidden is None:
             params[_LOADINGS] = emissions.readout.weight
     if "recognition$params" in params:
-        params["recognition$params"] = _recognition(params["recognition$params"], found)
+        spread = encoder_spread(found.spread, trials.region_of_neuron, counts)
+        params["recognition$params"] = _recognition(params["recognition$params"], found._replace(spread=spread))
     return params
 
 
