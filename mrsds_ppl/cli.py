@@ -59,6 +59,7 @@ def _fit(args: argparse.Namespace) -> None:
         name=name,
         result_path=args.result_path,
         resume=args.resume,
+        overwrite=args.overwrite,
         gpu=args.gpu,
         log=_log,
     )
@@ -176,7 +177,9 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser)
     _add_restarts(parser)
     parser.add_argument("--gpu", "-gpu", metavar="I", type=int, help="number of the GPU; default: the first")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of NAME")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on from the last checkpoint of NAME")
+    again.add_argument("--overwrite", action="store_true", help="replace a run of this name")
 
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from mrsds_ppl.config import RunConfig, ignored_keys, resolved_yaml
 from mrsds_ppl.data.split import Split, choose_held_out_neurons, split_trials
 from mrsds_ppl.describe import describe, versions
 from mrsds_ppl.device import choose_device, enable_compilation_cache
-from mrsds_ppl.errors import ConfigError, RunError
+from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.guides import PathGuide, for_new_trials
 from mrsds_ppl.inference.checkpoints import Checkpoints
 from mrsds_ppl.inference.history import History, stack
@@ -38,6 +38,7 @@ from mrsds_ppl.output.datatree import write_posterior
 from mrsds_ppl.output.matfile import write_latents
 from mrsds_ppl.output.runlog import run_log
 from mrsds_ppl.plan import WITHOUT_ENCODER, restart_of, second_stage, terms_of, with_encoder
+from mrsds_ppl.run_guard import DATA_DIGEST, demand_free_name, demand_same_run
 
 Log = Callable[[str], None]
 
@@ -58,6 +59,7 @@ def fit(
     name: str,
     result_path: Path,
     resume: bool = False,
+    overwrite: bool = False,
     gpu: int | None = None,
     log: Log = print,
 ) -> RunResult:
@@ -69,11 +71,13 @@ def fit(
         name: name of the run, the beginning of its files' names.
         result_path: folder of the files.
         resume: go on from the latest checkpoint.
+        overwrite: replace a run of this name.
         gpu: number of the GPU to use; the default device otherwise.
         log: prints a line for the user.
 
     Raises:
-        ConfigError, DataError, RunError: nothing is written but the log then.
+        ConfigError, DataError, RunError: a run of this name exists, or the one to resume was begun as another; nothing
+            is written then.
     """
     started = time.perf_counter()
     paths = RunPaths(Path(result_path), name)
@@ -82,14 +86,16 @@ def fit(
     trials = make_trials(config)
     split = split_trials(trials, config.training.test_perc, config.training.data_seed)
     given, config = config, with_encoder(config, split.train)
-    if resume and not paths.config.exists():
-        raise RunError(f"{paths.config}: no such file, so there is no run to resume; leave --resume out to start one.")
+    if resume:
+        demand_same_run(paths, config, trials)
+    elif not overwrite:
+        demand_free_name(paths)
     with run_log(paths.log, log, append=resume) as say, jax.default_device(device):
         say(f"mrsds-ppl {__version__}: {config_path} -> {paths.folder / name}*")
         say(describe(config, trials, split))
         for note in _notes(given, config):
             say(f"note: {note}")
-        write_text(paths.config, resolved_yaml(config, versions(device)))
+        write_text(paths.config, resolved_yaml(config, {**versions(device), DATA_DIGEST: trials.digest}))
         result = _fit(config, split, paths, resume, say)
         say(f"done in {time.perf_counter() - started:.0f} s: {paths.mat}, {paths.posterior}")
     return result

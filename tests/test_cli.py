@@ -48,6 +48,7 @@ def test_fit_has_defaults(run, config_file):
         "name": "mine",
         "result_path": Path("results"),
         "resume": False,
+        "overwrite": False,
         "gpu": None,
     }
 

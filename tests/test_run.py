@@ -116,6 +116,40 @@ def test_killed_and_resumed_is_as_if_never_stopped(workplace, monkeypatch):
         np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
+def test_a_finished_run_is_replaced_only_where_that_is_asked_for_and_resumed_only_as_itself(
+    workplace, recording, capsys
+):
+    quick = ("--name", "one", "--set", "training.switch_init_steps=0")
+    assert mrsds(workplace, *quick) == 0
+
+    def everything():
+        files = (path for path in sorted((workplace / "out").rglob("*")) if path.is_file())
+        return {path: path.read_bytes() for path in files}
+
+    before = everything()
+
+    def expect(code, *words):
+        said = capsys.readouterr().err
+        assert code == 2
+        assert all(word in said for word in words), said
+        assert everything() == before, "a file was touched"
+
+    capsys.readouterr()
+    expect(mrsds(workplace, *quick), "a finished run has this name", "--overwrite", "--name")
+    expect(mrsds(workplace, *quick, "--resume", "-k", "3"), "model.num_states was 2 and is 3")
+    expect(mrsds(workplace, *quick, "--resume", "--data-seed", "1"), "training.data_seed was 0 and is 1")
+    save(workplace / "other.npz", recording.y + 1)
+    expect(mrsds(workplace, *quick, "--resume", data="other.npz"), "another recording")
+    (workplace / "out" / "one_posterior.nc").unlink()
+    (workplace / "out" / "one_latents.mat").unlink()
+    before = everything()
+    expect(mrsds(workplace, *quick), "checkpoint of step 12", "--resume", "--overwrite")
+    assert mrsds(workplace, *quick, "--overwrite") == 0
+    assert (workplace / "out" / "one_posterior.nc").exists()
+
+
 def expect_refusal(capsys, folder, code, *words):
     """Exit status 2, one message with these words and no traceback, and no result."""
     assert code == 2
