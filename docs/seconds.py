@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from mrsds_ppl.build import make_trials
-from mrsds_ppl.config import load_config
+from mrsds_ppl.config.loading import load_config
 from mrsds_ppl.data.split import split_trials
 from mrsds_ppl.data.trials import Trials
 

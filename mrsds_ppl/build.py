@@ -9,18 +9,18 @@ from jax import random
 from numpyro.distributions import biject_to
 from numpyro.infer.autoguide import AutoGuide
 
-from mrsds_ppl.config import RunConfig, reject_unknown
+from mrsds_ppl.config.loading import RunConfig, reject_unknown
+from mrsds_ppl.config.names import ROLLOUT_GUIDES, TRIANGULAR_GUIDES
 from mrsds_ppl.data.loaders import load_recording, load_user_function
 from mrsds_ppl.data.simulate import SIMULATORS
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.guides import GUIDES, AmortizedGuide, GaussianMarkovPaths, PathGuide
-from mrsds_ppl.inference.markov import summed_out
-from mrsds_ppl.inference.training import TrainingSettings
+from mrsds_ppl.guides.user import check_sites, make_of, user_guide
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
-from mrsds_ppl.names import ROLLOUT_GUIDES, TRIANGULAR_GUIDES
 from mrsds_ppl.nn.encoders import EncoderOptions
-from mrsds_ppl.user_guide import check_sites, make_of, user_guide
+from mrsds_ppl.ppl.markov import summed_out
+from mrsds_ppl.train.training import TrainingSettings
 
 
 def make_trials(config: RunConfig) -> Trials:

@@ -1,4 +1,4 @@
-"""The ``mrsds`` command: parses, calls :mod:`mrsds_ppl.run`, prints.
+"""The ``mrsds`` command: parses, calls :mod:`mrsds_ppl.commands.fit`, prints.
 
 Exit status: 0 done; 2 a mistake that the user can mend, told in one block; 130 interrupted; 141 nobody reads on, as
 where the output goes to ``head``. The command functions import what they need themselves, the run last, so that help
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mrsds_ppl import __version__
-from mrsds_ppl.compiler_flags import choose_compiler_flags
+from mrsds_ppl.backend.compiler_flags import choose_compiler_flags
+from mrsds_ppl.config.names import GUIDE_NAMES, SIMULATORS, nearest
 from mrsds_ppl.errors import MrsdsError
-from mrsds_ppl.names import GUIDE_NAMES, SIMULATORS, nearest
 
 _SEEDS = ("data_seed", "model_seed", "train_seed")
 
@@ -50,7 +50,7 @@ def _fit(args: argparse.Namespace) -> None:
     config_path = _config_path(args)
     config = _load(config_path, args)
 
-    from mrsds_ppl import run
+    from mrsds_ppl.commands import fit as run
 
     name = config_path.stem if args.name is None else args.name
     run.fit(
@@ -66,13 +66,13 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _simulate(args: argparse.Namespace) -> None:
-    from mrsds_ppl.config import parse_assignment
+    from mrsds_ppl.config.loading import parse_assignment
 
     options = dict(parse_assignment(text) for text in args.settings)
     if args.trials is not None:
         options["num_trials"] = args.trials
 
-    from mrsds_ppl import simulating
+    from mrsds_ppl.commands import simulate as simulating
 
     simulating.simulate(args.simulator, args.out, seed=args.seed, options=options, log=_log)
 
@@ -89,13 +89,13 @@ def _report(args: argparse.Namespace) -> None:
     # Figures go to the page alone; other backends would open windows.
     mpl.use("agg")
 
-    from mrsds_ppl import reporting
+    from mrsds_ppl.output.report import gather as reporting
 
     reporting.report(args.fitted, out=args.out, labels=args.labels, log=_log)
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from mrsds_ppl import comparing
+    from mrsds_ppl.commands import compare as comparing
 
     comparing.compare(args.fitted, log=_log)
 
@@ -107,14 +107,14 @@ def _check(args: argparse.Namespace) -> None:
         args.data_path = args.recording
     config = _load(args.config, args)
 
-    from mrsds_ppl import run
+    from mrsds_ppl.commands import fit as run
 
     _log(run.check(config))
 
 
 def _load(path: Path, args: argparse.Namespace) -> Any:
     """The configuration with what the command line says about it; an option of its own wins over --set."""
-    from mrsds_ppl.config import load_config, parse_assignment
+    from mrsds_ppl.config.loading import load_config, parse_assignment
 
     overrides = dict(parse_assignment(text) for text in args.settings)
     options = {

@@ -12,22 +12,22 @@ from jax import random
 from jaxtyping import PRNGKeyArray
 
 from mrsds_ppl import __version__
+from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
+from mrsds_ppl.backend.device import enable_compilation_cache
 from mrsds_ppl.build import initial_parameters, make_guide, make_model, make_settings, make_trials, needs_every_trial
-from mrsds_ppl.config import VERSIONS, RunConfig, load_config
+from mrsds_ppl.config.loading import VERSIONS, RunConfig, load_config
 from mrsds_ppl.data.loaders import load_recording, load_user_function
 from mrsds_ppl.data.split import Split, split_trials
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.device import enable_compilation_cache
 from mrsds_ppl.errors import DataError, RunError
 from mrsds_ppl.guides import for_new_trials
-from mrsds_ppl.inference.checkpoints import Checkpoints
-from mrsds_ppl.inference.paths import CONFIG_ENDING, RunPaths, run_endings
-from mrsds_ppl.inference.posterior import PosteriorSampler, PosteriorSet
-from mrsds_ppl.inference.training import History, initial_state
 from mrsds_ppl.models.mrsds import MRSDS
-from mrsds_ppl.output.atomic import written_aside
 from mrsds_ppl.output.datatree import write_posterior
 from mrsds_ppl.output.matfile import split_arrays
+from mrsds_ppl.storage.atomic import written_aside
+from mrsds_ppl.storage.checkpoints import Checkpoints
+from mrsds_ppl.storage.paths import CONFIG_ENDING, RunPaths, run_endings
+from mrsds_ppl.train.training import History, initial_state
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from mrsds_ppl.compiler_flags import add_flags, choose_compiler_flags
+from mrsds_ppl.backend.compiler_flags import add_flags, choose_compiler_flags
 
 # A compiled program holds memory maps, of which Linux allows a process 65,530; the next one ends it without a word.
 _MOST_MAPS, _MAPS = 20_000, Path("/proc/self/maps")

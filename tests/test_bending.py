@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from jax import random
 
-from mrsds_ppl.inference.adam import descend
-from mrsds_ppl.inference.bending import message_bends
-from mrsds_ppl.inference.path_refit import scaled_noise
 from mrsds_ppl.models.dynamics import Dynamics, DynamicsOptions
+from mrsds_ppl.nn.adam import descend
+from mrsds_ppl.start.path_refit import scaled_noise
+from mrsds_ppl.train.regimen.bending import message_bends
 
 
 def rows(sizes=(2, 1), num_states=2, count=60, **options):

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from mrsds_ppl import compiler_flags
-from mrsds_ppl.compiler_flags import choose_compiler_flags
+from mrsds_ppl.backend import compiler_flags
+from mrsds_ppl.backend.compiler_flags import choose_compiler_flags
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def test_large_sums_of_products_are_right_where_all_is_imported_before():
     code = """
 import jax
 import numpy as np
-from mrsds_ppl import run
-from mrsds_ppl.compiler_flags import choose_compiler_flags
+from mrsds_ppl.commands import fit as run
+from mrsds_ppl.backend.compiler_flags import choose_compiler_flags
 choose_compiler_flags()
 a, b = np.random.default_rng(0).normal(size=(2, 6, 6, 20000)).astype(np.float32)
 found = jax.jit(lambda a, b: (a[:, :, None] * b[None]).sum(1))(a, b)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jax import random
 
-from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, cubic_from, num_features
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.dynamics import Dynamics, DynamicsOptions
+from mrsds_ppl.start.climb.cubic_dynamics import CubicDynamics, cubic_from, num_features
 
 SIZES, INPUTS = (2, 1, 3), 2
 

@@ -17,10 +17,10 @@ from numpyro.infer.autoguide import AutoDelta, AutoNormal
 from scipy import stats
 
 from mrsds_ppl.guides import GaussianChain, GaussianMarkov, MeanField
-from mrsds_ppl.inference.elbo import MarkovELBO, importance_weighted_bound, log_terms, log_weights
-from mrsds_ppl.inference.markov import summed_out
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
+from mrsds_ppl.ppl.elbo import MarkovELBO, importance_weighted_bound, log_terms, log_weights
+from mrsds_ppl.ppl.markov import summed_out
 
 LENGTHS, BINS = [6, 4, 1], 6
 OTHER = dist.Normal(0.3, 0.8)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.inference.initialization import encoder_spread, principal_components
+from mrsds_ppl.start.pca import encoder_spread, principal_components
 
 
 def spread_of(y, counts):

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from jax import random
 
-from mrsds_ppl.config import ignored_keys, load_config
+from mrsds_ppl.config.loading import ignored_keys, load_config
 from mrsds_ppl.data.simulate import simulate_oscillators
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, num_features
-from mrsds_ppl.inference.evidence_ascent import _gradient, climb_evidence, why_not_climb
-from mrsds_ppl.inference.filtering import smooth_new_trials
-from mrsds_ppl.inference.initialization import initialize
-from mrsds_ppl.inference.laplace_em import start_by_smoothing
-from mrsds_ppl.inference.network_fit import fit_networks
-from mrsds_ppl.inference.path_refit import count, weigh, with_scaled_noise
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.dynamics import Dynamics
+from mrsds_ppl.models.filtering import smooth_new_trials
+from mrsds_ppl.start.climb.cubic_dynamics import CubicDynamics, num_features
+from mrsds_ppl.start.climb.evidence_ascent import _gradient, climb_evidence, why_not_climb
+from mrsds_ppl.start.climb.network_fit import fit_networks
+from mrsds_ppl.start.laplace_em import start_by_smoothing
+from mrsds_ppl.start.path_refit import count, weigh, with_scaled_noise
+from mrsds_ppl.start.pca import initialize
 
 
 def _as_params(model):

@@ -17,10 +17,10 @@ from jax import random
 from mrsds_ppl.build import initial_parameters
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.guides import GaussianMarkov, MeanField
-from mrsds_ppl.inference.elbo import log_weights
-from mrsds_ppl.inference.objective import make_objective
-from mrsds_ppl.inference.training import TrainingSettings, initial_state, make_run_chunk, train
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
+from mrsds_ppl.ppl.elbo import log_weights
+from mrsds_ppl.train.objective import make_objective
+from mrsds_ppl.train.training import TrainingSettings, initial_state, make_run_chunk, train
 
 SIZES, LATENTS = [10, 10], 4
 LENGTHS = [40, 40, 36, 40, 31, 40, 40, 25]

@@ -10,16 +10,16 @@ from jax import random
 
 from mrsds_ppl import cli
 from mrsds_ppl.build import initial_parameters
-from mrsds_ppl.config import ignored_keys, load_config
+from mrsds_ppl.config.loading import ignored_keys, load_config
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.guides import MeanField
-from mrsds_ppl.inference.guide_start import bring_guide
-from mrsds_ppl.inference.objective import make_objective
-from mrsds_ppl.inference.path_refit import scaled_noise
-from mrsds_ppl.inference.training import TrainingSettings
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.nn.encoders import EncoderOptions
+from mrsds_ppl.start.guide_start import bring_guide
+from mrsds_ppl.start.path_refit import scaled_noise
+from mrsds_ppl.train.objective import make_objective
+from mrsds_ppl.train.training import TrainingSettings
 
 BINS, STEPS = 6, 30
 SETTINGS = TrainingSettings(num_steps=8, batch_size=4, learning_rate=1e-3, chunk_steps=15)

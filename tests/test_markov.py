@@ -14,8 +14,7 @@ from numpyro import handlers
 from numpyro.infer.util import log_density
 from scipy.special import logsumexp, softmax
 
-from mrsds_ppl.inference import chain as chains
-from mrsds_ppl.inference.markov import (
+from mrsds_ppl.ppl.markov import (
     PathLaw,
     StateLaw,
     Switching,
@@ -25,6 +24,7 @@ from mrsds_ppl.inference.markov import (
     select,
     summed_out,
 )
+from mrsds_ppl.statespace import chain as chains
 
 TRIALS, BINS, LATENTS = 3, 5, 2
 LENGTHS = np.array([5, 3, 1])

@@ -15,14 +15,14 @@ from scipy import stats
 from mrsds_ppl.build import initial_parameters
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.guides import AutoPathDelta, AutoPathNormal, GaussianMarkov
-from mrsds_ppl.inference.elbo import MarkovELBO
-from mrsds_ppl.inference.initialization import initialize, principal_components
-from mrsds_ppl.inference.markov import PathLaw, ancestral, potentials
 from mrsds_ppl.models import EMISSIONS, Dynamics, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.emissions import Readout
 from mrsds_ppl.models.transitions import Transitions
 from mrsds_ppl.nn.encoders import EncoderOptions
+from mrsds_ppl.ppl.elbo import MarkovELBO
+from mrsds_ppl.ppl.markov import PathLaw, ancestral, potentials
+from mrsds_ppl.start.pca import initialize, principal_components
 
 SMALL = EncoderOptions(embedding_layers=(3,), channels=4, dilations=(1,))
 

@@ -15,9 +15,9 @@ from mrsds_ppl import cli
 from mrsds_ppl.analysis.communication import communication_matrix, posterior_messages
 from mrsds_ppl.data.labels import read_labels
 from mrsds_ppl.fitted import load_run
-from mrsds_ppl.output.report_checks import Check, Evidence, run_checks
-from mrsds_ppl.output.report_page import Figure, Section, Table, page, png_address
-from mrsds_ppl.report_flow import conditions_of
+from mrsds_ppl.output.report.checks import Check, Evidence, run_checks
+from mrsds_ppl.output.report.flow import conditions_of
+from mrsds_ppl.output.report.page import Figure, Section, Table, page, png_address
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 

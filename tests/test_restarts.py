@@ -15,19 +15,19 @@ from mrsds_ppl.build import initial_parameters
 from mrsds_ppl.data.simulate import simulate_lotka_volterra
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import MeanField
-from mrsds_ppl.inference import training
-from mrsds_ppl.inference.elbo import log_weights
-from mrsds_ppl.inference.history import stack
-from mrsds_ppl.inference.markov import potentials
-from mrsds_ppl.inference.objective import make_objective
-from mrsds_ppl.inference.paths import RunPaths
-from mrsds_ppl.inference.restarts import best_restart, held_out_bounds, hold_out
-from mrsds_ppl.inference.stage import Stages
-from mrsds_ppl.inference.stages import fit_stages
-from mrsds_ppl.inference.training import TrainingSettings, initial_state, make_run_chunk, train
-from mrsds_ppl.inference.unused import revived, share_of_bins, unused_sentence, unused_states
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
+from mrsds_ppl.ppl.elbo import log_weights
+from mrsds_ppl.ppl.markov import potentials
+from mrsds_ppl.start.unused import revived, share_of_bins, unused_sentence, unused_states
+from mrsds_ppl.storage.paths import RunPaths
+from mrsds_ppl.train import training
+from mrsds_ppl.train.history import stack
+from mrsds_ppl.train.objective import make_objective
+from mrsds_ppl.train.restarts import best_restart, held_out_bounds, hold_out
+from mrsds_ppl.train.stage import Stages
+from mrsds_ppl.train.stages import fit_stages
+from mrsds_ppl.train.training import TrainingSettings, initial_state, make_run_chunk, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
@@ -166,7 +166,7 @@ def test_best_restart_is_kept_and_all_bounds_are_told(case, tmp_path):
 
 
 def _checkpoint(case, folder):
-    from mrsds_ppl.inference.checkpoints import Checkpoints
+    from mrsds_ppl.storage.checkpoints import Checkpoints
 
     return Checkpoints(folder).restore(None, initial_state(stack(case.params), case.keys, SETTINGS, stacked=True))
 

@@ -13,17 +13,17 @@ from jax import random
 from mrsds_ppl.data.simulate import SIMULATORS
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.guides import GUIDES, GaussianMarkovPaths, gaussian_markov_paths, path_guide
-from mrsds_ppl.inference import stages
-from mrsds_ppl.inference.filtering import smooth_anew, smooth_new_trials
-from mrsds_ppl.inference.hypotheses import weigh_states
-from mrsds_ppl.inference.initialization import initialize
-from mrsds_ppl.inference.laplace_em import start_by_smoothing
-from mrsds_ppl.inference.linear_program import LinearDynamics, improved, linear_program
-from mrsds_ppl.inference.merging import count_transitions
-from mrsds_ppl.inference.path_refit import noise_factor, refit_networks, scaled_noise
-from mrsds_ppl.inference.smoothing import PathMoments, chain_of, linearise, sites, smooth_path
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.models.filtering import smooth_anew, smooth_new_trials
+from mrsds_ppl.start.laplace_em import start_by_smoothing
+from mrsds_ppl.start.linear_program import LinearDynamics, improved, linear_program
+from mrsds_ppl.start.path_refit import noise_factor, refit_networks, scaled_noise
+from mrsds_ppl.start.pca import initialize
+from mrsds_ppl.statespace.hypotheses import weigh_states
+from mrsds_ppl.statespace.merging import count_transitions
+from mrsds_ppl.statespace.smoothing import PathMoments, chain_of, linearise, sites, smooth_path
+from mrsds_ppl.train import stages
 
 
 def _small(num_bins: int, num_states: int, emission: str = "gaussian"):
@@ -337,7 +337,7 @@ def test_scaled_noise_scales_the_whole_covariance(triangular: bool) -> None:
 
 @pytest.mark.slow
 def test_the_start_finds_latents_and_states_of_a_few_oscillators() -> None:
-    from mrsds_ppl.analysis.alignment import align_latents, match_states
+    from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states
 
     trials = SIMULATORS["oscillators"](0, num_trials=40, num_regions=2, num_states=2, mean_count=2.0)
     options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus")
@@ -384,10 +384,10 @@ def test_a_request_to_stop_ends_the_start_between_rounds() -> None:
 def test_a_run_without_an_encoder_is_fitted_resumed_from_its_files_and_asked_about_new_trials(
     guide, tmp_path, monkeypatch
 ) -> None:
-    from mrsds_ppl.config import load_config, parse_assignment
+    from mrsds_ppl.commands.fit import fit
+    from mrsds_ppl.config.loading import load_config, parse_assignment
     from mrsds_ppl.data.simulate import simulate_oscillators
     from mrsds_ppl.fitted import infer_trials, load_run
-    from mrsds_ppl.run import fit
 
     small = [
         "data.simulation.num_trials=12", "data.simulation.num_regions=2", "data.simulation.num_states=2",
@@ -436,7 +436,7 @@ def test_paths_of_new_trials_that_are_not_finite_are_refused(monkeypatch: pytest
 
 
 def test_no_encoder_is_refused_with_a_guide_that_needs_one() -> None:
-    from mrsds_ppl.config import load_config
+    from mrsds_ppl.config.loading import load_config
     from mrsds_ppl.errors import ConfigError
 
     words = r"oscillators.yaml: inference\.encoder: found none with mean_field.*allowed: convolution, transformer"

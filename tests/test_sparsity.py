@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from jax import random
 
-from mrsds_ppl.analysis.alignment import align_latents
 from mrsds_ppl.analysis.communication import path_messages
-from mrsds_ppl.analysis.message_scores import message_scores
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths
+from mrsds_ppl.analysis.recovery.alignment import align_latents
+from mrsds_ppl.analysis.recovery.message_scores import message_scores
 from mrsds_ppl.data.simulate import SIMULATORS
-from mrsds_ppl.inference.path_refit import refit_networks, scaled_noise
-from mrsds_ppl.inference.smoothing import PathMoments
-from mrsds_ppl.inference.sparsity import message_sizes
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.dynamics import Dynamics
+from mrsds_ppl.start.path_refit import refit_networks, scaled_noise
+from mrsds_ppl.statespace.smoothing import PathMoments
+from mrsds_ppl.train.regimen.sparsity import message_sizes
 
 
 def rows(sizes=(2, 1), num_states=2, num_inputs=1, count=50):

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from jax import random
 
-from mrsds_ppl.config import ignored_keys, load_config
+from mrsds_ppl.commands.fit import fit
+from mrsds_ppl.config.loading import ignored_keys, load_config
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.fitted import load_run
-from mrsds_ppl.inference import stages
-from mrsds_ppl.inference.merging import count_transitions
-from mrsds_ppl.inference.smoothing import linearised
-from mrsds_ppl.inference.transition_fit import fit_transitions, has_transition_matrix, transition_matrix
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
-from mrsds_ppl.run import fit
+from mrsds_ppl.statespace.merging import count_transitions
+from mrsds_ppl.statespace.smoothing import linearised
+from mrsds_ppl.train import stages
+from mrsds_ppl.train.transition_fit import fit_transitions, has_transition_matrix, transition_matrix
 
 _STAY = (0.9, 0.8)
 _OFFSET = np.array([[0.5, -0.5], [-0.5, 0.5]])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from jax import random
 
+from mrsds_ppl.backend.trial_parts import in_parts, over_parts, put_together
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.inference import filtering, path_refit
-from mrsds_ppl.inference.trial_parts import in_parts, over_parts, put_together
-from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
+from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions, filtering
+from mrsds_ppl.start import path_refit
 
 
 def _trials(num_trials: int) -> Trials:
@@ -97,7 +97,7 @@ def test_parts_are_smoothed_and_judged_as_all_trials_at_once() -> None:
 @pytest.mark.slow
 @pytest.mark.compiling
 def test_filters_are_compiled_once_for_every_kind_of_dynamics(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, num_features
+    from mrsds_ppl.start.climb.cubic_dynamics import CubicDynamics, num_features
 
     model, batch = _program(), _trials(5).batch()
     parts = in_parts(batch)

@@ -7,11 +7,11 @@ import pytest
 from jax import random
 
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, num_features
-from mrsds_ppl.inference.path_refit import weigh
-from mrsds_ppl.inference.smoothing import Linear, Sites, linearised
-from mrsds_ppl.inference.weight_information import weight_information
 from mrsds_ppl.models import MRSDS, ModelOptions
+from mrsds_ppl.start.climb.cubic_dynamics import CubicDynamics, num_features
+from mrsds_ppl.start.climb.weight_information import weight_information
+from mrsds_ppl.start.path_refit import weigh
+from mrsds_ppl.statespace.smoothing import Linear, Sites, linearised
 
 TRIALS, BINS, LATENTS, STATES, FEATURES = 2, 5, 2, 2, 3
 

@@ -3,7 +3,7 @@
     log p(y) = log sum_z int p(y, x, z) dx
 
 with the program linearised around a path smoothed from the signals alone, and no path of states dropped; see
-:mod:`mrsds_ppl.inference.merging`. It is exact where dynamics and emissions are linear and Gaussian and there is one
+:mod:`mrsds_ppl.statespace.merging`. It is exact where dynamics and emissions are linear and Gaussian and there is one
 state; with several, those that agreed in the last two bins are merged. Bounds compare programs less well: they also
 differ by how loose q is.
 """
@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from mrsds_ppl.backend.trial_parts import in_parts
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.inference.filtering import count, smooth_new_trials
-from mrsds_ppl.inference.trial_parts import in_parts
+from mrsds_ppl.models.filtering import count, smooth_new_trials
 from mrsds_ppl.models.mrsds import MRSDS
 
 

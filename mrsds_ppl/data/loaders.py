@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.data.user_file import load_module
 from mrsds_ppl.errors import DataError, MrsdsError
-from mrsds_ppl.user_file import load_module
 
 _KEYS = "ys (trial, time, neuron), us (trial, time, input), region_sizes"
 

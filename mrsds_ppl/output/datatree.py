@@ -20,10 +20,10 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from mrsds_ppl.analysis.alignment import valid_bins
+from mrsds_ppl.analysis.posterior import PosteriorSet
+from mrsds_ppl.analysis.recovery.alignment import valid_bins
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.inference.posterior import PosteriorSet
-from mrsds_ppl.output.atomic import written_aside
+from mrsds_ppl.storage.atomic import written_aside
 
 NUM_CHAINS = 4
 

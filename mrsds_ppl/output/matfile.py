@@ -7,11 +7,11 @@ import numpy as np
 import scipy.io
 from jaxtyping import Int
 
-from mrsds_ppl.analysis.alignment import valid_bins
+from mrsds_ppl.analysis.posterior import PosteriorSet
+from mrsds_ppl.analysis.recovery.alignment import valid_bins
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.inference.posterior import PosteriorSet
-from mrsds_ppl.output.atomic import written_aside
+from mrsds_ppl.storage.atomic import written_aside
 
 HISTORY_KEYS = ("elbos", "lrs", "temps", "log_pxs", "log_pys", "log_qxs")
 EVALUATION_KEYS = (

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from bench_case import FULL, SIZES, make_batch, make_model
 
-from mrsds_ppl.inference.markov import PathLaw
+from mrsds_ppl.ppl.markov import PathLaw
 
 BUDGET = 1.25
 

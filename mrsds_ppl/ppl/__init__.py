@@ -1,0 +1,1 @@
+"""What makes a switching model a NumPyro program: the primitive, its bound, laws of paths. Imports statespace."""

@@ -1,0 +1,1 @@
+"""Where parameters begin, before joint training. Imports train and what is below it."""
