@@ -37,7 +37,7 @@ def trials_of(run: FittedRun, trial_seed: int | None) -> Trials:
         return run.split.test
     data = run.config.data
     simulate = SIMULATORS[data.data_source]
-    return simulate(run.config.training.data_seed, **{**data.simulation_arguments(), "trial_seed": trial_seed})
+    return simulate(run.config.training.seeds.data, **{**data.simulation, "trial_seed": trial_seed})
 
 
 def main(names: list[str], trial_seed: int | None) -> None:

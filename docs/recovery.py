@@ -58,7 +58,7 @@ def show_messages(fit: Fit) -> None:
 
 def show_flow(fit: Fit) -> None:
     """Change in one bin at visited points of each regime, against Euler steps of the true equations."""
-    given = fit.run.config.data.simulation_arguments()
+    given = fit.run.config.data.simulation
     defaults = {n: p.default for n, p in inspect.signature(simulate_lotka_volterra).parameters.items()}
     steps, step = (given.get(name, defaults[name]) for name in ("steps_per_bin", "step"))
     test = fit.run.split.test

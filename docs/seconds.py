@@ -51,7 +51,7 @@ def unmoved(trials: Trials, *, counts: bool) -> float:
 for name in sys.argv[1:]:
     lines = Path(f"{name}-log.txt").read_text().splitlines()
     config = load_config(f"{name}-config.yaml")
-    train = split_trials(make_trials(config), config.training.test_perc, config.training.data_seed).train
+    train = split_trials(make_trials(config), config.training.split.test_perc, config.training.seeds.data).train
     floor = unmoved(train, counts=config.model.emissions.dist == "poisson")
     found = [(line, match) for line in lines if (match := _RECORD.match(line))]
     records = [Record(seconds_of(line, lines[0]), float(match[1])) for line, match in found]

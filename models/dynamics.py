@@ -14,8 +14,7 @@ differs). Source: Karniol-Tambour et al., ICLR 2024, section 3.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -24,25 +23,10 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.models.options import DynamicsOptions as DynamicsOptions
 from mrsds_ppl.nn import draws
+from mrsds_ppl.nn.options import with_output
 from mrsds_ppl.nn.stacked import StackedMLP
-
-
-@dataclass(frozen=True)
-class DynamicsOptions:
-    """Choices of section 3 of the paper. ``zcond``: one network that is given z, instead of one per state."""
-
-    communication: Literal["additive", "additive-linear", "conditional"] = "additive"
-    input: Literal["additive", "conditional"] = "additive"
-    inputs_together: bool = False
-    zcond: bool = False
-    layers: Sequence[int] = (32, 32)
-    activations: Sequence[str | None] = ("relu", "relu", None)
-    input_layers: Sequence[int] = ()
-    input_activations: Sequence[str | None] = (None,)
-    triangular_covariance: bool = False
-    trainable_covariance: bool = True
-    noise_scale: float = 0.3
 
 
 class Messages(NamedTuple):
@@ -90,12 +74,12 @@ class Dynamics(eqx.Module):
         regions, width = len(self.latent_sizes), max(self.latent_sizes)
         keys = draws.split(key, 3)
         share = options.zcond
-        additive, linear = options.communication == "additive", options.communication == "additive-linear"
-        fan_in = 2 * width if options.communication == "conditional" else width
+        additive, linear = options.communication_type == "additive", options.communication_type == "additive-linear"
+        fan_in = 2 * width if options.communication_type == "conditional" else width
         self.pairs = StackedMLP(
             (num_states, regions, regions),
             (fan_in, width) if linear else (fan_in, *options.layers, width),
-            (None,) if linear else options.activations,
+            (None,) if linear else with_output(options.activations),
             key=keys[1],
             bias=not linear,
             shared_weights=share and not linear,
@@ -106,19 +90,19 @@ class Dynamics(eqx.Module):
             self.local = StackedMLP(
                 (num_states, regions),
                 (width, *options.layers, width),
-                options.activations,
+                with_output(options.activations),
                 key=keys[0],
                 shared_weights=share,
                 output_scale=0.1,
             )
         self.inputs = None
         if num_inputs:
-            groups = 1 if options.inputs_together else num_inputs
-            channels = num_inputs if options.inputs_together else 1
+            together = options.input_func_type == "together"
+            groups, channels = (1, num_inputs) if together else (num_inputs, 1)
             self.inputs = StackedMLP(
                 (num_states, regions, groups),
-                (channels + (width if options.input == "conditional" else 0), *options.input_layers, width),
-                options.input_activations,
+                (channels + (width if options.input_type == "conditional" else 0), *options.input_layers, width),
+                with_output(options.input_activations),
                 key=keys[2],
                 bias=False,
                 shared_weights=share,
@@ -127,8 +111,8 @@ class Dynamics(eqx.Module):
         self.noise = Covariance(
             (sum(self.latent_sizes),),
             options.noise_scale,
-            triangular=options.triangular_covariance,
-            trainable=options.trainable_covariance,
+            triangular=options.triangular_cov,
+            trainable=options.trainable_cov,
         )
 
     def messages(self, x: Float[Array, "row latents"], u: Float[Array, "row input"]) -> Messages:
@@ -159,7 +143,7 @@ class Dynamics(eqx.Module):
         """(state, target, source, row, latent); the diagonal holds the change that the local dynamics make."""
         if self.local is None:
             return self.pairs(by_region[None, None])
-        if self.options.communication == "conditional":
+        if self.options.communication_type == "conditional":
             cross = self._conditional(by_region)
         else:
             cross = self.pairs(by_region[None, None])
@@ -180,9 +164,9 @@ class Dynamics(eqx.Module):
     def _inputs(self, by_region: Array, u: Array) -> Array:
         if self.inputs is None:
             return jnp.zeros((self.num_states, by_region.shape[0], 0, *by_region.shape[1:]), by_region.dtype)
-        grouped = u[None, None, None] if self.options.inputs_together else u.T[None, None, :, :, None]
+        grouped = u[None, None, None] if self.options.input_func_type == "together" else u.T[None, None, :, :, None]
         silent = jnp.zeros_like(grouped)
-        if self.options.input == "conditional":
+        if self.options.input_type == "conditional":
             shape = (1, by_region.shape[0], grouped.shape[2], by_region.shape[1])
             target = jnp.broadcast_to(by_region[None, :, None], (*shape, by_region.shape[2]))
             grouped, silent = (

@@ -10,7 +10,6 @@ linear or nonlinear state-space model.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -24,9 +23,10 @@ from numpyro.contrib.module import eqx_from_dict, eqx_module, eqx_to_dict, rando
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.covariance import AnyArray
-from mrsds_ppl.models.dynamics import Dynamics, DynamicsOptions
+from mrsds_ppl.models.dynamics import Dynamics
 from mrsds_ppl.models.emissions import EMISSIONS, Emissions, Readout
 from mrsds_ppl.models.initial import Initial
+from mrsds_ppl.models.options import ModelOptions as ModelOptions
 from mrsds_ppl.models.transitions import Transitions
 from mrsds_ppl.nn import draws
 from mrsds_ppl.ppl.markov import Switching, markov, select
@@ -48,28 +48,6 @@ class Networks(NamedTuple):
 def of_program(name: str) -> bool:
     """Whether a parameter, by its name in NumPyro's store, is of the program's networks and not of a guide."""
     return name.split("$")[0] in Networks._fields
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """Form of the model beside its sizes; names as in the paper's configuration files."""
-
-    ux: bool = True
-    uz: bool = False
-    xz: bool = True
-    sz: bool = False
-    single_region_latent: bool = False
-    transition_hidden: int = 0
-    dynamics: DynamicsOptions = field(default_factory=DynamicsOptions)
-    emission: str = "gaussian"
-    emission_layers: Sequence[int] = ()
-    emission_activations: Sequence[str | None] = ()
-    final_activation: str | None = None
-    triangular_emission: bool = False
-    trainable_emission: bool = True
-    triangular_initial: bool = False
-    trainable_initial: bool = True
-    weight_prior: float | None = None
 
 
 class MRSDS:
@@ -104,30 +82,32 @@ class MRSDS:
         if isinstance(latent_sizes, int):
             latent_sizes = [latent_sizes] * len(region_sizes)
         self.region_sizes = tuple(region_sizes)
-        self.latent_sizes = (sum(latent_sizes),) if options.single_region_latent else tuple(latent_sizes)
+        self.latent_sizes = (sum(latent_sizes),) if options.dynamics.single_region_latent else tuple(latent_sizes)
         self.num_states, self.num_inputs, self.num_trials = num_states, num_inputs, num_trials
         self.log_normalizer = log_normalizer
         self.num_latents = sum(self.latent_sizes)
         num_features = self.num_latents * options.xz + num_inputs * options.uz + num_stages * options.sz
+        hidden = options.transitions.layer_mult * num_states**2
         keys = draws.split(key, 4)
+        emissions = options.emissions
         readout = Readout(
-            self.region_sizes, self.latent_sizes, options.emission_layers, options.emission_activations, key=keys[3]
+            self.region_sizes, self.latent_sizes, emissions.layers, emissions.activations or (), key=keys[3]
         )
         self.networks = Networks(
             initial=Initial(
                 num_states,
                 self.num_latents,
-                triangular=options.triangular_initial,
-                trainable=options.trainable_initial,
+                triangular=options.initial.triangular_cov,
+                trainable=options.initial.trainable_cov,
                 key=keys[0],
             ),
-            transitions=Transitions(num_states, num_features, hidden=options.transition_hidden, key=keys[1]),
+            transitions=Transitions(num_states, num_features, hidden=hidden, key=keys[1]),
             dynamics=Dynamics(num_states, self.latent_sizes, num_inputs * options.ux, options.dynamics, key=keys[2]),
-            emissions=EMISSIONS[options.emission](
+            emissions=EMISSIONS[emissions.dist](
                 readout,
-                final_activation=options.final_activation,
-                triangular=options.triangular_emission,
-                trainable=options.trainable_emission,
+                final_activation=emissions.final_activation,
+                triangular=emissions.triangular_cov,
+                trainable=emissions.trainable_cov,
             ),
         )
 

@@ -1,6 +1,7 @@
 """From names and values of the configuration to objects: the one place where names become things."""
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -17,10 +18,17 @@ from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.guides import GUIDES, AmortizedGuide, GaussianMarkovPaths, PathGuide
 from mrsds_ppl.guides.user import check_sites, make_of, user_guide
-from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
-from mrsds_ppl.nn.encoders import EncoderOptions
+from mrsds_ppl.models import MRSDS
 from mrsds_ppl.ppl.markov import summed_out
-from mrsds_ppl.train.training import TrainingSettings
+from mrsds_ppl.start.pca import initialize
+from mrsds_ppl.train.objective import records_state_weights
+from mrsds_ppl.train.regimen.chosen import Terms, make_terms
+from mrsds_ppl.train.settings import Adam, TrainingSettings
+
+_HELD = (
+    "training.regimen.beta_max: the covariances of the dynamics and of the first bin stay as they start; trained under "
+    "a weight above 1, latents would shrink without end"
+)
 
 
 def make_trials(config: RunConfig) -> Trials:
@@ -32,9 +40,8 @@ def make_trials(config: RunConfig) -> Trials:
     data = config.data
     if data.is_simulation:
         simulator = SIMULATORS[data.data_source]
-        arguments = data.simulation_arguments()
-        reject_unknown("data.simulation", arguments, simulation_options(data.data_source))
-        trials = simulator(config.training.data_seed, **arguments)
+        reject_unknown("data.simulation", data.simulation, simulation_options(data.data_source))
+        trials = simulator(config.training.seeds.data, **data.simulation)
     else:
         options: dict[str, Any] = {"bin_width": data.bin_width, "region_names": data.region_names}
         if ".py:" in data.data_source:
@@ -66,45 +73,21 @@ def make_model(config: RunConfig, trials: Trials, num_trials: int) -> MRSDS:
     Raises:
         ConfigError: latent dimensions for another number of regions.
     """
-    model, transition = config.model, config.model.xtransition
-    dims = model.latent_dims
+    options, sizes = config.model, config.model.latent_sizes
     regions = len(trials.region_sizes)
-    if not isinstance(dims, int) and len(dims) != regions:
-        raise ConfigError(f"model.latent_dims: found {len(dims)} sizes, but the recording has {regions} regions")
-    options = ModelOptions(
-        ux=model.ux,
-        uz=model.uz,
-        xz=model.xz,
-        sz=model.sz,
-        single_region_latent=transition.dynamics.single_region_latent,
-        transition_hidden=model.ztransition.layer_mult * model.num_states**2,
-        dynamics=DynamicsOptions(
-            communication=transition.dynamics.communication_type,
-            input=transition.dynamics.input_type,
-            inputs_together=transition.dynamics.input_func_type == "together",
-            zcond=transition.zcond,
-            layers=transition.dynamics.layers,
-            activations=transition.dynamics.activations_with_output,
-            input_layers=transition.inputs.layers,
-            input_activations=transition.inputs.activations_with_output,
-            triangular_covariance=transition.triangular_cov,
-            trainable_covariance=transition.trainable_cov and not config.weighs_paths,
-        ),
-        emission=model.emissions.dist,
-        emission_layers=model.emissions.layers,
-        emission_activations=model.emissions.activations,
-        final_activation=model.emissions.final_activation,
-        triangular_emission=model.emissions.triangular_cov,
-        trainable_emission=model.emissions.trainable_cov,
-        triangular_initial=model.xic.triangular_cov,
-        trainable_initial=model.xic.trainable_cov and not config.weighs_paths,
-        weight_prior=None if model.weight_prior is None else model.weight_prior.scale,
-    )
+    if not isinstance(sizes, int) and len(sizes) != regions:
+        raise ConfigError(f"model.latent_sizes: found {len(sizes)} sizes, but the recording has {regions} regions")
+    if config.weighs_paths:
+        options = replace(
+            options,
+            initial=replace(options.initial, trainable_cov=False),
+            dynamics=replace(options.dynamics, trainable_cov=False),
+        )
     return MRSDS(
         trials.region_sizes,
-        dims if isinstance(dims, int) else list(dims),
-        model.num_states,
-        key=random.key(config.training.model_seed),
+        sizes if isinstance(sizes, int) else list(sizes),
+        options.num_states,
+        key=random.key(config.training.seeds.model),
         num_inputs=trials.num_inputs,
         num_stages=trials.num_stages,
         options=options,
@@ -115,22 +98,17 @@ def make_model(config: RunConfig, trials: Trials, num_trials: int) -> MRSDS:
 def make_guide(config: RunConfig, model: MRSDS) -> AutoGuide:
     """The guide that the configuration names, with its encoder; a user's own from ``file.py:ClassName``.
 
+    Where no encoder was chosen yet (``auto``), it is the convolution.
     A user's class is given those of ``key``, ``encoder``, ``options`` and ``trainable_covariance`` that it takes.
 
     Raises:
         ConfigError: the guide cannot be loaded or made, or is none.
     """
     inference = config.inference
-    options = EncoderOptions(
-        embedding_layers=inference.embedding.layers,
-        embedding_activations=inference.embedding.activations,
-        **inference.convolution_params.model_dump(),
-        **inference.transformer_params.model_dump(),
-    )
     arguments: dict[str, Any] = {
-        "key": random.fold_in(random.key(config.training.model_seed), 1),
-        "encoder": inference.encoder,
-        "options": options,
+        "key": random.fold_in(random.key(config.training.seeds.model), 1),
+        "encoder": "convolution" if inference.encoder == "auto" else inference.encoder,
+        "options": inference.encoder_options,
         "trainable_covariance": inference.trainable_cov,
     }
     if inference.guide == "mean_field":
@@ -148,18 +126,12 @@ def make_guide(config: RunConfig, model: MRSDS) -> AutoGuide:
 
 def make_settings(config: RunConfig, trials: Trials) -> TrainingSettings:
     """Settings of the compiled training loop."""
-    training = config.training
+    optimiser = config.training.optimiser
     return TrainingSettings(
-        num_steps=training.num_steps,
-        batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
-        lr_warmup_steps=training.lr_warmup_steps,
-        gradient_clip=training.gradient_clip,
-        dropout=training.dropout,
-        drop_perc=training.drop_perc,
-        dropout_trial_perc=training.dropout_trial_perc,
+        **{field.name: getattr(optimiser, field.name) for field in fields(Adam)},
         region_sizes=tuple(trials.region_sizes),
-        chunk_steps=min(training.log_steps, training.save_steps, training.num_steps),
+        drop_perc=config.training.split.drop_perc,
+        chunk_steps=min(optimiser.log_steps, optimiser.save_steps, optimiser.num_steps),
     )
 
 
@@ -214,3 +186,48 @@ def needs_every_trial(guide: Any) -> bool:
     if isinstance(guide, AmortizedGuide):
         return guide.global_guide is not None
     return bool(getattr(guide, "needs_every_trial", True))
+
+
+class Restart(NamedTuple):
+    """Random key of a restart's training, and its parameters before it."""
+
+    key: Any
+    params: dict[str, Any]
+
+
+def restart_of(config: RunConfig, number: int, trials: Trials, data: Batch) -> Restart:
+    """Start of a restart: that of a run whose model and training seeds are higher by its number."""
+    seeds = config.training.seeds
+    seeds = replace(seeds, model=seeds.model + number, train=seeds.train + number)
+    config = config.model_copy(update={"training": replace(config.training, seeds=seeds)})
+    model = make_model(config, trials, trials.num_trials)
+    key = random.key(seeds.train)
+    params = initial_parameters(random.fold_in(key, 0), model, make_guide(config, model), data).params
+    counts = config.model.emissions.dist == "poisson"
+    return Restart(random.fold_in(key, 1), initialize(params, trials, model.latent_sizes, counts))
+
+
+def terms_of(config: RunConfig, guide: Any, values: dict[str, Any], data: Batch) -> Terms:
+    """Terms of the regimen that the configuration asks for."""
+    regimen = config.training.regimen
+    terms = make_terms(
+        regimen,
+        guide=config.inference.guide,
+        num_states=config.model.num_states,
+        num_steps=config.training.optimiser.num_steps,
+        records_state_weights=regimen.kl_z_scale is not None and records_state_weights(guide, values, data),
+    )
+    return terms._replace(notes=(*terms.notes, _HELD)) if config.weighs_paths else terms
+
+
+def second_stage(config: RunConfig, settings: TrainingSettings) -> TrainingSettings | None:
+    """Settings of the dynamics-only stage, where there is one."""
+    optimiser = config.training.optimiser
+    if not optimiser.dynamics_only:
+        return None
+    return replace(
+        settings,
+        num_steps=optimiser.num_steps_do,
+        lr_warmup_steps=optimiser.lr_warmup_steps_do,
+        chunk_steps=min(optimiser.log_steps, optimiser.save_steps, optimiser.num_steps_do),
+    )

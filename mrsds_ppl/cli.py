@@ -120,7 +120,7 @@ def _load(path: Path, args: argparse.Namespace) -> Any:
     options = {
         "data.data_path": args.data_path,
         "model.num_states": args.num_states,
-        "model.latent_dims": args.latent_dims,
+        "model.latent_sizes": args.latent_dims,
         "inference.guide": args.guide,
         "training.restarts": args.restarts,
         **{f"training.{seed}": getattr(args, seed) for seed in _SEEDS},

@@ -104,17 +104,17 @@ def load_run(given: str | Path | RunPaths) -> FittedRun:
             f"{paths.checkpoints}: holds no checkpoint, so nothing was fitted yet; run mrsds fit to its end."
         )
     trials = make_trials(config)
-    split = split_trials(trials, config.training.test_perc, config.training.data_seed)
+    split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
     model = make_model(config, split.train, split.train.num_trials)
     guide = make_guide(config, model)
     few = split.train.select(slice(0, min(2, split.train.num_trials))).batch()
     shown = split.train.batch() if needs_every_trial(guide) else few
-    start = initial_parameters(random.key(config.training.train_seed), model, guide, shown)
+    start = initial_parameters(random.key(config.training.seeds.train), model, guide, shown)
     like = initial_state(start.params, random.key(0), make_settings(config, split.train))
     state, extra = checkpoints.restore(None, like)
     params = start.constrain(state.params)
     params |= {name: v for name, v in guide.median(params, split.test.batch()).items() if name != "x"}
-    params = for_new_trials(random.key(config.training.train_seed), params, guide, [split.test.batch()])
+    params = for_new_trials(random.key(config.training.seeds.train), params, guide, [split.test.batch()])
     return FittedRun(
         paths=paths,
         config=config,

@@ -91,22 +91,22 @@ def messages(dynamics, k, x, u):
     nothing = jnp.zeros(width)
 
     def pair(target, source):
-        if form.communication == "conditional":
+        if form.communication_type == "conditional":
             spoken = perceptron(dynamics.pairs, (k, target, source), jnp.concatenate([own[source], own[target]]))
             return spoken - perceptron(dynamics.pairs, (k, target, source), jnp.concatenate([nothing, own[target]]))
         return perceptron(dynamics.pairs, (k, target, source), own[source])
 
     def change(region):
-        if form.communication == "additive":
+        if form.communication_type == "additive":
             return perceptron(dynamics.pairs, (k, region, region), own[region])
         return perceptron(dynamics.local, (k, region), own[region])
 
     def told(target, group, value):
-        if form.input == "conditional":
+        if form.input_type == "conditional":
             value = jnp.concatenate([own[target], value])
         return perceptron(dynamics.inputs, (k, target, group), value)
 
-    groups = [u] if form.inputs_together else [u[i : i + 1] for i in range(len(u))]
+    groups = [u] if form.input_func_type == "together" else [u[i : i + 1] for i in range(len(u))]
     local = [own[r] + change(r) for r in regions]
     cross = [[nothing if r == s else pair(r, s) for s in regions] for r in regions]
     inputs = [[told(r, l, v) - told(r, l, 0.0 * v) for l, v in enumerate(groups)] for r in regions]

@@ -24,7 +24,7 @@ from scipy.special import log_softmax, logsumexp
 from mrsds_ppl.analysis.posterior import pareto_k
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.guides import GaussianMarkov
-from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
+from mrsds_ppl.models import MRSDS, DynamicsOptions, EmissionOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
 from mrsds_ppl.ppl.elbo import MarkovELBO, log_terms
 from mrsds_ppl.ppl.markov import ancestral, potentials, summed_out
@@ -52,8 +52,8 @@ def make_case(seed, counts, recurrent):
     """Two regions of 4 neurons and 1 latent; state 0 holds both latents up, state 1 turns them into one another."""
     rng = np.random.default_rng(seed)
     linear = DynamicsOptions(layers=(), activations=(None,))
-    law = {"emission": "poisson", "final_activation": "exp"} if counts else {"emission": "gaussian"}
-    form = ModelOptions(xz=recurrent, dynamics=linear, **law)
+    law = EmissionOptions(dist="poisson", final_activation="exp") if counts else EmissionOptions()
+    form = ModelOptions(xz=recurrent, dynamics=linear, emissions=law)
     model = MRSDS([4, 4], 1, STATES, key=random.key(0), options=form)
     networks = by_hand.with_values(
         model.networks,

@@ -25,7 +25,7 @@ def rows(sizes=(2, 1), num_states=2, count=60, **options):
 
 @pytest.mark.parametrize("communication", ["additive", "conditional"])
 def test_bends_equal_what_weighted_regressions_leave_by_loops(communication) -> None:
-    dynamics, x, u, weights = rows(communication=communication)
+    dynamics, x, u, weights = rows(communication_type=communication)
     found = jax.jit(lambda x: message_bends(dynamics, x, u, weights))(x)
     told, noise, ends = dynamics.messages(x, u), np.asarray(dynamics.noise.scale), [(0, 2), (2, 3)]
     design = np.column_stack([np.ones(len(x)), x]).astype(float)

@@ -14,6 +14,7 @@ import mrsds_ppl
 import mrsds_ppl.commands
 from mrsds_ppl.cli import main
 from mrsds_ppl.errors import DataError
+from mrsds_ppl.train.settings import Seeds
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_fit_has_defaults(run, config_file):
     assert main(["fit", str(config_file)]) == 0
     [(name, (config,), options)] = run.calls
     assert name == "fit"
-    assert config.training.num_steps == 5
+    assert config.training.optimiser.num_steps == 5
     assert options.pop("log")
     assert options == {
         "config_path": config_file,
@@ -61,10 +62,11 @@ def test_fit_options_reach_the_configuration(run, config_file, tmp_path, monkeyp
     assert main(["fit", str(config_file), *options.split()]) == 0
     [(_, (config,), given)] = run.calls
     assert config.data.data_path == str(tmp_path / "rec.mat")
-    assert (config.model.num_states, config.model.latent_dims, config.model.ux) == (3, (2, 1), False)
+    assert (config.model.num_states, config.model.latent_sizes, config.model.ux) == (3, (2, 1), False)
     assert config.inference.guide == "mean_field"
     training = config.training
-    assert (training.num_steps, training.data_seed, training.model_seed, training.train_seed) == (7, 1, 2, 3)
+    assert training.optimiser.num_steps == 7
+    assert training.seeds == Seeds(data=1, model=2, train=3)
     assert (given["name"], given["result_path"], given["gpu"], given["resume"]) == ("first", Path("out"), 0, True)
 
 
@@ -75,8 +77,8 @@ def test_published_command_line_is_accepted(run, config_file):
     [(_, (config,), given)] = run.calls
     assert (config.data.data_path, given["result_path"], given["gpu"]) == ("/mydata", Path("/myresults"), 0)
     assert (given["config_path"], given["name"]) == (config_file, "myrun-seeds0-0-0")
-    assert (config.model.num_states, config.model.latent_dims, config.inference.guide) == (1, 2, "mean_field")
-    assert (config.training.data_seed, config.training.model_seed, config.training.train_seed) == (4, 5, 6)
+    assert (config.model.num_states, config.model.latent_sizes, config.inference.guide) == (1, 2, "mean_field")
+    assert config.training.seeds == Seeds(data=4, model=5, train=6)
 
 
 def test_option_of_its_own_wins_over_set(run, config_file):
@@ -102,7 +104,7 @@ def test_check_prints_what_would_be_fitted(run, config_file, capsys):
 @pytest.mark.parametrize("recording", ["rec.mat", "--data-path rec.mat", "-datapath rec.mat --restarts 3"])
 def test_check_takes_the_recording_and_restarts_as_fit_does(run, config_file, tmp_path, capsys, monkeypatch, recording):
     monkeypatch.chdir(tmp_path)
-    run.check = lambda config: f"{config.data.data_path} {config.training.restarts}"
+    run.check = lambda config: f"{config.data.data_path} {config.training.optimiser.restarts}"
     assert main(["check", str(config_file), *recording.split()]) == 0
     restarts = 3 if "--restarts" in recording else 1
     assert capsys.readouterr().out == f"{tmp_path / 'rec.mat'} {restarts}\n"
@@ -120,7 +122,7 @@ def test_check_refuses_two_recordings(config_file, capsys):
     [
         (["-k", "0"], "model.num_states: found 0"),
         (["-k", "-1"], "model.num_states: found -1"),
-        (["-d", "0"], "model.latent_dims: found 0"),
+        (["-d", "0"], "model.latent_sizes: found 0"),
         (["--guide", "mean_feild"], "did you mean mean_field?"),
         (["--set", "training.num_steps"], "KEY=VALUE"),
         (["--set", "training.num_stps=3"], "did you mean training.num_steps?"),

@@ -40,8 +40,8 @@ def _double_precision():
 
 def make_fit(latent_sizes=(2, 1), region_names=("V1", "V2"), pooled=False, num_inputs=2, **options):
     """Parameters, model, guide and trials of unequal length, every number drawn."""
-    form = DynamicsOptions(layers=(3,), activations=("tanh", None), **options)
-    choices = ModelOptions(dynamics=form, single_region_latent=pooled)
+    form = DynamicsOptions(layers=(3,), activations=("tanh", None), single_region_latent=pooled, **options)
+    choices = ModelOptions(dynamics=form)
     model = by_hand.filled_model([3, 2], list(latent_sizes), 2, num_inputs=num_inputs, options=choices)
     guide = GaussianMarkov(model, key=random.key(0), options=SMALL)
     params = {f"{name}$params": network for name, network in model.networks._asdict().items()}
@@ -60,7 +60,7 @@ def make_fit(latent_sizes=(2, 1), region_names=("V1", "V2"), pooled=False, num_i
 @pytest.fixture(scope="module")
 def fit():
     with jax.enable_x64(True):
-        return make_fit(communication="conditional", input="conditional")
+        return make_fit(communication_type="conditional", input_type="conditional")
 
 
 def gathered(messages, sizes):
@@ -126,7 +126,7 @@ def test_messages_at_the_posterior_mean_are_those_of_the_written_posterior(fit):
 
 @pytest.mark.parametrize("num_inputs", [0, 2])
 def test_pooled_latent_has_one_region_named_after_all(num_inputs):
-    params, model, guide, trials = make_fit(pooled=True, inputs_together=True, num_inputs=num_inputs)
+    params, model, guide, trials = make_fit(pooled=True, input_func_type="together", num_inputs=num_inputs)
     messages = posterior_messages(random.key(1), params, model, guide, trials, draws=2)
     assert list(messages["target"].values) == ["V1+V2"]
     assert list(messages["source"].values) == ["V1+V2", "inputs"][: 1 + (num_inputs > 0)]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mrsds_ppl.config.sections import DataConfig
 from mrsds_ppl.data.simulate import SIMULATORS, simulate_double_well
 from mrsds_ppl.data.simulate.double_well import input_effect, sent_messages, switch_probability
 from mrsds_ppl.errors import ConfigError
@@ -223,7 +222,5 @@ def test_bad_options_are_named(options, said):
         simulate_double_well(**{"seed": 0, **options})
 
 
-def test_simulator_is_registered_under_its_own_and_the_published_names():
+def test_simulator_is_registered_under_its_name():
     assert SIMULATORS["double-well"] is simulate_double_well
-    for name in ("double-well", "double-well-2smoothnew", "double-well-2smoothnew2b"):
-        assert DataConfig(data_source=name).data_source == "double-well"

@@ -17,7 +17,7 @@ from numpyro.infer.autoguide import AutoDelta, AutoNormal
 from scipy import stats
 
 from mrsds_ppl.guides import GaussianChain, GaussianMarkov, MeanField
-from mrsds_ppl.models import DynamicsOptions, ModelOptions
+from mrsds_ppl.models import DynamicsOptions, EmissionOptions, InitialOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
 from mrsds_ppl.ppl.elbo import MarkovELBO, importance_weighted_bound, log_terms, log_weights
 from mrsds_ppl.ppl.markov import summed_out
@@ -35,8 +35,12 @@ def _double_precision():
 
 def make_model(num_states=1, num_trials=None):
     """Two regions of 3 and 2 neurons with 2 and 1 latents, affine networks, every number drawn."""
-    linear = DynamicsOptions(layers=(), activations=(None,), triangular_covariance=True, noise_scale=0.5)
-    form = ModelOptions(dynamics=linear, triangular_emission=True, triangular_initial=True)
+    linear = DynamicsOptions(layers=(), activations=(None,), triangular_cov=True, noise_scale=0.5)
+    form = ModelOptions(
+        dynamics=linear,
+        emissions=EmissionOptions(triangular_cov=True),
+        initial=InitialOptions(triangular_cov=True),
+    )
     return by_hand.filled_model([3, 2], [2, 1], num_states, num_inputs=1, options=form, num_trials=num_trials)
 
 

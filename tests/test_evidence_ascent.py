@@ -11,7 +11,7 @@ from jax import random
 from mrsds_ppl.config.loading import ignored_keys, load_config
 from mrsds_ppl.data.simulate import simulate_oscillators
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
+from mrsds_ppl.models import MRSDS, DynamicsOptions, EmissionOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.dynamics import Dynamics
 from mrsds_ppl.models.filtering import smooth_new_trials
@@ -103,7 +103,7 @@ def _dynamics(**options):
 @pytest.mark.compiling
 def test_the_climb_raises_the_evidence_by_dynamics_alone():
     trials = simulate_oscillators(0, num_trials=16, num_regions=2, num_states=2, min_bins=40, num_bins=50)
-    options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus", dynamics=_dynamics())
+    options = ModelOptions(ux=False, xz=False, emissions=EmissionOptions(dist="poisson"), dynamics=_dynamics())
     model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=16)
     params = initialize(_as_params(model), trials, model.latent_sizes, counts=True)
     batch = jax.device_put(trials.batch())
@@ -141,7 +141,7 @@ def test_the_start_by_smoothing_climbs_where_polynomials_can_and_says_so():
 
     def start(stop=False, xz=False, **dynamics):
         options = ModelOptions(
-            ux=False, xz=xz, emission="poisson", final_activation="softplus", dynamics=_dynamics(**dynamics)
+            ux=False, xz=xz, emissions=EmissionOptions(dist="poisson"), dynamics=_dynamics(**dynamics)
         )
         model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=8)
         params = initialize(_as_params(model), trials, model.latent_sizes, counts=True)
@@ -162,7 +162,7 @@ def test_the_start_by_smoothing_climbs_where_polynomials_can_and_says_so():
     assert networks > before
     # Where latents drive the states, the transitions are fitted to the paths that the climb has found.
     assert moved > 0.01
-    assert "left out: it is for messages that add up" in start(stop=True, communication="conditional")[0]
+    assert "left out: it is for messages that add up" in start(stop=True, communication_type="conditional")[0]
 
 
 @pytest.mark.slow
@@ -192,9 +192,9 @@ def test_networks_tell_what_the_polynomials_tell_message_by_message():
     ("options", "reason"),
     [
         ({}, None),
-        ({"communication": "conditional"}, "additive"),
-        ({"communication": "additive-linear"}, "additive"),
-        ({"input": "conditional"}, "additive"),
+        ({"communication_type": "conditional"}, "additive"),
+        ({"communication_type": "additive-linear"}, "additive"),
+        ({"input_type": "conditional"}, "additive"),
         ({"layers": (), "activations": (None,)}, "hidden layers"),
         ({"input_layers": (4,), "input_activations": ("tanh", None)}, "hidden layers"),
     ],
@@ -213,7 +213,7 @@ def test_too_many_weights_are_named():
 def test_steps_on_the_evidence_are_named_where_there_is_no_start_by_smoothing(tmp_path):
     path = tmp_path / "some.yaml"
     path.write_text("inference: {guide: gaussian_markov, encoder: none}\ntraining: {evidence_steps: 5}\n")
-    assert "training.evidence_steps" not in ignored_keys(load_config(path))
+    assert "training.start.evidence_steps" not in ignored_keys(load_config(path))
     off = {"inference.encoder": "convolution", "training.switch_init_steps": 0, "model.weight_prior": {"scale": 1.0}}
     for key, value in off.items():
-        assert "training.evidence_steps" in ignored_keys(load_config(path, {key: value}))
+        assert "training.start.evidence_steps" in ignored_keys(load_config(path, {key: value}))

@@ -39,7 +39,7 @@ def curved():
     """A model of 2 + 3 latents whose messages depend on both ends."""
     with jax.enable_x64(True):
         form = DynamicsOptions(
-            layers=(4,), activations=("tanh", None), communication="conditional", input="conditional"
+            layers=(4,), activations=("tanh", None), communication_type="conditional", input_type="conditional"
         )
         model = by_hand.filled_model([3, 2], [2, 3], 2, num_inputs=1, options=ModelOptions(dynamics=form))
         return params_of(model), model

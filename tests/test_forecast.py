@@ -45,7 +45,7 @@ def quiet(networks, scale=2e-4):
 
 class Fit:
     def __init__(self, communication="additive"):
-        form = DynamicsOptions(layers=(3,), activations=("tanh", None), communication=communication)
+        form = DynamicsOptions(layers=(3,), activations=("tanh", None), communication_type=communication)
         self.model = by_hand.filled_model([3, 2], [2, 1], 2, num_inputs=1, options=ModelOptions(dynamics=form))
         self.guide = GaussianMarkov(self.model, key=random.key(0), options=SMALL)
         rng = np.random.default_rng(0)

@@ -22,7 +22,7 @@ from mrsds_ppl.train.objective import make_objective
 from mrsds_ppl.train.training import TrainingSettings
 
 BINS, STEPS = 6, 30
-SETTINGS = TrainingSettings(num_steps=8, batch_size=4, learning_rate=1e-3, chunk_steps=15)
+SETTINGS = TrainingSettings(num_steps=8, batch_size=4, learning_rate=1e-3, lr_warmup_steps=0, chunk_steps=15)
 TINY = """
 data: {data_source: oscillators, simulation: {num_trials: 8, num_regions: 2, num_states: 2, min_bins: 10, num_bins: 12}}
 model:
@@ -39,7 +39,7 @@ class Case:
     """A program with its guide, and an objective that counts how often it is traced."""
 
     def __init__(self, *, trainable=True):
-        form = DynamicsOptions(layers=(), activations=(None,), trainable_covariance=trainable)
+        form = DynamicsOptions(layers=(), activations=(None,), trainable_cov=trainable)
         self.data = jax.tree.map(
             lambda a: a.astype(jnp.float32) if a.dtype == float else a, by_hand.make_batch([BINS] * 6, BINS, 5)
         )
@@ -111,25 +111,27 @@ def test_a_run_with_an_encoder_starts_by_smoothing_where_it_is_asked_to(tmp_path
     said = capsys.readouterr().out
     assert "smoothing: linear dynamics" in said
     assert "AR-HMM" not in said
-    assert "training.start" not in said
+    assert "start: by smoothing (Laplace EM), convolution encoder: training.start is smoothing" in said
     assert scipy.io.loadmat(tmp_path / "a_latents.mat")["elbos"].size == 8
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"training.restarts": 4}, "found smoothing with training.restarts 4; allowed: staged, or 1 restart"),
-        ({"training.switch_init_steps": 0}, "found smoothing with training.switch_init_steps 0, which leaves"),
+        ({"training.restarts": 4}, "found smoothing with training.optimiser.restarts 4; allowed: staged, or 1 restart"),
         ({"model.weight_prior.scale": 0.5}, "found smoothing with model.weight_prior; allowed: staged, or weights"),
         (
-            {"inference.guide": "auto_normal"},
+            {"inference.guide": "auto_normal", "inference.encoder": "convolution"},
             "with auto_normal; allowed: staged, or smoothing with inference.enc",
         ),
         (
             {"training.start": "staged", "inference.guide": "auto_normal", "inference.encoder": "none"},
             "found staged with inference.encoder none; allowed: smoothing, or staged with an encoder",
         ),
-        ({"training.start": "smooth"}, 'found "smooth"; allowed: staged, smoothing; did you mean smoothing?'),
+        (
+            {"training.start": "smooth"},
+            'found "smooth"; allowed: auto, staged, smoothing, none; did you mean smoothing?',
+        ),
     ],
     ids=str,
 )
@@ -143,6 +145,6 @@ def test_a_start_that_cannot_be_is_refused(tmp_path, changes, words):
 def test_steps_on_the_evidence_belong_to_either_kind_of_start_by_smoothing(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     steps = {"training.evidence_steps": 3}
-    assert "training.evidence_steps" not in ignored_keys(load_config(tmp_path / "tiny.yaml", steps))
+    assert "training.start.evidence_steps" not in ignored_keys(load_config(tmp_path / "tiny.yaml", steps))
     staged = {**steps, "training.start": "staged"}
-    assert "training.evidence_steps" in ignored_keys(load_config(tmp_path / "tiny.yaml", staged))
+    assert "training.start.evidence_steps" in ignored_keys(load_config(tmp_path / "tiny.yaml", staged))

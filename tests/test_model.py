@@ -15,7 +15,15 @@ from scipy import stats
 from mrsds_ppl.build import initial_parameters
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.guides import AutoPathDelta, AutoPathNormal, GaussianMarkov
-from mrsds_ppl.models import EMISSIONS, Dynamics, DynamicsOptions, ModelOptions
+from mrsds_ppl.models import (
+    EMISSIONS,
+    Dynamics,
+    DynamicsOptions,
+    EmissionOptions,
+    InitialOptions,
+    ModelOptions,
+    TransitionOptions,
+)
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.emissions import Readout
 from mrsds_ppl.models.transitions import Transitions
@@ -64,7 +72,13 @@ def test_messages_add_up_to_the_means(communication, form, zcond):
     # Together and apart, equal and unequal sizes and a pooled latent take turns over the forms.
     sizes = {"additive": (2, 1, 3), "additive-linear": (2, 2), "conditional": (1, 3)}[communication]
     sizes = (3,) if communication == "additive" and form == "conditional" else sizes
-    dynamics = make_dynamics(sizes, communication=communication, input=form, zcond=zcond, inputs_together=zcond)
+    dynamics = make_dynamics(
+        sizes,
+        communication_type=communication,
+        input_type=form,
+        zcond=zcond,
+        input_func_type="together" if zcond else "separate",
+    )
     told, means = jax.jit(lambda x, u: (dynamics.messages(x, u), dynamics.means(x, u)))(*rows(dynamics))
     np.testing.assert_allclose(gathered(dynamics, told), means, rtol=1e-13, atol=1e-14)
     np.testing.assert_allclose(dynamics.summed(told), means, rtol=1e-13, atol=1e-14)
@@ -78,10 +92,10 @@ def test_messages_add_up_to_the_means(communication, form, zcond):
 
 CASES = {
     "additive": {},
-    "linear cross, inputs with the target": {"communication": "additive-linear", "input": "conditional"},
-    "conditional, given z": {"communication": "conditional", "input": "conditional", "zcond": True},
-    "conditional, inputs together": {"communication": "conditional", "inputs_together": True},
-    "linear cross, given z": {"communication": "additive-linear", "zcond": True, "inputs_together": True},
+    "linear cross, inputs with the target": {"communication_type": "additive-linear", "input_type": "conditional"},
+    "conditional, given z": {"communication_type": "conditional", "input_type": "conditional", "zcond": True},
+    "conditional, inputs together": {"communication_type": "conditional", "input_func_type": "together"},
+    "linear cross, given z": {"communication_type": "additive-linear", "zcond": True, "input_func_type": "together"},
 }
 
 
@@ -110,7 +124,7 @@ def test_stacked_networks_equal_a_plain_loop_in_value_and_gradient(name):
 
 
 def test_each_message_stands_at_its_state_target_and_source():
-    dynamics = make_dynamics((2, 1, 2), communication="conditional", input="conditional")
+    dynamics = make_dynamics((2, 1, 2), communication_type="conditional", input_type="conditional")
     x, u = rows(dynamics, count=1)
     told = jax.jit(lambda x, u: dynamics.messages(x, u))(x, u)
     spoken = jax.jit(lambda x, u: [by_hand.messages(dynamics, k, x, u) for k in range(2)])(x[0], u[0])
@@ -129,7 +143,7 @@ def test_each_message_stands_at_its_state_target_and_source():
 
 @pytest.mark.parametrize("zcond", [False, True])
 def test_silence_sends_no_message(zcond):
-    dynamics = make_dynamics((2, 1), communication="conditional", input="conditional", zcond=zcond)
+    dynamics = make_dynamics((2, 1), communication_type="conditional", input_type="conditional", zcond=zcond)
     x, u = rows(dynamics)
     speak = jax.jit(lambda x, u: dynamics.messages(x, u))
     quiet = speak(x.at[:, 2].set(0.0), u.at[:, 1].set(0.0))
@@ -149,7 +163,8 @@ def test_inputs_that_do_not_enter_change_no_mean():
 
 
 def test_pooled_latent_is_seen_by_every_neuron():
-    model = by_hand.filled_model([2, 3], [2, 1], 2, options=ModelOptions(single_region_latent=True))
+    options = ModelOptions(dynamics=DynamicsOptions(single_region_latent=True))
+    model = by_hand.filled_model([2, 3], [2, 1], 2, options=options)
     assert (model.latent_sizes, model.num_latents) == ((3,), 3)
     jacobian = jax.jacobian(model.networks.emissions.activity)(jnp.zeros(3))
     assert jacobian.shape == (5, 3)
@@ -296,7 +311,12 @@ def test_forward_sampling_follows_the_dynamics_from_the_given_state():
 @pytest.mark.slow
 @pytest.mark.parametrize("emission", ["gaussian", "poisson"])
 def test_prior_samples_have_the_shapes_of_the_data(emission):
-    options = ModelOptions(emission=emission, triangular_emission=True, sz=True, uz=True, transition_hidden=4)
+    options = ModelOptions(
+        emissions=EmissionOptions(dist=emission, triangular_cov=True),
+        transitions=TransitionOptions(layer_mult=1),
+        sz=True,
+        uz=True,
+    )
     model = by_hand.filled_model([3, 2], [2, 1], 2, num_inputs=1, num_stages=2, options=options)
     batch = by_hand.make_batch([6, 4], 6, 5, num_stages=2)._replace(y=None)
 
@@ -330,8 +350,9 @@ PRIOR_SITES = {
 @pytest.mark.compiling
 def test_weights_with_a_prior_are_sites_and_are_inferred():
     dynamics = DynamicsOptions(layers=(3,), activations=("tanh", None))
-    hidden = {"transition_hidden": 3, "emission_layers": (3,), "emission_activations": ("tanh",)}
-    options = ModelOptions(dynamics=dynamics, weight_prior=0.7, **hidden)
+    emissions = EmissionOptions(layers=(3,), activations=("tanh",))
+    hidden = TransitionOptions(layer_mult=1)
+    options = ModelOptions(dynamics=dynamics, transitions=hidden, emissions=emissions, weight_prior=0.7)
     model = by_hand.filled_model([3, 2], [1, 1], 2, num_inputs=1, options=options, num_trials=6)
     batch = by_hand.make_batch([5, 3], 5, 5)
     guide = GaussianMarkov(model, key=random.key(1), options=SMALL)
@@ -393,8 +414,12 @@ def test_weights_of_features_that_there_are_none_of_have_no_prior():
 
 @pytest.mark.slow
 def test_fixed_covariances_get_no_gradient():
-    dynamics = DynamicsOptions(layers=(), activations=(None,), trainable_covariance=False, triangular_covariance=True)
-    options = ModelOptions(dynamics=dynamics, trainable_emission=False, trainable_initial=False)
+    dynamics = DynamicsOptions(layers=(), activations=(None,), trainable_cov=False, triangular_cov=True)
+    options = ModelOptions(
+        dynamics=dynamics,
+        emissions=EmissionOptions(trainable_cov=False),
+        initial=InitialOptions(trainable_cov=False),
+    )
     model = by_hand.filled_model([2, 2], 1, 2, num_inputs=1, options=options)
     batch = by_hand.make_batch([4, 3], 4, 4)
     guide = GaussianMarkov(model, key=random.key(1), options=SMALL)

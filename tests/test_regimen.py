@@ -44,9 +44,7 @@ def _double_precision():
 
 
 def make_case(num_states=2):
-    form = ModelOptions(
-        dynamics=DynamicsOptions(layers=(), activations=(None,), triangular_covariance=True, noise_scale=0.5)
-    )
+    form = ModelOptions(dynamics=DynamicsOptions(layers=(), activations=(None,), triangular_cov=True, noise_scale=0.5))
     model = by_hand.filled_model([3, 2], [2, 1], num_states, num_inputs=1, options=form, seed=1)
     return model, by_hand.make_batch(LENGTHS, BINS, 5)
 
@@ -270,10 +268,10 @@ def test_divergence_of_states_moves_the_guide_and_not_the_program(trained):
 def test_terms_that_a_guide_ignores_are_named(trained):
     notes = make_terms(ALL, guide="gaussian_markov", num_states=2, num_steps=100).notes
     assert len(notes) == 2
-    assert "training.beta_max, training.x0_weight: ignored by guide gaussian_markov" in notes[0]
-    assert "training.kl_z_scale: ignored by guide gaussian_markov" in notes[1]
+    assert "training.regimen.beta_max, training.regimen.x0_weight: ignored by guide gaussian_markov" in notes[0]
+    assert "training.regimen.kl_z_scale: ignored by guide gaussian_markov" in notes[1]
     notes = make_terms(ALL, guide="structured", num_states=2, num_steps=100, records_state_weights=True).notes
-    assert notes == ("training.temperature_annealing: ignored by guide structured",)
+    assert notes == ("training.regimen.temperature: ignored by guide structured",)
     assert make_terms(Regimen(), guide="mean_field", num_states=2, num_steps=100) == ((), ())
 
 

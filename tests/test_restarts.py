@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 SEEDS, BINS, STATES = (0, 1, 2), 6, 2
 SETTINGS = TrainingSettings(num_steps=8, batch_size=3, learning_rate=1e-2, lr_warmup_steps=2, chunk_steps=4)
-ALONE = TrainingSettings(num_steps=6, batch_size=3, learning_rate=1e-2, chunk_steps=2)
+ALONE = TrainingSettings(num_steps=6, batch_size=3, learning_rate=1e-2, lr_warmup_steps=0, chunk_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,9 @@ def test_a_restart_that_goes_wrong_does_not_stop_the_others(monkeypatch, cores):
         loss = jnp.sum((params["a"] - 1.0) ** 2)
         return jnp.where(params["a"] > 5.0, jnp.nan, loss), {"a": params["a"]}
 
-    settings = TrainingSettings(num_steps=40, batch_size=1, learning_rate=0.1, chunk_steps=20, max_skipped_in_row=5)
+    settings = TrainingSettings(
+        num_steps=40, batch_size=1, learning_rate=0.1, lr_warmup_steps=0, chunk_steps=20, max_skipped_in_row=5
+    )
     data = jax.tree.map(jnp.asarray, by_hand.make_batch([2], 2, 1))
     keys = jnp.stack([random.key(0), random.key(1)])
     state = initial_state({"a": jnp.asarray([9.0, 0.0])}, keys, settings, stacked=True)
@@ -286,7 +288,7 @@ def test_share_of_bins_leaves_padding_out():
 
 
 def test_a_dead_state_takes_the_place_of_the_most_used_one_and_is_used():
-    form = ModelOptions(dynamics=DynamicsOptions(layers=(), activations=(None,), communication="additive-linear"))
+    form = ModelOptions(dynamics=DynamicsOptions(layers=(), activations=(None,), communication_type="additive-linear"))
     model = by_hand.filled_model([3, 2], [2, 1], 3, num_inputs=1, options=form)
     params = {f"{name}$params": part for name, part in zip(model.networks._fields, model.networks, strict=True)}
     found = revived(random.key(0), params, jnp.asarray([0.3, 0.01, 0.69]))

@@ -139,7 +139,7 @@ def test_a_finished_run_is_replaced_only_where_that_is_asked_for_and_resumed_onl
     capsys.readouterr()
     expect(mrsds(workplace, *quick), "a finished run has this name", "--overwrite", "--name")
     expect(mrsds(workplace, *quick, "--resume", "-k", "3"), "model.num_states was 2 and is 3")
-    expect(mrsds(workplace, *quick, "--resume", "--data-seed", "1"), "training.data_seed was 0 and is 1")
+    expect(mrsds(workplace, *quick, "--resume", "--data-seed", "1"), "training.seeds.data was 0 and is 1")
     save(workplace / "other.npz", recording.y + 1)
     expect(mrsds(workplace, *quick, "--resume", data="other.npz"), "another recording")
     (workplace / "out" / "one_posterior.nc").unlink()
@@ -169,7 +169,7 @@ def expect_refusal(capsys, folder, code, *words):
         (["--set", "training.num_steps=-3"], ["training.num_steps", "-3"]),
         (["-k", "0"], ["model.num_states", "0"]),
         (["--guide", "gausian_markov"], ["gausian_markov", "gaussian_markov"]),
-        (["--set", "model.latent_dims=[1,1,1]"], ["model.latent_dims", "3", "2 regions"]),
+        (["--set", "model.latent_dims=[1,1,1]"], ["model.latent_sizes", "3", "2 regions"]),
         (["--resume"], ["no run to resume"]),
     ],
 )

@@ -13,7 +13,7 @@ from jax import random
 from mrsds_ppl.data.simulate import SIMULATORS
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.guides import GUIDES, GaussianMarkovPaths, gaussian_markov_paths, path_guide
-from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
+from mrsds_ppl.models import MRSDS, DynamicsOptions, EmissionOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.filtering import smooth_anew, smooth_new_trials
 from mrsds_ppl.start.laplace_em import start_by_smoothing
@@ -35,7 +35,7 @@ def _small(num_bins: int, num_states: int, emission: str = "gaussian"):
         paths[0][1, 2] = np.nan
     trials = Trials.from_arrays(paths, region_sizes=[3, 3])
     options = ModelOptions(
-        ux=False, xz=False, emission=emission, final_activation="softplus" if emission == "poisson" else None,
+        ux=False, xz=False, emissions=EmissionOptions(dist=emission),
         dynamics=DynamicsOptions(layers=(4,), activations=("tanh", None)),
     )  # fmt: skip
     model = MRSDS([3, 3], 1, num_states, key=random.key(0), options=options)
@@ -340,7 +340,7 @@ def test_the_start_finds_latents_and_states_of_a_few_oscillators() -> None:
     from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states
 
     trials = SIMULATORS["oscillators"](0, num_trials=40, num_regions=2, num_states=2, mean_count=2.0)
-    options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus")
+    options = ModelOptions(ux=False, xz=False, emissions=EmissionOptions(dist="poisson"))
     model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=40)
     params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
     params = initialize(params, trials, model.latent_sizes, counts=True)
@@ -367,7 +367,7 @@ def test_the_start_finds_latents_and_states_of_a_few_oscillators() -> None:
 @pytest.mark.slow
 def test_a_request_to_stop_ends_the_start_between_rounds() -> None:
     trials = SIMULATORS["oscillators"](0, num_trials=4, num_regions=2, num_states=2, min_bins=10, num_bins=12)
-    options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus")
+    options = ModelOptions(ux=False, xz=False, emissions=EmissionOptions(dist="poisson"))
     model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=4)
     params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
     params = initialize(params, trials, model.latent_sizes, counts=True)

@@ -12,7 +12,7 @@ from mrsds_ppl.analysis.posterior_paths import PosteriorPaths
 from mrsds_ppl.analysis.recovery.alignment import align_latents
 from mrsds_ppl.analysis.recovery.message_scores import message_scores
 from mrsds_ppl.data.simulate import SIMULATORS
-from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
+from mrsds_ppl.models import MRSDS, DynamicsOptions, EmissionOptions, ModelOptions
 from mrsds_ppl.models.dynamics import Dynamics
 from mrsds_ppl.start.path_refit import refit_networks, scaled_noise
 from mrsds_ppl.statespace.smoothing import PathMoments
@@ -68,7 +68,7 @@ def test_gradient_is_finite_where_there_are_no_messages_and_leaves_the_noise_alo
 @pytest.mark.slow
 def test_absent_messages_of_known_paths_shrink_and_present_ones_stay() -> None:
     trials = SIMULATORS["oscillators"](0, num_trials=60, neurons_per_region=4)
-    options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus")
+    options = ModelOptions(ux=False, xz=False, emissions=EmissionOptions(dist="poisson"))
     model = MRSDS(trials.region_sizes, 2, 3, key=random.key(0), options=options, num_trials=60)
     params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
     params = scaled_noise(params, 0.05 / 0.3)

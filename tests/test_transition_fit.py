@@ -108,7 +108,7 @@ def test_a_run_keeps_the_transitions_it_ends_with(tmp_path, restarts):
     path = tmp_path / "some.yaml"
     path.write_text(_TINY)
     config, said = load_config(path, {"training.restarts": restarts}), []
-    assert "training.transition_rounds" not in ignored_keys(config)
+    assert "training.start.transition_rounds" not in ignored_keys(config)
     fit(config, config_path=path, name="run", result_path=tmp_path, log=said.append)
     line = next(line for line in said if line.startswith("transitions: "))
     assert "probability of staying in a state" in line
@@ -146,6 +146,6 @@ def test_weights_with_a_prior_stand_at_their_medians(tmp_path, monkeypatch):
 def test_rounds_are_named_where_latents_or_inputs_switch_the_states(tmp_path):
     path = tmp_path / "some.yaml"
     path.write_text("model: {num_states: 2, xz: false}\ntraining: {transition_rounds: 3}\n")
-    assert "training.transition_rounds" not in ignored_keys(load_config(path))
+    assert "training.start.transition_rounds" not in ignored_keys(load_config(path))
     for key, value in {"model.xz": True, "model.uz": True, "model.num_states": 1}.items():
-        assert "training.transition_rounds" in ignored_keys(load_config(path, {key: value}))
+        assert "training.start.transition_rounds" in ignored_keys(load_config(path, {key: value}))

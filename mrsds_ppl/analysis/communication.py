@@ -265,7 +265,7 @@ def input_labels(model: MRSDS) -> list[str]:
     """Name of each source that is an input: ``input 0``, ...; ``inputs`` where one network takes them together."""
     if model.networks.dynamics.inputs is None:
         return []
-    if model.options.dynamics.inputs_together:
+    if model.options.dynamics.input_func_type == "together":
         return ["inputs"]
     return [f"input {i}" for i in range(model.num_inputs)]
 

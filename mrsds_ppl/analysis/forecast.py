@@ -89,7 +89,7 @@ def forecast(
     index = np.minimum(later, trials.num_bins - 1)
     inside = later < trials.lengths[:, None, None]  # (trial, cut, horizon)
     y_mean = np.stack(found, axis=1)
-    counts = model.options.emission == "poisson"
+    counts = model.options.emissions.dist == "poisson"
     scores = []
     for h in range(horizon):
         observed = trials.observed[:, index[:, h]] & inside[:, :, h, None]

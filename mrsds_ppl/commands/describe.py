@@ -29,7 +29,7 @@ def describe(config: RunConfig, trials: Trials, split: Split) -> str:
     silent = trials.ids[~trials.observed.any((1, 2))]
     if len(silent):
         missing += f", trials without any value: {', '.join(map(str, silent))}"
-    batch = min(config.training.batch_size, split.train.num_trials)
+    batch = min(config.training.optimiser.batch_size, split.train.num_trials)
     megabytes = (
         4e-6
         * batch
@@ -44,7 +44,7 @@ def describe(config: RunConfig, trials: Trials, split: Split) -> str:
             f"model: {model.num_states} states, latents {list(model.latent_sizes)}, "
             f"{config.model.emissions.dist} emissions, {count:,} parameters",
             f"inference: {config.inference.guide} guide, {config.inference.encoder_phrase}, "
-            f"{config.training.num_steps} steps of {batch} trials, roughly {megabytes:.0f} MB a step",
+            f"{config.training.optimiser.num_steps} steps of {batch} trials, roughly {megabytes:.0f} MB a step",
         ]
     )
 

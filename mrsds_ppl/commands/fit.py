@@ -17,7 +17,16 @@ from mrsds_ppl import __version__
 from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
 from mrsds_ppl.analysis.summary import Evaluation, evaluate_run, recovery_lines
 from mrsds_ppl.backend.device import choose_device, enable_compilation_cache
-from mrsds_ppl.build import initial_parameters, make_guide, make_model, make_settings, make_trials
+from mrsds_ppl.build import (
+    initial_parameters,
+    make_guide,
+    make_model,
+    make_settings,
+    make_trials,
+    restart_of,
+    second_stage,
+    terms_of,
+)
 from mrsds_ppl.commands.describe import describe, versions
 from mrsds_ppl.commands.guard import DATA_DIGEST, demand_free_name, demand_same_run
 from mrsds_ppl.config.loading import RunConfig, ignored_keys, resolved_yaml
@@ -26,7 +35,7 @@ from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.guides import PathGuide, for_new_trials
 from mrsds_ppl.output.datatree import write_posterior
 from mrsds_ppl.output.matfile import write_latents
-from mrsds_ppl.plan import WITHOUT_ENCODER, restart_of, second_stage, terms_of, with_encoder
+from mrsds_ppl.start.choice import choose_start
 from mrsds_ppl.start.pca import initialize
 from mrsds_ppl.start.unused import share_of_bins, unused_sentence
 from mrsds_ppl.storage.atomic import write_text
@@ -84,8 +93,9 @@ def fit(
     device = choose_device(gpu, log)
     enable_compilation_cache()
     trials = make_trials(config)
-    split = split_trials(trials, config.training.test_perc, config.training.data_seed)
-    given, config = config, with_encoder(config, split.train)
+    split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
+    choice = choose_start(config, split.train)
+    config = choice.applied_to(config)
     if resume:
         demand_same_run(paths, config, trials)
     elif not overwrite:
@@ -93,7 +103,8 @@ def fit(
     with run_log(paths.log, log, append=resume) as say, jax.default_device(device):
         say(f"mrsds-ppl {__version__}: {config_path} -> {paths.folder / name}*")
         say(describe(config, trials, split))
-        for note in _notes(given, config):
+        say(choice.line)
+        for note in _notes(config):
             say(f"note: {note}")
         write_text(paths.config, resolved_yaml(config, {**versions(device), DATA_DIGEST: trials.digest}))
         result = _fit(config, split, paths, resume, say)
@@ -101,9 +112,9 @@ def fit(
     return result
 
 
-def _notes(given: RunConfig, config: RunConfig) -> list[str]:
+def _notes(config: RunConfig) -> list[str]:
     """What the run reads otherwise than the file says it."""
-    notes = [WITHOUT_ENCODER] if config is not given else []
+    notes = list(config.notes)
     for key in ignored_keys(config):
         if key == "data.data_path":
             notes.append(
@@ -116,34 +127,34 @@ def _notes(given: RunConfig, config: RunConfig) -> list[str]:
 
 
 def _fit(config: RunConfig, split: Split, paths: RunPaths, resume: bool, say: Log) -> RunResult:
-    training = config.training
-    validation = hold_out(split.train, training.data_seed) if training.restarts > 1 else None
+    training, seeds, restarts = config.training, config.training.seeds, config.training.optimiser.restarts
+    validation = hold_out(split.train, seeds.data) if restarts > 1 else None
     trained_on = split.train if validation is None else validation.train
     model = make_model(config, split.train, trained_on.num_trials)
     guide = make_guide(config, model)
     if validation is not None and isinstance(guide, PathGuide):
         raise ConfigError(
-            f"training.restarts: found {training.restarts} with {config.inference.guide}, which has no posterior of "
+            f"training.optimiser.restarts: found {restarts} with {config.inference.guide}, which has no posterior of "
             "the trials that choose the best; allowed: 1, or a guide with an encoder"
         )
     data = jax.device_put(trained_on.batch())
-    key = random.key(training.train_seed)
+    key = random.key(seeds.train)
     counts = config.model.emissions.dist == "poisson"
     start = initial_parameters(random.fold_in(key, 0), model, guide, data)
     params = initialize(start.params, trained_on, model.latent_sizes, counts)
     keys = random.fold_in(key, 1)
     if validation is not None:
-        others = [restart_of(config, number, trained_on, data) for number in range(1, training.restarts)]
+        others = [restart_of(config, number, trained_on, data) for number in range(1, restarts)]
         keys, params = stack([keys, *(one.key for one in others)]), stack([params, *(one.params for one in others)])
         say(
-            f"restarts: {training.restarts}, model and training seeds from {training.model_seed} and "
-            f"{training.train_seed}; trained on {trained_on.num_trials} trials, {validation.chooses.num_trials} choose"
+            f"restarts: {restarts}, model and training seeds from {seeds.model} and "
+            f"{seeds.train}; trained on {trained_on.num_trials} trials, {validation.chooses.num_trials} choose"
         )
     terms = terms_of(config, guide, start.constrain(start.params), data)
     for note in terms.notes:
         say(f"note: {note}")
     num_observed = float(trained_on.observed.sum())
-    objective = make_objective(model, guide, num_observed, training.num_particles, start.constrain, terms.on)
+    objective = make_objective(model, guide, num_observed, training.optimiser.num_particles, start.constrain, terms.on)
     settings = make_settings(config, split.train)
     with graceful_interrupt() as interrupted:
         stages = Stages(
@@ -152,23 +163,23 @@ def _fit(config: RunConfig, split: Split, paths: RunPaths, resume: bool, say: Lo
             objective,
             data,
             paths,
-            save_steps=training.save_steps,
+            save_steps=training.optimiser.save_steps,
             should_stop=interrupted,
             say=say,
             constrain=start.constrain,
             held_out=None if validation is None else jax.device_put(validation.chooses.batch()),
-            smooths=config.starts_by_smoothing,
+            smooths=training.start.method == "smoothing",
             entries_of=guide.at if config.inference.posterior_per_trial else None,
-            message_sparsity=training.message_sparsity or 0.0,
-            evidence_steps=training.evidence_steps,
-            transition_rounds=training.transition_rounds,
+            message_sparsity=training.regimen.message_sparsity or 0.0,
+            evidence_steps=training.start.evidence_steps,
+            transition_rounds=training.start.transition_rounds,
         )
         found = fit_stages(
             keys,
             params,
             stages,
             settings,
-            switch_init_steps=training.switch_init_steps,
+            switch_init_steps=0 if training.start.method == "none" else training.start.steps,
             resume=resume,
             dynamics_only=second_stage(config, settings),
         )
@@ -180,7 +191,7 @@ def _fit(config: RunConfig, split: Split, paths: RunPaths, resume: bool, say: Lo
     # Weights that have a prior enter what follows by their posterior medians.
     fitted = start.constrain(found.params)
     fitted |= {name: v for name, v in guide.median(fitted, split.test.batch()).items() if name != "x"}
-    hidden = choose_held_out_neurons(split.test.region_sizes, training.drop_perc, training.data_seed)
+    hidden = choose_held_out_neurons(split.test.region_sizes, training.split.drop_perc, seeds.data)
     unseen = [split.test.batch(), split.test.batch(hidden)]
     fitted = for_new_trials(random.fold_in(key, 4), fitted, guide, unseen)
     found = found._replace(params=fitted)
@@ -240,9 +251,9 @@ def _write(
             "mrsds_ppl_version": __version__,
             "guide": config.inference.guide,
             "num_states": model.num_states,
-            "data_seed": config.training.data_seed,
-            "model_seed": config.training.model_seed,
-            "train_seed": config.training.train_seed,
+            "data_seed": config.training.seeds.data,
+            "model_seed": config.training.seeds.model,
+            "train_seed": config.training.seeds.train,
             **_restart_attributes(found),
         },
     )
@@ -276,6 +287,7 @@ def _history(history: History) -> dict[str, np.ndarray]:
 def check(config: RunConfig) -> str:
     """Validate configuration and recording, and say what would be fitted."""
     trials = make_trials(config)
-    split = split_trials(trials, config.training.test_perc, config.training.data_seed)
-    run = with_encoder(config, split.train)
-    return "\n".join([describe(run, trials, split), *(f"note: {note}" for note in _notes(config, run))])
+    split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
+    choice = choose_start(config, split.train)
+    run = choice.applied_to(config)
+    return "\n".join([describe(run, trials, split), choice.line, *(f"note: {note}" for note in _notes(run))])

@@ -1,20 +1,19 @@
-"""RunConfig: the YAML file of a run, validated before anything is loaded or compiled.
+"""RunConfig: what decides a run, validated before anything is loaded or compiled, and its YAML file.
 
-Its sections are in :mod:`mrsds_ppl.config.sections` and :mod:`mrsds_ppl.config.model`. Nothing here imports JAX: sizes
-and options stay plain values.
+Its sections are in :mod:`mrsds_ppl.config.sections`. Nothing here imports JAX.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_validator
 
-from mrsds_ppl.config.messages import explain, reject_unknown
-from mrsds_ppl.config.model import InferenceConfig, ModelConfig
+from mrsds_ppl.config.messages import Spelling, explain, reject_unknown, without_empty_sections
 from mrsds_ppl.config.names import GUIDE_NAMES, PATH_GUIDES, ROLLOUT_GUIDES, SIMULATORS, TRIANGULAR_GUIDES, is_own_guide
-from mrsds_ppl.config.sections import IGNORED_KEYS, DataConfig, OutputConfig, Section, TrainingConfig
+from mrsds_ppl.config.published import Reading, read_published
+from mrsds_ppl.config.sections import DataConfig, InferenceConfig, ModelConfig, OutputConfig, TrainingConfig
 from mrsds_ppl.errors import ConfigError
 
 __all__ = [
@@ -24,6 +23,7 @@ __all__ = [
     "ignored_keys",
     "load_config",
     "parse_assignment",
+    "problems_of",
     "reject_unknown",
     "resolved_yaml",
 ]
@@ -31,46 +31,47 @@ __all__ = [
 VERSIONS = "versions"
 
 
-class RunConfig(Section):
+class RunConfig(BaseModel):
     """Everything that decides a run, beside the data and where its files go."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     inference: InferenceConfig = InferenceConfig()
     training: TrainingConfig = TrainingConfig()
     output: OutputConfig = OutputConfig()
+    _notes: tuple[str, ...] = PrivateAttr(())
 
     @property
-    def starts_by_smoothing(self) -> bool:
-        """Whether the fit starts by Laplace EM: it asks for that, or every trial has a posterior of its own."""
-        on = self.training.switch_init_steps != 0 and self.model.weight_prior is None
-        return on and (self.inference.posterior_per_trial or self.training.start == "smoothing")
-
-    @model_validator(mode="after")
-    def _can_start_so(self) -> "RunConfig":
-        found = f"training.start: found {self.training.start} with"
-        if self.training.start == "staged" and self.inference.posterior_per_trial:
-            raise ValueError(f"{found} inference.encoder none; allowed: smoothing, or staged with an encoder")
-        if self.training.start == "smoothing":
-            if self.inference.guide in PATH_GUIDES and self.inference.encoder != "none":
-                raise ValueError(
-                    f"{found} {self.inference.guide}; allowed: staged, or smoothing with inference.encoder none"
-                )
-            if self.training.restarts > 1:
-                raise ValueError(f"{found} training.restarts {self.training.restarts}; allowed: staged, or 1 restart")
-            if self.model.weight_prior is not None:
-                raise ValueError(f"{found} model.weight_prior; allowed: staged, or weights without a prior")
-            if self.training.switch_init_steps == 0:
-                raise ValueError(
-                    f"{found} training.switch_init_steps 0, which leaves a start out; allowed: at least 1, the steps "
-                    "of the guide alone"
-                )
-        return self
+    def notes(self) -> tuple[str, ...]:
+        """What was read as something else than it says, or has no effect, a line each."""
+        return self._notes
 
     @property
     def weighs_paths(self) -> bool:
         """Whether log p(x) counts more than once in what is trained, as ``beta_max`` has it with structured guides."""
-        return self.inference.guide in ROLLOUT_GUIDES and (self.training.beta_max or 0.0) > 1.0
+        return self.inference.guide in ROLLOUT_GUIDES and (self.training.regimen.beta_max or 0.0) > 1.0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunConfig) and self.model_dump() == other.model_dump()
+
+    @model_validator(mode="after")
+    def _can_start_so(self) -> "RunConfig":
+        method, restarts = self.training.start.method, self.training.optimiser.restarts
+        found = f"training.start.method: found {method} with"
+        if method == "staged" and self.inference.posterior_per_trial:
+            raise ValueError(f"{found} inference.encoder none; allowed: smoothing, or staged with an encoder")
+        if method == "smoothing":
+            if self.inference.guide in PATH_GUIDES and self.inference.encoder not in ("none", "auto"):
+                raise ValueError(
+                    f"{found} {self.inference.guide}; allowed: staged, or smoothing with inference.encoder none"
+                )
+            if restarts > 1:
+                raise ValueError(f"{found} training.optimiser.restarts {restarts}; allowed: staged, or 1 restart")
+            if self.model.weight_prior is not None:
+                raise ValueError(f"{found} model.weight_prior; allowed: staged, or weights without a prior")
+        return self
 
 
 def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -87,21 +88,31 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     path = Path(path)
     values = _read(path)
     values.pop(VERSIONS, None)
-    for key, value in (overrides or {}).items():
-        _override(values, key, value)
-    data = values.get("data")
-    if isinstance(data, dict):
-        values["data"] = _locate_files(data, path.parent)
-    inference = values.get("inference")
-    if isinstance(inference, dict):
-        values["inference"] = _locate_guide(inference, path.parent)
     try:
-        return RunConfig.model_validate(values)
+        reading = read_published(values, _nested(overrides or {}))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    found = reading.values
+    if isinstance(found.get("data"), dict):
+        found["data"] = _locate_files(found["data"], path.parent)
+    if isinstance(found.get("inference"), dict):
+        found["inference"] = _locate_guide(found["inference"], path.parent)
+    config = problems_of(reading, Spelling(reading.written))
+    if isinstance(config, RunConfig):
+        return config
+    if len(config) == 1:
+        raise ConfigError(f"{path}: {config[0]}")
+    raise ConfigError(f"{path}: {len(config)} problems\n" + "\n".join(f"  {problem}" for problem in config))
+
+
+def problems_of(reading: Reading, spelling: Spelling) -> RunConfig | Sequence[str]:
+    """The configuration with the notes of its reading, or what is wrong with it."""
+    try:
+        config = RunConfig.model_validate(without_empty_sections(reading.values, RunConfig))
     except ValidationError as error:
-        problems = explain(error, RunConfig)
-    if len(problems) == 1:
-        raise ConfigError(f"{path}: {problems[0]}")
-    raise ConfigError(f"{path}: {len(problems)} problems\n" + "\n".join(f"  {problem}" for problem in problems))
+        return explain(error, RunConfig, spelling)
+    config._notes = reading.notes
+    return config
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -116,23 +127,19 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def ignored_keys(config: RunConfig) -> list[str]:
-    """Dotted paths that the file set but that change nothing in this run."""
-    unused = list(IGNORED_KEYS)
-    if config.data.is_simulation:
-        unused.append("data.data_path")
-    else:
-        unused += ["data.num_trials", "data.uz", "data.simulation"]
-    # Ordinary keys of other runs: written out at their defaults by a resolved file, they say nothing.
-    elsewhere = ["data.bin_width", "data.region_names"] if config.data.is_simulation else []
-    elsewhere += [f"inference.{key}" for key in _unread_by(config.inference.guide, config.inference.encoder)]
-    if not config.starts_by_smoothing:
-        elsewhere.append("training.evidence_steps")
-    model = config.model
+    """Dotted paths of keys with another value than their default that this run does not read, though others do."""
+    data, model, training = config.data, config.model, config.training
+    unread = ["data.data_path", "data.bin_width", "data.region_names"] if data.is_simulation else ["data.simulation"]
+    unread += [f"inference.{key}" for key in _unread_by(config.inference.guide, config.inference.encoder)]
+    by_smoothing = training.start.method == "smoothing" or (
+        training.start.method == "auto" and config.inference.encoder in ("auto", "none")
+    )
+    if not by_smoothing or model.weight_prior is not None:
+        unread.append("training.start.evidence_steps")
     if model.num_states == 1 or model.xz or model.uz or model.sz:
-        elsewhere.append("training.transition_rounds")
+        unread.append("training.start.transition_rounds")
     plain = RunConfig()
-    changed = [path for path in elsewhere if _value(config, path) != _value(plain, path)]
-    return [path for path in unused if _is_set(config, path)] + changed
+    return [path for path in unread if _value(config, path) != _value(plain, path)]
 
 
 def _unread_by(guide: str, encoder: str) -> list[str]:
@@ -142,35 +149,27 @@ def _unread_by(guide: str, encoder: str) -> list[str]:
     unread = [] if guide in TRIANGULAR_GUIDES else ["triangular_cov"]
     unread += [] if guide == "mean_field" else ["covariance"]
     unread += [] if guide in ROLLOUT_GUIDES else ["psi_add"]
-    if guide in PATH_GUIDES and encoder != "none":
+    if guide in PATH_GUIDES and encoder not in ("auto", "none"):
         unread += ["encoder"]
     if guide in PATH_GUIDES or encoder == "none":
-        unread += ["embedding", "transformer_params", "convolution_params", "trainable_cov"]
+        unread += ["encoder_options", "trainable_cov"]
     return unread
 
 
 def resolved_yaml(config: RunConfig, extra: Mapping[str, Any]) -> str:
     """The whole configuration with every default written out, and ``extra`` as its ``versions`` block.
 
-    :func:`load_config` reads it back to an equal configuration. Keys without effect appear only where they were set.
+    :func:`load_config` reads it back to an equal configuration.
     """
     values = config.model_dump(mode="json")
-    for path in IGNORED_KEYS:
-        if not _is_set(config, path):
-            *sections, key = path.split(".")
-            holder = values
-            for section in sections:
-                holder = holder[section]
-            del holder[key]
-    # data.uz stands for the cue only where somebody wrote it.
-    if not _is_set(config, "data.uz"):
-        del values["data"]["uz"]
     return yaml.safe_dump({**values, VERSIONS: dict(extra)}, sort_keys=False, allow_unicode=True)
 
 
 def _value(config: RunConfig, path: str) -> Any:
-    section, key = path.split(".")
-    return getattr(getattr(config, section), key)
+    found: Any = config
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -197,17 +196,18 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _override(values: dict[str, Any], path: str, value: Any) -> None:
-    *sections, key = path.split(".")
-    holder = values
-    for depth, section in enumerate(sections):
-        if holder.get(section) is None:
-            holder[section] = {}
-        holder = holder[section]
-        if not isinstance(holder, dict):
-            above = ".".join(sections[: depth + 1])
-            raise ConfigError(f"{path}: cannot be set, since {above} is a value and not a section")
-    holder[key] = value
+def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for path, value in overrides.items():
+        *sections, key = path.split(".")
+        holder = values
+        for depth, section in enumerate(sections):
+            holder = holder.setdefault(section, {})
+            if not isinstance(holder, dict):
+                above = ".".join(sections[: depth + 1])
+                raise ConfigError(f"{path}: cannot be set, since {above} is a value and not a section")
+        holder[key] = dict(value) if isinstance(value, Mapping) else value
+    return values
 
 
 def _locate_files(data: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -246,12 +246,3 @@ def _find(file: str, folder: Path) -> Path | None:
         if candidate.exists():
             return candidate.resolve()
     return None
-
-
-def _is_set(config: RunConfig, path: str) -> bool:
-    holder: Any = config
-    for name in path.split("."):
-        if name not in holder.model_fields_set:
-            return False
-        holder = getattr(holder, name)
-    return holder is not None and holder != {}

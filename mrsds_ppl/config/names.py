@@ -6,11 +6,6 @@ The command line reads this file for its help, so it imports nothing that takes 
 from collections.abc import Iterable
 
 SIMULATORS = ("lotka-volterra", "oscillators", "double-well", "three-rnns")
-PUBLISHED_SIMULATORS = {
-    "lv-multiswitch2": "lotka-volterra",
-    "double-well-2smoothnew": "double-well",
-    "double-well-2smoothnew2b": "double-well",
-}
 RECORDING = "mydata"
 
 GUIDE_NAMES = (
@@ -28,8 +23,8 @@ PATH_GUIDES = ("auto_normal", "auto_lowrank", "auto_delta")  # without an encode
 TRIALWISE_GUIDES = ("gaussian_markov", *PATH_GUIDES)
 # Those that read inference.triangular_cov.
 TRIANGULAR_GUIDES = ("mean_field", *ROLLOUT_GUIDES)
-# What the published program calls its inference types (its option -mtype).
-PUBLISHED_GUIDES = {"mrsds": "mean_field", "svae": "structured", "s-svae": "switching_structured"}
+# Kinds of emission.
+EMISSION_NAMES = ("gaussian", "poisson")
 
 
 def is_own_guide(name: str) -> bool:

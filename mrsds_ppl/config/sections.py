@@ -1,125 +1,59 @@
-"""Sections ``data``, ``training`` and ``output`` of a run's YAML file as typed, frozen objects.
+"""The sections of a run's configuration as frozen dataclasses, those that the program itself reads wherever it has one.
 
-Keys keep their published names and places. A key of the published files that changes nothing here is still accepted;
-:data:`IGNORED_KEYS` lists those, of all sections.
+``model`` is :class:`mrsds_ppl.models.ModelOptions` with its sizes, ``training`` the classes of
+:mod:`mrsds_ppl.train.settings`. Nothing here imports JAX. Other spellings: :mod:`mrsds_ppl.config.published`.
 """
 
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator
 
-from mrsds_ppl.config.names import PUBLISHED_SIMULATORS, RECORDING, SIMULATORS, hint
-from mrsds_ppl.errors import ConfigError
-
-IGNORED_KEYS = (
-    "data.trials",
-    "data.stages",
-    "data.history",
-    "data.hist_tlen",
-    "data.random_zic",
-    "data.nle",
-    "data.nle_type",
-    "data.regime",
-    "data.accum_only",
-    "data.history_effect",
-    "data.split_obs",
-    "data.region",
-    "model.xic.layers",
-    "model.xic.activations",
-    "inference.num_samples",
-    "inference.xic_inf",
-    "training.xent",
-    "training.xent_init",
-    "training.xent_rate",
-    "training.xent_steps",
-    "training.xent_kickin_steps",
-    "training.xentropy_annealing",
-    "training.flat_learning_rate",
-    "training.use_inverse_annealing_lr",
-    "training.use_true_x",
-    "training.use_true_z",
-    "training.mode",
-    "training.save_training_path",
+from mrsds_ppl.config.names import (
+    EMISSION_NAMES,
+    GUIDE_NAMES,
+    PATH_GUIDES,
+    RECORDING,
+    SIMULATORS,
+    TRIALWISE_GUIDES,
+    hint,
+    is_own_guide,
 )
+from mrsds_ppl.errors import ConfigError
+from mrsds_ppl.models.options import ModelOptions
+from mrsds_ppl.nn.options import EncoderOptions, section
+from mrsds_ppl.quantities import Count, Positive, Steps, whole_number
+from mrsds_ppl.train.settings import Optimiser, Regimen, Seeds, Split, StartOptions
+
+__all__ = ["DataConfig", "InferenceConfig", "ModelConfig", "OutputConfig", "TrainingConfig"]
 
 
-def whole_number(value: Any) -> Any:
-    # YAML 1.1 reads 1e3 as text, and Python counts true as 1.
-    number = _number(value)
-    return int(number) if isinstance(number, float) and number.is_integer() else number
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("allowed: a number")
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError("allowed: a number") from None
-    return value
-
-
-Int = Annotated[int, BeforeValidator(whole_number)]
-Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Count = Annotated[Int, Field(ge=1)]
-Steps = Annotated[Int, Field(ge=0)]
-Weight = Annotated[Float, Field(ge=0)]
-Fraction = Annotated[Float, Field(ge=0, le=1)]
-SplitFraction = Annotated[Float, Field(ge=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A mapping of the file: frozen, and a key that it does not know is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_section(cls, values: Any) -> Any:
-        # `inference:` with nothing under it is YAML's null.
-        return {} if values is None else values
-
-
-class DataConfig(Section):
+@section
+@dataclass(frozen=True)
+class DataConfig:
     """Where the trials come from.
 
     ``data_source`` is a simulator's name, ``mydata`` (a recording in ``data_path``), or ``file.py:function``.
+    ``simulation`` holds arguments of the simulator. ``tlim`` leaves out trials with more bins, ``inputs`` pads the
+    inputs with zeros to that width; ``bin_width`` in seconds.
     """
 
     data_source: str = SIMULATORS[0]
     data_path: str | None = None
-    bin_width: Annotated[Float, Field(gt=0)] = 1.0
+    bin_width: Positive = 1.0
     region_names: tuple[str, ...] | None = None
     tlim: Count | None = None
     inputs: Steps | None = None
-    simulation: dict[str, Any] = {}
-    # Published keys.
-    num_trials: Count | None = None
-    uz: bool = False
-    trials: str | None = None
-    stages: bool = False
-    history: bool = False
-    hist_tlen: Int = 0
-    random_zic: bool = False
-    nle: bool = False
-    nle_type: str | None = None
-    regime: Int | None = None
-    accum_only: bool = False
-    history_effect: bool = False
-    split_obs: bool = False
-    region: Int | None = None
+    simulation: dict[str, Any] = field(default_factory=dict)
 
-    @field_validator("data_source")
-    @classmethod
-    def _known_source(cls, source: str) -> str:
-        source = PUBLISHED_SIMULATORS.get(source, source)
-        if source in (*SIMULATORS, RECORDING) or ".py:" in source:
-            return source
-        raise ValueError(
-            f"allowed: {', '.join(SIMULATORS)}, {RECORDING} (with --data-path FILE), or file.py:function for a loader "
-            f"of your own" + hint(source, (*SIMULATORS, *PUBLISHED_SIMULATORS, RECORDING))
-        )
+    def __post_init__(self) -> None:
+        source = self.data_source
+        names = (*SIMULATORS, RECORDING)
+        if source not in names and ".py:" not in source:
+            raise ValueError(
+                f'data_source: found "{source}"; allowed: {", ".join(names)} (with --data-path FILE), or '
+                f"file.py:function for a loader of your own{hint(source, names)}"
+            )
 
     @property
     def is_simulation(self) -> bool:
@@ -135,97 +69,92 @@ class DataConfig(Section):
             )
         return self.data_path
 
-    def simulation_arguments(self) -> dict[str, Any]:
-        """Arguments of the simulator: ``simulation``, and the published ``num_trials`` and ``uz`` (the switch cue)."""
-        published: dict[str, Any] = {} if self.num_trials is None else {"num_trials": self.num_trials}
-        if "uz" in self.model_fields_set:
-            published["cue"] = self.uz
-        return {**published, **self.simulation}
+
+def _sizes(value: Any) -> Any:
+    sizes = [whole_number(size) for size in (value if isinstance(value, list | tuple) else [value])]
+    if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
+        raise ValueError("allowed: a whole number of at least 1, or a list with one for each region")
+    return tuple(sizes) if isinstance(value, list | tuple) else sizes[0]
 
 
-class TrainingConfig(Section):
-    """Optimisation, its regimen terms (None: off), the split into training and test, and the seeds.
+@section
+@dataclass(frozen=True)
+class ModelConfig(ModelOptions):
+    """The generative program: K, latent dimensions of each region (or one number for all), and its form."""
 
-    ``restarts``: seeds that are trained side by side, of which the best is kept. ``dynamics_only``: a second stage of
-    ``num_steps_do`` steps with the guide as it is. ``overshoot``: a weight for each horizon, horizon 0 first.
-    ``temperature_annealing`` turns the temperature of ``t_init`` to ``annealing_kickin_steps`` on.
-    ``message_sparsity``: nats a bin that a message between regions costs which is as large as the noise of the latents.
-    ``message_bending``: the same for what is not linear in a message, local ones too.
-    ``start``: ``staged`` (warm-up, states of an AR-HMM, refit) or ``smoothing`` (Laplace EM); None for smoothing where
-    every trial has a posterior of its own, else staged. ``switch_init_steps``: of the warm-up, or, twice, of a guide
-    with an encoder alone after smoothing; 0 for no start. ``evidence_steps``: Gauss-Newton steps on log p(y), states
-    and paths summed out, in the start by smoothing, instead of rounds of networks. ``transition_rounds``: rounds of
-    expectation-maximisation of the transitions after training, latents summed out, where neither latents nor inputs
-    switch the states.
+    num_states: Count = 2
+    latent_sizes: Annotated[int | tuple[int, ...], BeforeValidator(_sizes)] = 1
+
+    def __post_init__(self) -> None:
+        dist = self.emissions.dist
+        if dist not in EMISSION_NAMES:
+            allowed = ", ".join(EMISSION_NAMES)
+            raise ValueError(f'emissions.dist: found "{dist}"; allowed: {allowed}{hint(dist, EMISSION_NAMES)}')
+
+
+@section
+@dataclass(frozen=True)
+class InferenceConfig:
+    """The guide and its encoder.
+
+    ``guide`` is a name, or a class of one's own, ``path/to/file.py:ClassName``. ``encoder: none`` gives every trial a
+    posterior of its own, found by smoothing; ``auto`` leaves the choice to
+    :func:`mrsds_ppl.start.choice.choose_start`. ``triangular_cov`` (mean_field and the structured guides),
+    ``covariance`` (mean_field: shared by all bins, or of each bin) and ``trainable_cov`` are of the posterior;
+    ``psi_add``: the corrections of the structured guides enter after the dynamics networks, or (false) before them.
     """
 
-    batch_size: Count = 64
-    num_steps: Count = 2000
-    learning_rate: Annotated[Float, Field(gt=0)] = 1e-2
-    lr_warmup_steps: Steps = 200
-    gradient_clip: Annotated[Float, Field(gt=0)] = 10.0
-    log_steps: Count = 100
-    save_steps: Count = 500
-    num_particles: Count = 1
-    restarts: Count = 1
-    start: Literal["staged", "smoothing"] | None = None
-    switch_init_steps: Steps | None = None
-    test_perc: SplitFraction = 0.1
-    dropout: bool = False
-    drop_perc: SplitFraction = 0.25
-    dropout_trial_perc: Fraction = 0.5
-    dynamics_only: bool = False
-    num_steps_do: Steps = 0
-    lr_warmup_steps_do: Steps = 0
-    beta_max: Weight | None = None
-    beta_warmup_steps: Steps | None = None
-    x0_weight: Weight | None = None
-    overshoot: tuple[Weight, ...] | None = None
-    kl_z_scale: Weight | None = None
-    smooth_coef: Weight | None = None
-    message_sparsity: Weight | None = None
-    message_bending: Weight | None = None
-    evidence_steps: Steps = 0
-    transition_rounds: Steps = 0
-    temperature_annealing: bool = False
-    t_init: Weight = 0.0
-    t_min: Annotated[Float, Field(gt=0)] = 1.0
-    annealing_rate: Annotated[Float, Field(gt=0, le=1)] = 0.99
-    annealing_steps: Count = 100
-    annealing_kickin_steps: Steps = 0
-    data_seed: Steps = 0
-    model_seed: Steps = 0
-    train_seed: Steps = 0
-    # Published keys.
-    num_samples: Count | None = None
-    mode: str | None = None
-    save_training_path: bool = False
-    use_true_x: bool = False
-    use_true_z: bool = False
-    flat_learning_rate: bool = False
-    use_inverse_annealing_lr: bool = False
-    xent: bool = False
-    xent_init: Float = 0.0
-    xent_rate: Float = 0.99
-    xent_steps: Steps = 0
-    xent_kickin_steps: Steps = 0
-    xentropy_annealing: bool = False
+    guide: str = GUIDE_NAMES[0]
+    encoder: Literal["auto", "convolution", "transformer", "none"] = "auto"
+    encoder_options: EncoderOptions = field(default_factory=EncoderOptions)
+    triangular_cov: bool = False
+    trainable_cov: bool = True
+    covariance: Literal["shared", "per_bin"] = "shared"
+    psi_add: bool = True
 
-    @model_validator(mode="before")
-    @classmethod
-    def _published_particles(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("num_samples") is not None and "num_particles" not in values:
-            values = {**values, "num_particles": values["num_samples"]}
-        return values
+    def __post_init__(self) -> None:
+        if self.guide not in GUIDE_NAMES and not is_own_guide(self.guide):
+            raise ValueError(
+                f'guide: found "{self.guide}"; unknown guide; allowed: {", ".join(GUIDE_NAMES)}, or '
+                f"path/to/file.py:ClassName{hint(self.guide, GUIDE_NAMES)}"
+            )
+        if self.encoder == "none" and self.guide not in TRIALWISE_GUIDES:
+            raise ValueError(
+                f"encoder: found none with {self.guide}, which reads its posterior off an encoder; allowed: "
+                f"convolution, transformer, or none with {', '.join(TRIALWISE_GUIDES)}"
+            )
 
-    @model_validator(mode="after")
-    def _second_stage_has_steps(self) -> "TrainingConfig":
-        if self.dynamics_only and self.num_steps_do == 0:
-            raise ValueError(".dynamics_only: found true, but num_steps_do is 0; set that to at least 1")
-        return self
+    @property
+    def posterior_per_trial(self) -> bool:
+        """Whether every trial has a posterior of its own that is found by smoothing."""
+        return self.guide in TRIALWISE_GUIDES and self.encoder == "none"
+
+    @property
+    def chain_per_trial(self) -> bool:
+        """Whether every trial has a Gaussian chain of its own instead of an encoder's."""
+        return self.guide == "gaussian_markov" and self.encoder == "none"
+
+    @property
+    def encoder_phrase(self) -> str:
+        """The encoder, in words; guides with a posterior for each trial have none."""
+        return "no encoder" if self.encoder == "none" or self.guide in PATH_GUIDES else f"{self.encoder} encoder"
 
 
-class OutputConfig(Section):
+@section
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Optimisation, where it starts, the terms that temper it, what is kept for the test, and the seeds."""
+
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    start: StartOptions = field(default_factory=StartOptions)
+    regimen: Regimen = field(default_factory=Regimen)
+    split: Split = field(default_factory=Split)
+    seeds: Seeds = field(default_factory=Seeds)
+
+
+@section
+@dataclass(frozen=True)
+class OutputConfig:
     """Size of the posterior file: draws of each trial, and of which trials."""
 
     draws: Count = 100

@@ -5,7 +5,6 @@ Nothing of a padded bin reaches a valid one. A new encoder is one class here and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
 
@@ -17,26 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mrsds_ppl.nn import draws
 from mrsds_ppl.nn.activations import ACTIVATIONS
-
-
-@dataclass(frozen=True)
-class EncoderOptions:
-    """Sizes of the encoders; the transformer's names are the published ones.
-
-    ``positional``: ``sinusoidal``, or ``none`` for the published transformer, which cannot tell the order of bins.
-    """
-
-    embedding_layers: Sequence[int] = (16,)
-    embedding_activations: Sequence[str | None] = (None,)
-    channels: int = 32
-    kernel_size: int = 3
-    dilations: Sequence[int] = (1, 2, 4, 8)
-    head_size: int = 35
-    num_heads: int = 3
-    ff_dim: int = 4
-    num_transformer_blocks: int = 1
-    mlp_units: Sequence[int] = (32,)
-    positional: str = "sinusoidal"
+from mrsds_ppl.nn.options import EncoderOptions as EncoderOptions
 
 
 class Linear(eqx.Module):
@@ -99,7 +79,7 @@ class ConvolutionEncoder(eqx.Module):
     ) -> None:
         keys = draws.split(key, 2 + 2 * len(options.dilations))
         layers, width = options.embedding_layers, options.channels
-        self.embedding = RegionEmbedding(region_sizes, layers, options.embedding_activations, keys[0])
+        self.embedding = RegionEmbedding(region_sizes, layers, options.embedding_activations or (), keys[0])
         self.enter = Linear(layers[-1] * len(region_sizes) + num_inputs, width, key=keys[1])
         fan_in = options.kernel_size * width
         self.filters = [draws.normal(k, (fan_in, width), np.sqrt(2 / fan_in)) for k in keys[2::2]]
@@ -149,7 +129,7 @@ class TransformerEncoder(eqx.Module):
     ) -> None:
         keys = draws.split(key, 3)
         layers = options.embedding_layers
-        self.embedding = RegionEmbedding(region_sizes, layers, options.embedding_activations, keys[0])
+        self.embedding = RegionEmbedding(region_sizes, layers, options.embedding_activations or (), keys[0])
         width = layers[-1] * len(region_sizes) + num_inputs
         block_keys = draws.split(keys[1], options.num_transformer_blocks)
         self.blocks = [TransformerBlock(width, options, key=k) for k in block_keys]

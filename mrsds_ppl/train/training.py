@@ -6,7 +6,6 @@ so a run that goes on from a state saved at the end of a chunk repeats the unint
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -26,6 +25,7 @@ from mrsds_ppl.train.history import History as History
 from mrsds_ppl.train.history import Keys, failure_message, stack
 from mrsds_ppl.train.history import TrainState as TrainState
 from mrsds_ppl.train.schedules import learning_rate_schedule
+from mrsds_ppl.train.settings import TrainingSettings as TrainingSettings
 
 # (params, key, batch, step) -> (loss, metrics): the loss is minimised, the metrics are named scalars to report.
 Objective: TypeAlias = Callable[
@@ -38,37 +38,6 @@ ADAM = optax.scale_by_adam()
 # Axes of restarts in a state and in a row of the history; they share the count of steps and its learning rate.
 STACKED_STATE: Any = TrainState._make((0, 0, 0, None, 0, 0))
 STACKED_OUT: Any = (STACKED_STATE, History._make((None, 1, None, 1, 1, 1, 1)))
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How the parameters are optimised.
-
-    Args:
-        num_steps: number of optimiser steps of the run.
-        batch_size: trials per step; all of them when there are fewer.
-        learning_rate: largest learning rate, see `learning_rate_schedule`.
-        lr_warmup_steps: steps of the learning rate's ramp.
-        gradient_clip: each element of the gradient is clipped to [-gradient_clip, gradient_clip].
-        dropout: whether neurons are hidden from the encoder, see `hide_neurons`.
-        drop_perc: fraction of each region's neurons that a chosen trial loses.
-        dropout_trial_perc: probability that a trial is chosen.
-        region_sizes: neurons of each region; read when `dropout` is on.
-        chunk_steps: steps per call of the compiled loop: how often progress, checkpoints and interrupts come.
-        max_skipped_in_row: the run stops after this many non-finite steps in a row.
-    """
-
-    num_steps: int
-    batch_size: int
-    learning_rate: float
-    lr_warmup_steps: int = 0
-    gradient_clip: float = 10.0
-    dropout: bool = False
-    drop_perc: float = 0.25
-    dropout_trial_perc: float = 0.5
-    region_sizes: tuple[int, ...] = ()
-    chunk_steps: int = 50
-    max_skipped_in_row: int = 20
 
 
 class TrainResult(NamedTuple):

@@ -150,7 +150,8 @@ def _latent_regions(run: FittedRun) -> list[str]:
 
 def _facts(run: FittedRun) -> list[tuple[str, str]]:
     config, trials, split = run.config, run.trials, run.split
-    dynamics, lengths = config.model.xtransition.dynamics, trials.lengths
+    dynamics, lengths = config.model.dynamics, trials.lengths
+    optimiser, seeds = config.training.optimiser, config.training.seeds
     bins = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
     missing = 1 - trials.observed.sum() / (lengths.sum() * trials.num_neurons)
     pooled = len(run.model.latent_sizes) != len(trials.region_sizes)
@@ -176,8 +177,8 @@ def _facts(run: FittedRun) -> list[tuple[str, str]]:
         ("Inference", f"{config.inference.guide} guide, {config.inference.encoder_phrase}"),
         (
             "Training",
-            f"{run.step} of {config.training.num_steps} steps of {config.training.batch_size} trials; seeds: data "
-            f"{config.training.data_seed}, model {config.training.model_seed}, training {config.training.train_seed}",
+            f"{run.step} of {optimiser.num_steps} steps of {optimiser.batch_size} trials; seeds: data "
+            f"{seeds.data}, model {seeds.model}, training {seeds.train}",
         ),
         ("Software", ", ".join(f"{n} {v}" for n, v in run.versions.items() if n in ("mrsds-ppl", "jax", "device"))),
     ]
@@ -195,7 +196,7 @@ def _evidence(run: FittedRun, files: Files, scores: list[Score]) -> Evidence:
     top = z_train.max(-1)[valid_bins(train.lengths, train.num_bins)]
     return Evidence(
         step=run.step,
-        num_steps=run.config.training.num_steps,
+        num_steps=run.config.training.optimiser.num_steps,
         skipped=run.skipped,
         elbo=files.mat["elbos"].ravel(),
         elbo_test=float(files.sample_stats["elbo"].values.sum() / test.observed.sum()),

@@ -68,7 +68,7 @@ class Slope(NamedTuple):
 def why_not_climb(model: MRSDS) -> str | None:
     """What keeps a model from climbing by polynomials, or None."""
     options, dynamics = model.options.dynamics, model.networks.dynamics
-    if options.communication != "additive" or (model.options.ux and options.input != "additive"):
+    if options.communication_type != "additive" or (model.options.ux and options.input_type != "additive"):
         return "it is for messages that add up (communication_type and input_type: additive)"
     if not options.layers or (dynamics.num_inputs and options.input_layers):
         return "it is for dynamics with hidden layers and inputs without"

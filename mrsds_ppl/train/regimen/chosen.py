@@ -13,14 +13,12 @@ The objective maximises the plain bound plus what each term adds to it, in nats 
 Source of the terms: Karniol-Tambour et al., ICLR 2024, and its published configurations.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from mrsds_ppl.config.names import ROLLOUT_GUIDES
 from mrsds_ppl.train.regimen.bending import message_bends
 from mrsds_ppl.train.regimen.sparsity import message_sizes
 from mrsds_ppl.train.regimen.terms import (
-    Temperature,
     Term,
     message_penalty,
     overshooting,
@@ -29,21 +27,7 @@ from mrsds_ppl.train.regimen.terms import (
     state_kl,
     tempering,
 )
-
-
-@dataclass(frozen=True)
-class Regimen:
-    """What is asked for; None is off. Names as in the configuration."""
-
-    beta_max: float | None = None
-    beta_warmup_steps: int | None = None
-    x0_weight: float | None = None
-    overshoot: tuple[float, ...] | None = None
-    kl_z_scale: float | None = None
-    smooth_coef: float | None = None
-    temperature: Temperature | None = None
-    message_sparsity: float | None = None
-    message_bending: float | None = None
+from mrsds_ppl.train.settings import Regimen as Regimen
 
 
 class Terms(NamedTuple):
@@ -73,17 +57,17 @@ def make_terms(
         if structured:
             on.append(prior_weights(regimen.beta_max, regimen.beta_warmup_steps, regimen.x0_weight, num_steps))
         else:
-            named = [k for k in ("beta_max", "x0_weight") if getattr(regimen, k) is not None]
-            notes.append(f"training.{', training.'.join(named)}: ignored by guide {guide}, on {_either()} only")
+            named = [f"training.regimen.{k}" for k in ("beta_max", "x0_weight") if getattr(regimen, k) is not None]
+            notes.append(f"{', '.join(named)}: ignored by guide {guide}, on {_either()} only")
     elif regimen.beta_warmup_steps is not None:
-        notes.append("training.beta_warmup_steps: has no effect without training.beta_max")
+        notes.append("training.regimen.beta_warmup_steps: has no effect without training.regimen.beta_max")
     if regimen.overshoot:
         on.append(overshooting(regimen.overshoot))
     if regimen.kl_z_scale is not None:
         if records_state_weights:
             on.append(state_kl(regimen.kl_z_scale))
         else:
-            notes.append(f"training.kl_z_scale: ignored by guide {guide}, which has no state weights of its own")
+            notes.append(f"training.regimen.kl_z_scale: ignored by guide {guide}, which has no state weights")
     if regimen.smooth_coef is not None:
         on.append(smoothness(regimen.smooth_coef))
     if regimen.message_sparsity is not None:
@@ -92,9 +76,9 @@ def make_terms(
         on.append(message_penalty("message_bend", message_bends, regimen.message_bending))
     if regimen.temperature is not None:
         if num_states == 1:
-            notes.append("training.temperature_annealing: has no effect with one state")
+            notes.append("training.regimen.temperature: has no effect with one state")
         elif structured:
-            notes.append(f"training.temperature_annealing: ignored by guide {guide}")
+            notes.append(f"training.regimen.temperature: ignored by guide {guide}")
         else:
             on.append(tempering(regimen.temperature))
     return Terms(tuple(on), tuple(notes))

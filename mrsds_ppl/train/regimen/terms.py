@@ -17,20 +17,11 @@ from mrsds_ppl.ppl.elbo import LogTerms
 from mrsds_ppl.ppl.markov import Evaluated, Switching, potentials
 from mrsds_ppl.statespace.chain import Chain, LogNormalizer, smooth
 from mrsds_ppl.train.regimen.overshoot import horizon_scores
+from mrsds_ppl.train.settings import Temperature as Temperature
 
 NUM_CYCLES = 10
 
 Step = Int[Array, ""] | int
-
-
-class Temperature(NamedTuple):
-    """Temperature of the state posterior over the steps, see :func:`temperature_at`."""
-
-    t_init: float
-    t_min: float
-    rate: float
-    steps: int
-    kickin_steps: int
 
 
 @dataclass(frozen=True)
