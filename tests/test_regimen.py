@@ -1,6 +1,7 @@
 """Each term of the regimen against its definition written out: numpy, scipy, loops, and sums over all paths."""
 
 import itertools
+from dataclasses import replace
 
 import by_hand
 import jax
@@ -225,7 +226,7 @@ def test_overshooting_at_horizon_zero_alone_changes_nothing(trained):
 def test_weights_of_one_and_a_temperature_of_one_change_nothing(trained):
     plain = evaluate(trained, Regimen(), "structured")[0]
     assert evaluate(trained, Regimen(beta_max=1.0, x0_weight=1.0), "structured")[0] == pytest.approx(plain, rel=1e-12)
-    cold = Regimen(temperature=HOT._replace(t_init=0.0))
+    cold = Regimen(temperature=replace(HOT, t_init=0.0))
     assert evaluate(trained, cold, "mean_field")[0] == pytest.approx(plain, rel=1e-12)
 
 

@@ -106,7 +106,7 @@ def start_by_smoothing(
     if not all(np.isfinite(np.asarray(part)).all() for part in paths):
         raise RunError(
             "the start by smoothing gave paths that are not finite; use an encoder (inference.encoder: convolution), "
-            "or leave the start out (training.switch_init_steps: 0)"
+            "or leave the start out (training.start.method: none)"
         )
     say(
         f"smoothing: dynamics networks, state noise {np.array2string(_noise(model.networks_from(params)), precision=3)}"
