@@ -22,11 +22,13 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Num, PRNGKeyArray
 from numpyro.contrib.module import eqx_from_dict, eqx_module, eqx_to_dict, random_eqx_module
 
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.models.covariance import AnyArray
 from mrsds_ppl.models.dynamics import Dynamics, DynamicsOptions
-from mrsds_ppl.models.emissions import EMISSIONS, Emissions, Readout
+from mrsds_ppl.models.emissions import EMISSIONS
 from mrsds_ppl.models.initial import Initial
+from mrsds_ppl.models.protocols import Emissions
+from mrsds_ppl.models.readout import Readout
 from mrsds_ppl.models.transitions import Transitions
 from mrsds_ppl.nn import draws
 from mrsds_ppl.ppl.markov import Switching, markov, select
@@ -225,7 +227,7 @@ class MRSDS:
         return Switching(initial, transition, num_states, self.num_latents, inputs, batch.lengths, self.log_normalizer)
 
 
-def _weights(network: Any) -> dict[str, Array]:
+def _weights(network: object) -> dict[str, Array]:
     """The weights of a network by leaf. Those of features that there are none of have no numbers to draw."""
     leaves = eqx_to_dict(eqx.filter(network, eqx.is_inexact_array))
     return {leaf: value for leaf, value in leaves.items() if "weight" in leaf and value.size}

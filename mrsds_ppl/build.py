@@ -17,7 +17,7 @@ from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.guides import GUIDES, AmortizedGuide, GaussianMarkovPaths, PathGuide
 from mrsds_ppl.guides.user import check_sites, make_of, user_guide
-from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
+from mrsds_ppl.models import EMISSIONS, MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
 from mrsds_ppl.ppl.markov import summed_out
 from mrsds_ppl.train.training import TrainingSettings
@@ -45,7 +45,7 @@ def make_trials(config: RunConfig) -> Trials:
         trials = trials.limit_bins(data.tlim)
     if data.inputs is not None and trials.num_inputs:
         trials = trials.with_inputs(data.inputs)
-    trials.validate(counts=config.model.emissions.dist == "poisson")
+    trials.validate(counts=EMISSIONS[config.model.emissions.dist].counts)
     return trials
 
 

@@ -8,6 +8,7 @@ from jax import random
 from mrsds_ppl.build import initial_parameters, make_guide, make_model
 from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.models import EMISSIONS
 from mrsds_ppl.start.pca import initialize
 from mrsds_ppl.train.objective import records_state_weights
 from mrsds_ppl.train.regimen.chosen import Regimen, Terms, make_terms
@@ -44,7 +45,7 @@ def with_encoder(config: RunConfig, trials: Trials) -> RunConfig:
     suits = (
         without.starts_by_smoothing
         and config.training.start != "staged"
-        and config.model.emissions.dist == "poisson"
+        and EMISSIONS[config.model.emissions.dist].counts
         and config.model.num_states > 1
         and config.training.restarts == 1
         and int(trials.lengths.sum()) <= _MOST_BINS
@@ -68,8 +69,7 @@ def restart_of(config: RunConfig, number: int, trials: Trials, data: Batch) -> R
     model = make_model(config, trials, trials.num_trials)
     key = random.key(config.training.train_seed)
     params = initial_parameters(random.fold_in(key, 0), model, make_guide(config, model), data).params
-    counts = config.model.emissions.dist == "poisson"
-    return Restart(random.fold_in(key, 1), initialize(params, trials, model.latent_sizes, counts))
+    return Restart(random.fold_in(key, 1), initialize(params, trials, model.latent_sizes))
 
 
 def terms_of(config: RunConfig, guide: Any, values: dict[str, Any], data: Batch) -> Terms:

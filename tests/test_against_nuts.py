@@ -22,7 +22,7 @@ from numpyro.infer import MCMC, NUTS, SVI
 from scipy.special import log_softmax, logsumexp
 
 from mrsds_ppl.analysis.posterior import pareto_k
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.guides import GaussianMarkov
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions

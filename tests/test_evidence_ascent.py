@@ -105,7 +105,7 @@ def test_the_climb_raises_the_evidence_by_dynamics_alone():
     trials = simulate_oscillators(0, num_trials=16, num_regions=2, num_states=2, min_bins=40, num_bins=50)
     options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus", dynamics=_dynamics())
     model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=16)
-    params = initialize(_as_params(model), trials, model.latent_sizes, counts=True)
+    params = initialize(_as_params(model), trials, model.latent_sizes)
     batch = jax.device_put(trials.batch())
     assert why_not_climb(model) is None
     paths, states = smooth_new_trials(params, model, batch)
@@ -144,7 +144,7 @@ def test_the_start_by_smoothing_climbs_where_polynomials_can_and_says_so():
             ux=False, xz=xz, emission="poisson", final_activation="softplus", dynamics=_dynamics(**dynamics)
         )
         model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=8)
-        params = initialize(_as_params(model), trials, model.latent_sizes, counts=True)
+        params = initialize(_as_params(model), trials, model.latent_sizes)
         said = []
         found = start_by_smoothing(
             random.key(1), params, model, batch,

@@ -17,7 +17,7 @@ from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.guides import AutoPathDelta, AutoPathNormal, GaussianMarkov
 from mrsds_ppl.models import EMISSIONS, Dynamics, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
-from mrsds_ppl.models.emissions import Readout
+from mrsds_ppl.models.readout import Readout
 from mrsds_ppl.models.transitions import Transitions
 from mrsds_ppl.nn.encoders import EncoderOptions
 from mrsds_ppl.ppl.elbo import MarkovELBO
@@ -371,7 +371,7 @@ def test_posterior_of_weights_starts_at_the_networks_own_and_loadings_at_the_com
     params = initial_parameters(random.key(0), model, guide, trials.batch()).params
     own = model.networks.dynamics.pairs.weights[1]
     np.testing.assert_array_equal(params["dynamics/pairs.weights[1]_auto_loc"], own)
-    params = initialize(params, trials, model.latent_sizes, counts=False)
+    params = initialize(params, trials, model.latent_sizes)
     loadings = params["emissions/readout.weight_auto_loc"]
     np.testing.assert_array_equal(loadings, params["emissions$params"].readout.weight)
     components = principal_components(trials, model.latent_sizes).loadings

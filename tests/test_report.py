@@ -13,6 +13,7 @@ from jax import random
 
 from mrsds_ppl import cli
 from mrsds_ppl.analysis.communication import communication_matrix, posterior_messages
+from mrsds_ppl.analysis.fitted_program import FittedProgram
 from mrsds_ppl.data.labels import read_labels
 from mrsds_ppl.fitted import load_run
 from mrsds_ppl.output.report.checks import Check, Evidence, run_checks
@@ -231,7 +232,8 @@ def test_report_shows_communication_by_condition_where_trials_are_labelled(count
     table.write_text("trial,label\n" + "".join(f"{i},{label}\n" for i, label in zip(ids, labels, strict=True)))
     found = conditions_of(run, read_labels(table, ids))
     assert (found.names, found.num_trials.tolist()) == (["go", "stop"], [2, 2])
-    told = posterior_messages(random.key(0), run.params, run.model, run.guide, run.split.test, draws=20)
+    fitted = FittedProgram(run.model, run.params, run.guide)
+    told = posterior_messages(random.key(0), fitted, run.split.test, draws=20)
     many = conditions_of(run, np.arange(len(ids)) * 10)
     assert many.names == sorted(str(10 * place) for place in range(min(len(ids), 6)))
     for place, name in enumerate(found.names):

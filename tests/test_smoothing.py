@@ -343,7 +343,7 @@ def test_the_start_finds_latents_and_states_of_a_few_oscillators() -> None:
     options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus")
     model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=40)
     params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
-    params = initialize(params, trials, model.latent_sizes, counts=True)
+    params = initialize(params, trials, model.latent_sizes)
     batch = jax.device_put(trials.batch())
     found = start_by_smoothing(random.key(1), params, model, batch, num_refit_steps=200)
     r2 = align_latents(trials.x, np.asarray(found.moments.mean), trials.lengths, [2, 2], [2, 2]).r2
@@ -370,7 +370,7 @@ def test_a_request_to_stop_ends_the_start_between_rounds() -> None:
     options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus")
     model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=4)
     params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
-    params = initialize(params, trials, model.latent_sizes, counts=True)
+    params = initialize(params, trials, model.latent_sizes)
     stopped = start_by_smoothing(random.key(1), params, model, jax.device_put(trials.batch()), should_stop=lambda: True)
     before, after = (p["dynamics$params"].pairs for p in (params, stopped.params))
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):

@@ -8,6 +8,7 @@ import pytest
 from jax import random
 
 from mrsds_ppl.analysis.communication import path_messages
+from mrsds_ppl.analysis.fitted_program import FittedProgram
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths
 from mrsds_ppl.analysis.recovery.alignment import align_latents
 from mrsds_ppl.analysis.recovery.message_scores import message_scores
@@ -87,10 +88,12 @@ def test_absent_messages_of_known_paths_shrink_and_present_ones_stay() -> None:
 
     aligned = align_latents(trials.x, np.asarray(x), trials.lengths, [2] * 3, [2] * 3)
     paths = PosteriorPaths(np.asarray(x)[None], np.asarray(states)[None])
-    scores = {
-        sparsity: message_scores(trials.messages, path_messages(fit(sparsity), model, trials, paths), aligned, trials.z)
-        for sparsity in (0.0, 0.01)
-    }
+
+    def scored(sparsity):
+        messages = path_messages(FittedProgram(model, fit(sparsity)), trials, paths)
+        return message_scores(trials.messages, messages, aligned, trials.z)
+
+    scores = {sparsity: scored(sparsity) for sparsity in (0.0, 0.01)}
     plain, sparse = scores[0.0], scores[0.01]
     assert sparse.absent_ratio < 0.5 * plain.absent_ratio, (plain.absent_ratio, sparse.absent_ratio)
     assert sparse.r2_cross > 0.9

@@ -9,16 +9,16 @@ differ by how loose q is.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from mrsds_ppl.analysis.fitted_program import FittedProgram
 from mrsds_ppl.backend.trial_parts import in_parts
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.models.filtering import count, smooth_new_trials
-from mrsds_ppl.models.mrsds import MRSDS
 
 
 class Choice(NamedTuple):
@@ -30,16 +30,15 @@ class Choice(NamedTuple):
     chosen: str
 
 
-def trial_evidence(params: dict[str, Any], model: MRSDS, trials: Trials) -> Float[np.ndarray, " trial"]:
+def trial_evidence(fitted: FittedProgram, trials: Trials) -> Float[np.ndarray, " trial"]:
     """log p(y) of each trial in nats, states and latents summed out.
 
     Args:
-        params: fitted parameters by site; the guide's are not used.
-        model: the program.
+        fitted: program and parameters; the guide and its parameters are not used.
         trials: the trials.
     """
-    program = {name: value for name, value in params.items() if not name.startswith(("auto_", "recognition"))}
-    data = trials.batch()
+    program = {name: value for name, value in fitted.params.items() if not name.startswith(("auto_", "recognition"))}
+    model, data = fitted.model, trials.batch()
     paths, _ = smooth_new_trials(program, model, data)
     return np.asarray(count(model.networks_from(program), model, in_parts(data), paths.mean).log_evidence)
 

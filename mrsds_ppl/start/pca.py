@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from scipy.ndimage import gaussian_filter1d
 
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.models.protocols import Emissions
 
 _LOADINGS = "emissions/readout.weight_auto_loc"
 _SMOOTHING = 1.5  # bins, standard deviation
@@ -97,55 +97,25 @@ def encoder_spread(
     return np.where(varies, spread, floor)
 
 
-def initialize(params: dict[str, Any], trials: Trials, latent_sizes: tuple[int, ...], counts: bool) -> dict[str, Any]:
+def initialize(params: dict[str, Any], trials: Trials, latent_sizes: tuple[int, ...]) -> dict[str, Any]:
     """Parameters with emissions and recognition set from the data.
 
     Args:
         params: parameters by site, as declared by program and guide.
         trials: training trials.
         latent_sizes: latents of each region.
-        counts: whether signals are counts with a softplus or exp rate.
     """
     found = principal_components(trials, latent_sizes)
-    params = dict(params)
-    if "emissions$params" in params:
-        emissions = _emissions(params["emissions$params"], found, trials, latent_sizes, counts)
-        params["emissions$params"] = emissions
-        # Under a prior the loadings are a site of their own, and its posterior starts around them.
-        if _LOADINGS in params and emissions.readout.hidden is None:
-            params[_LOADINGS] = emissions.readout.weight
+    before: Emissions = params["emissions$params"]
+    emissions = before.at_components(found.center, found.loadings, found.residual)
+    params = {**params, "emissions$params": emissions}
+    # Under a prior the loadings are a site of their own, and its posterior starts around them.
+    if _LOADINGS in params and emissions.readout.hidden is None:
+        params[_LOADINGS] = emissions.readout.weight
     if "recognition$params" in params:
-        spread = encoder_spread(found.spread, trials.region_of_neuron, counts)
+        spread = encoder_spread(found.spread, trials.region_of_neuron, emissions.counts)
         params["recognition$params"] = _recognition(params["recognition$params"], found._replace(spread=spread))
     return params
-
-
-def _emissions(emissions: Any, found: Components, trials: Trials, latent_sizes: tuple[int, ...], counts: bool) -> Any:
-    readout = emissions.readout
-    gain = np.ones_like(found.center)
-    bias = found.center
-    if counts:
-        rate = np.maximum(found.center, 1e-3)
-        exponential = emissions.final_activation == "exp"
-        bias = np.log(rate) if exponential else rate + np.log(-np.expm1(-rate))
-        gain = 1.0 / rate if exponential else 1.0 / -np.expm1(-rate)
-    readout = eqx.tree_at(lambda r: r.bias, readout, jnp.asarray(bias, jnp.float32))
-    if readout.hidden is None:
-        starts = np.concatenate([[0], np.cumsum(latent_sizes)])
-        owner = trials.region_of_neuron if len(latent_sizes) > 1 else np.zeros(trials.num_neurons, int)
-        weight = np.zeros(readout.weight.shape)
-        for region, size in enumerate(latent_sizes):
-            chosen = owner == region
-            weight[chosen, :size] = (gain[:, None] * found.loadings)[chosen, starts[region] : starts[region] + size]
-        readout = eqx.tree_at(lambda r: r.weight, readout, jnp.asarray(weight, jnp.float32))
-    emissions = eqx.tree_at(lambda e: e.readout, emissions, readout)
-    if not counts:
-        noise = emissions.noise
-        start = Covariance(
-            noise.raw_diagonal.shape, np.sqrt(found.residual), triangular=False, trainable=noise.trainable
-        )
-        emissions = eqx.tree_at(lambda e: e.noise.raw_diagonal, emissions, start.raw_diagonal.astype(jnp.float32))
-    return emissions
 
 
 def _recognition(recognition: Any, found: Components) -> Any:
