@@ -1,16 +1,10 @@
 """The batch of arrays that programs and guides take."""
 
-from typing import NamedTuple
-
-import jax
-import numpy as np
-
-# On the host, or on a device.
-Values = np.ndarray | jax.Array
+from typing import Any, NamedTuple
 
 
 class Batch(NamedTuple):
-    """Arrays of some trials, a JAX pytree.
+    """Arrays of some trials, of NumPy on the host or of JAX: a pytree.
 
     y (trial, time, neuron), zero where not observed; u (trial, time, input); observed and visible (trial, time,
     neuron): what the likelihood scores and what an encoder may see; lengths (trial,): valid bins; stage (trial, time,
@@ -18,10 +12,10 @@ class Batch(NamedTuple):
     Inputs and stages may have width 0.
     """
 
-    y: Values
-    u: Values
-    observed: Values
-    visible: Values
-    lengths: Values
-    stage: Values
-    number: Values
+    y: Any
+    u: Any
+    observed: Any
+    visible: Any
+    lengths: Any
+    stage: Any
+    number: Any
