@@ -21,6 +21,7 @@ from mrsds_ppl.ppl.elbo import log_weights
 from mrsds_ppl.ppl.markov import potentials
 from mrsds_ppl.start.unused import revived, share_of_bins, unused_sentence, unused_states
 from mrsds_ppl.storage.paths import RunPaths
+from mrsds_ppl.storage.stores import in_files
 from mrsds_ppl.train import training
 from mrsds_ppl.train.history import stack
 from mrsds_ppl.train.objective import make_objective
@@ -78,13 +79,13 @@ def fit(case, folder, *, restarts=False, resume=False, seed=0, should_stop=lambd
         case.guide,
         case.objective,
         case.data,
-        RunPaths(folder, "run"),
+        in_files(RunPaths(folder, "run")),
         save_steps=4,
         should_stop=should_stop,
         say=(lambda line: None) if said is None else said.append,
         held_out=case.held_out if restarts else None,
     )
-    return fit_stages(key, params, stages, SETTINGS, **{"switch_init_steps": 0, "resume": resume, **options})
+    return fit_stages(key, params, stages, SETTINGS, **{"resume": resume, **options})
 
 
 def same(left, right):
