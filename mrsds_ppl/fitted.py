@@ -238,8 +238,10 @@ class Fit:
         """
         from mrsds_ppl.output.report.gather import write_report
 
-        given = self.trials.labels if labels is None else labels_of(labels, self.trials.ids)
-        return write_report(self, Path(path), given)
+        of_test = self.split.test.labels
+        if labels is not None:
+            of_test = labels_of(labels, self.trials.ids)[np.isin(self.trials.ids, self.split.test.ids)]
+        return write_report(self, Path(path), of_test)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> RunPaths:
         """Write the files of a run, which :func:`mrsds_ppl.load` reads back.

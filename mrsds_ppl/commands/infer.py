@@ -56,7 +56,9 @@ def infer(
     found = fit.infer_set(trials, draws=draws, seed=seed)
     posterior, mat = (out.with_name(f"{out.name}{ending}") for ending in ("_posterior.nc", "_latents.mat"))
     sizes, about = fit.model.latent_sizes, {"fitted_run": paths.name, "data": data, "seed": seed}
-    write_tree(posterior, fit.tree_of({"test": found}, {"test": trials}, "test").assign_attrs(about))
+    tree = fit.tree_of({"test": found}, {"test": trials}, "test")
+    tree.attrs |= about
+    write_tree(posterior, tree)
     arrays = {**split_arrays("test", found, trials), "latent_region_sizes": np.asarray(sizes, np.int64)}
     with written_aside(mat) as aside:
         scipy.io.savemat(aside, arrays, appendmat=False, do_compression=True, oned_as="row")

@@ -35,10 +35,10 @@ from mrsds_ppl.train.history import History
 from mrsds_ppl.train.training import TrainResult, initial_state
 
 if TYPE_CHECKING:
-    from mrsds_ppl.fitted import Fit
+    import mrsds_ppl.fitted
 
 
-def write_results(fit: "Fit", paths: RunPaths) -> None:
+def write_results(fit: "mrsds_ppl.fitted.Fit", paths: RunPaths) -> None:
     """Write ``NAME_latents.mat`` and ``NAME_posterior.nc``, each whole or not at all.
 
     Args:
@@ -62,7 +62,7 @@ def write_results(fit: "Fit", paths: RunPaths) -> None:
     write_tree(paths.posterior, fit.posterior)
 
 
-def save_run(fit: "Fit", paths: RunPaths, *, overwrite: bool) -> RunPaths:
+def save_run(fit: "mrsds_ppl.fitted.Fit", paths: RunPaths, *, overwrite: bool) -> RunPaths:
     """Write all files that :func:`read_run` needs; arguments as of :meth:`mrsds_ppl.fitted.Fit.save`."""
     if not overwrite:
         demand_free_name(paths)

@@ -4,17 +4,17 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mrsds_ppl.fitted import Fit
+    import mrsds_ppl.fitted
 
 
-def as_text(fit: "Fit") -> str:
+def as_text(fit: "mrsds_ppl.fitted.Fit") -> str:
     """Name, sizes and scores in a few lines."""
     facts = _facts(fit)
     width = max(len(name) for name, _ in facts)
     return "\n".join([f"<Fit {fit.name}>", *(f"  {name:{width}}  {value}" for name, value in facts)])
 
 
-def as_html(fit: "Fit") -> str:
+def as_html(fit: "mrsds_ppl.fitted.Fit") -> str:
     """The same as a table."""
     rows = "".join(
         f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(value)}</td></tr>'
@@ -23,7 +23,7 @@ def as_html(fit: "Fit") -> str:
     return f"<div><b>Fit {escape(fit.name)}</b><table><tbody>{rows}</tbody></table></div>"
 
 
-def _facts(fit: "Fit") -> list[tuple[str, str]]:
+def _facts(fit: "mrsds_ppl.fitted.Fit") -> list[tuple[str, str]]:
     trials, split, model = fit.trials, fit.split, fit.model
     sizes = ", ".join(f"{name} {n}" for name, n in zip(trials.region_names, trials.region_sizes, strict=True))
     facts = [
@@ -42,9 +42,9 @@ def _facts(fit: "Fit") -> list[tuple[str, str]]:
     ]
 
 
-def _law(fit: "Fit") -> str:
+def _law(fit: "mrsds_ppl.fitted.Fit") -> str:
     return fit.config.model.emissions.dist
 
 
-def _score(fit: "Fit", name: str) -> str:
+def _score(fit: "mrsds_ppl.fitted.Fit", name: str) -> str:
     return f"{fit.scores[name][0]:.3f}"

@@ -1,7 +1,7 @@
 """Where a fit keeps its states while it goes on: in the files of a run, or in memory."""
 
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from mrsds_ppl.storage.paths import RunPaths
 State = TypeVar("State")
 
 
+@runtime_checkable
 class Store(Protocol):
     """The states of one stage, by step; see :class:`~mrsds_ppl.storage.checkpoints.Checkpoints`."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from mrsds_ppl.train.training import Objective, RunChunk, TrainingSettings, Trai
 _SHOWN = ("elbo", "log_px", "log_py", "log_qx")
 
 
+@runtime_checkable
 class Start(Protocol):
     """What comes before joint training."""
 

@@ -14,7 +14,7 @@ from mrsds_ppl.output.plots.style import make_axes, state_colour
 from mrsds_ppl.output.plots.trials import plot_states, plot_trial
 
 if TYPE_CHECKING:
-    from mrsds_ppl.fitted import Fit
+    import mrsds_ppl.fitted
 
 
 class Plots:
@@ -24,7 +24,7 @@ class Plots:
         fit: what was fitted.
     """
 
-    def __init__(self, fit: "Fit") -> None:
+    def __init__(self, fit: "mrsds_ppl.fitted.Fit") -> None:
         self._fit = fit
 
     def latents(self, trial: Any = None, *, axes: Any = None) -> Any:

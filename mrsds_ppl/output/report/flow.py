@@ -20,7 +20,7 @@ from mrsds_ppl.output.report.conditions import Conditions
 from mrsds_ppl.output.report.findings import Field
 
 if TYPE_CHECKING:
-    from mrsds_ppl.fitted import Fit
+    import mrsds_ppl.fitted
 
 _DRAWS = 20
 _GRID = {1: 161, 2: 17}
@@ -29,7 +29,7 @@ _PATHS = 12
 _CONDITIONS = 6
 
 
-def norms_of_trial(fit: "Fit", trial: int, draws: np.ndarray, z_prob: np.ndarray) -> xr.DataArray:
+def norms_of_trial(fit: "mrsds_ppl.fitted.Fit", trial: int, draws: np.ndarray, z_prob: np.ndarray) -> xr.DataArray:
     """Mean norms of the messages of one test trial, averaged over the state posterior.
 
     Args:
@@ -47,13 +47,13 @@ def norms_of_trial(fit: "Fit", trial: int, draws: np.ndarray, z_prob: np.ndarray
     return own.where(np.arange(own.sizes["time"])[:, None, None] > 0)
 
 
-def communication_of(fit: "Fit") -> np.ndarray:
+def communication_of(fit: "mrsds_ppl.fitted.Fit") -> np.ndarray:
     """(state, target, source + input): mean norm of the messages of each state in test trials; 0 where it never is."""
     found = state_communication(random.key(0), fit.params, fit.model, fit.guide, fit.split.test, draws=_DRAWS)
     return np.nan_to_num(found.mean("draw").values)
 
 
-def conditions_of(fit: "Fit", labels: np.ndarray) -> Conditions:
+def conditions_of(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray) -> Conditions:
     """Mean norms of the messages in the test trials of each label; at most six labels, those of most trials.
 
     Args:
@@ -70,7 +70,7 @@ def conditions_of(fit: "Fit", labels: np.ndarray) -> Conditions:
     return Conditions(kept, np.array([(labels == name).sum() for name in kept]), found.mean("draw").values)
 
 
-def flow_fields(fit: "Fit", x: np.ndarray, z_prob: np.ndarray, regions: list[str]) -> list[Field]:
+def flow_fields(fit: "mrsds_ppl.fitted.Fit", x: np.ndarray, z_prob: np.ndarray, regions: list[str]) -> list[Field]:
     """Flow of every region, or of the whole plane where all regions together have two latents.
 
     A region of more than two latents is drawn in the plane of its two principal components.
@@ -101,7 +101,7 @@ def flow_fields(fit: "Fit", x: np.ndarray, z_prob: np.ndarray, regions: list[str
 
 
 def _field(
-    fit: "Fit",
+    fit: "mrsds_ppl.fitted.Fit",
     region: int | None,
     paths: Sequence[np.ndarray],
     visited: np.ndarray,
@@ -142,7 +142,9 @@ def _plane(visited: np.ndarray) -> Plane:
     return Plane(centre - (centre @ directions.T) @ directions, directions)
 
 
-def _fixed_points(fit: "Fit", region: int | None, state: int, flow: VectorField, held: Held) -> list[FixedPoint]:
+def _fixed_points(
+    fit: "mrsds_ppl.fitted.Fit", region: int | None, state: int, flow: VectorField, held: Held
+) -> list[FixedPoint]:
     """Fixed points within the grid, sought from its slowest points and from some all over it."""
     low, high = flow.points.min(0), flow.points.max(0)
     every = np.argsort(np.linalg.norm(flow.change, axis=1))

@@ -23,18 +23,18 @@ from mrsds_ppl.start.unused import share_of_bins
 from mrsds_ppl.storage.atomic import write_text
 
 if TYPE_CHECKING:
-    from mrsds_ppl.fitted import Fit
+    import mrsds_ppl.fitted
 
 _NORM_DRAWS = 40
 
 
-def write_report(fit: "Fit", path: Path, labels: np.ndarray | None = None) -> Path:
+def write_report(fit: "mrsds_ppl.fitted.Fit", path: Path, labels: np.ndarray | None = None) -> Path:
     """Write the page of a fit, whole or not at all, and return its path.
 
     Args:
         fit: what was found.
         path: where the page shall appear.
-        labels: condition of each trial of the recording.
+        labels: condition of each test trial.
 
     Raises:
         RunError: the page cannot be written.
@@ -47,8 +47,8 @@ def write_report(fit: "Fit", path: Path, labels: np.ndarray | None = None) -> Pa
     return path
 
 
-def gather(fit: "Fit", labels: np.ndarray | None = None) -> Findings:
-    """All numbers of the page; ``labels``: of all trials."""
+def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None) -> Findings:
+    """All numbers of the page; ``labels``: of the test trials."""
     found = _predicted(fit)
     test, curves = fit.split.test, history_arrays(fit.history)
     x_test, z_test = (_padded(values, test) for values in (fit.test.x_mean, fit.test.z_prob))
@@ -99,11 +99,11 @@ def gather(fit: "Fit", labels: np.ndarray | None = None) -> Findings:
         hidden_region=test.region_of_neuron[fit.hidden_neurons],
         hidden_unit=hidden_unit,
         listings=listings,
-        conditions=None if labels is None else conditions_of(fit, labels[np.isin(fit.trials.ids, test.ids)]),
+        conditions=None if labels is None else conditions_of(fit, labels),
     )
 
 
-def _predicted(fit: "Fit") -> Predicted:
+def _predicted(fit: "mrsds_ppl.fitted.Fit") -> Predicted:
     sampler, key = PosteriorSampler(fit.model, fit.guide), random.key(0)
     plain, hidden = sampler.reconstruct(key, fit.params, fit.split.test), fit.hidden_neurons
     if not len(hidden):
@@ -117,12 +117,12 @@ def _padded(values: np.ndarray, trials: Trials) -> np.ndarray:
     return np.where(valid.reshape(valid.shape + (1,) * (values.ndim - 2)), values, np.nan)
 
 
-def _latent_regions(fit: "Fit") -> list[str]:
+def _latent_regions(fit: "mrsds_ppl.fitted.Fit") -> list[str]:
     names = fit.trials.region_names
     return names if len(fit.model.latent_sizes) == len(names) else ["all regions"]
 
 
-def _facts(fit: "Fit") -> list[tuple[str, str]]:
+def _facts(fit: "mrsds_ppl.fitted.Fit") -> list[tuple[str, str]]:
     config, trials, split = fit.config, fit.trials, fit.split
     dynamics, lengths = config.model.xtransition.dynamics, trials.lengths
     bins = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
@@ -162,7 +162,7 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _evidence(fit: "Fit", scores: list[Score]) -> Evidence:
+def _evidence(fit: "mrsds_ppl.fitted.Fit", scores: list[Score]) -> Evidence:
     z_train = np.nan_to_num(fit.train.z_prob)
     train, test = fit.split.train, fit.split.test
     hidden = scores[3] if len(scores) > 3 else None
@@ -185,7 +185,7 @@ def _evidence(fit: "Fit", scores: list[Score]) -> Evidence:
     )
 
 
-def _recovery(fit: "Fit", x: np.ndarray, z_prob: np.ndarray) -> list[str]:
+def _recovery(fit: "mrsds_ppl.fitted.Fit", x: np.ndarray, z_prob: np.ndarray) -> list[str]:
     trials, said = fit.split.test, []
     if trials.x is not None and trials.x.shape[2] == fit.model.num_latents:
         found = align_latents(trials.x, x, trials.lengths, list(fit.model.latent_sizes))
@@ -196,7 +196,7 @@ def _recovery(fit: "Fit", x: np.ndarray, z_prob: np.ndarray) -> list[str]:
     return said
 
 
-def _example(fit: "Fit", predicted: Predicted, trial: int) -> Example:
+def _example(fit: "mrsds_ppl.fitted.Fit", predicted: Predicted, trial: int) -> Example:
     test = fit.split.test
     bins = int(test.lengths[trial])
     norms = norms_of_trial(fit, trial, fit.test.x_draws[:_NORM_DRAWS, trial], fit.test.z_prob[trial])
@@ -227,7 +227,7 @@ def _example(fit: "Fit", predicted: Predicted, trial: int) -> Example:
     )
 
 
-def _generated(fit: "Fit", trial: int) -> np.ndarray:
+def _generated(fit: "mrsds_ppl.fitted.Fit", trial: int) -> np.ndarray:
     """(bin, neuron): a trial that the program draws by itself, with the inputs of this one."""
     batch = fit.split.test.select([trial]).batch()
 

@@ -10,7 +10,7 @@ from mrsds_ppl.analysis.posterior import Reconstruction
 from mrsds_ppl.output.report.findings import Score
 
 if TYPE_CHECKING:
-    from mrsds_ppl.fitted import Fit
+    import mrsds_ppl.fitted
 
 
 class Predicted(NamedTuple):
@@ -20,7 +20,7 @@ class Predicted(NamedTuple):
     smoothed: Reconstruction
 
 
-def score_lines(fit: "Fit", predicted: Predicted) -> tuple[list[Score], np.ndarray]:
+def score_lines(fit: "mrsds_ppl.fitted.Fit", predicted: Predicted) -> tuple[list[Score], np.ndarray]:
     """The table's lines, and the trial average as a prediction of every test trial."""
     train, test = fit.split.train, fit.split.test
     average = trial_average(train.y, train.observed, test.num_bins)
@@ -50,7 +50,9 @@ def score_lines(fit: "Fit", predicted: Predicted) -> tuple[list[Score], np.ndarr
     return lines, repeated
 
 
-def scores_by_neuron(fit: "Fit", predicted: Predicted, average: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+def scores_by_neuron(
+    fit: "mrsds_ppl.fitted.Fit", predicted: Predicted, average: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, str]:
     """Score of each hidden neuron by the model and by the trial average, and the score's name."""
     test = fit.split.test
     if fit.counts:
