@@ -22,7 +22,8 @@ from mrsds_ppl.models.transitions import Transitions
 from mrsds_ppl.nn.encoders import EncoderOptions
 from mrsds_ppl.ppl.elbo import MarkovELBO
 from mrsds_ppl.ppl.markov import PathLaw, ancestral, potentials
-from mrsds_ppl.start.pca import initialize, principal_components
+from mrsds_ppl.start.pca import initialize
+from mrsds_ppl.statespace.principal_components import principal_components
 
 SMALL = EncoderOptions(embedding_layers=(3,), channels=4, dilations=(1,))
 
