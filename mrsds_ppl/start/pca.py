@@ -6,15 +6,19 @@ every latent where the activity is.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PyTree
+from numpyro.infer.autoguide import AutoGuide
 
-from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.guides.base import Recognition
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.emissions import Emissions, GaussianEmissions
+from mrsds_ppl.models.mrsds import MRSDS
 from mrsds_ppl.statespace.principal_components import Components, principal_components
+from mrsds_ppl.train.history import Keys
 
 _LOADINGS = "emissions/readout.weight_auto_loc"
 # A neuron that never varied in training has no spread to be measured by, and an encoder no weights that were trained on
@@ -47,6 +51,17 @@ def encoder_spread(
         if (own & varies).any():
             floor[own] = np.median(spread[own & varies])
     return np.where(varies, spread, floor)
+
+
+def start_by_components(
+    key: Keys, params: dict[str, PyTree], model: MRSDS, guide: AutoGuide, data: Batch
+) -> dict[str, PyTree]:
+    """A :class:`~mrsds_ppl.start.protocol.Start`: :func:`initialize` with the trials of a batch; nothing is random."""
+    whole = jax.tree.map(np.asarray, data)
+    signals = np.where(whole.observed, whole.y, np.nan)
+    paths = [y[:length] for y, length in zip(signals, whole.lengths, strict=True)]
+    trials = Trials.from_arrays(paths, region_sizes=model.region_sizes)
+    return initialize(params, trials, model.latent_sizes, model.options.emission == "poisson")
 
 
 def initialize(
