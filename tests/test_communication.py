@@ -19,7 +19,7 @@ from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths, posterior_paths
 from mrsds_ppl.analysis.recovery.alignment import align_latents, valid_bins
 from mrsds_ppl.analysis.recovery.message_scores import message_scores
-from mrsds_ppl.backend.trialwise import over_rounds, over_trials
+from mrsds_ppl.backend.trials_at_once import over_rounds, over_trials
 from mrsds_ppl.data import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import GaussianMarkov

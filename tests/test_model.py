@@ -22,7 +22,8 @@ from mrsds_ppl.models.transitions import Transitions
 from mrsds_ppl.nn.encoders import EncoderOptions
 from mrsds_ppl.ppl.elbo import MarkovELBO
 from mrsds_ppl.ppl.markov import PathLaw, ancestral, potentials
-from mrsds_ppl.start.pca import initialize, principal_components
+from mrsds_ppl.start.pca import start_by_components
+from mrsds_ppl.statespace.principal_components import principal_components
 
 SMALL = EncoderOptions(embedding_layers=(3,), channels=4, dilations=(1,))
 
@@ -371,7 +372,7 @@ def test_posterior_of_weights_starts_at_the_networks_own_and_loadings_at_the_com
     params = initial_parameters(random.key(0), model, guide, trials.batch()).params
     own = model.networks.dynamics.pairs.weights[1]
     np.testing.assert_array_equal(params["dynamics/pairs.weights[1]_auto_loc"], own)
-    params = initialize(params, trials, model.latent_sizes, counts=False)
+    params = start_by_components(random.key(2), params, model, guide, jax.device_put(trials.batch()))
     loadings = params["emissions/readout.weight_auto_loc"]
     np.testing.assert_array_equal(loadings, params["emissions$params"].readout.weight)
     components = principal_components(trials, model.latent_sizes).loadings

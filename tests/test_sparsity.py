@@ -13,8 +13,9 @@ from mrsds_ppl.analysis.recovery.alignment import align_latents
 from mrsds_ppl.analysis.recovery.message_scores import message_scores
 from mrsds_ppl.data.simulate import SIMULATORS
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
-from mrsds_ppl.models.dynamics import Dynamics
-from mrsds_ppl.start.path_refit import refit_networks, scaled_noise
+from mrsds_ppl.models.dynamics import Dynamics, with_scaled_noise
+from mrsds_ppl.models.filtering import SmoothedPaths
+from mrsds_ppl.start.path_refit import Refit, refit_networks
 from mrsds_ppl.statespace.smoothing import PathMoments
 from mrsds_ppl.train.regimen.sparsity import message_sizes
 
@@ -50,7 +51,7 @@ def test_constants_of_messages_and_the_scale_of_latents_cost_nothing() -> None:
     plain = message_sizes(dynamics, x, u, weights)
     moved = eqx.tree_at(lambda d: d.pairs.biases[-1], dynamics, dynamics.pairs.biases[-1] + 3.0)
     np.testing.assert_allclose(message_sizes(moved, x, u, weights), plain, rtol=1e-3, atol=1e-4)
-    noisier = scaled_noise({"dynamics$params": dynamics}, 2.0)["dynamics$params"]
+    noisier = with_scaled_noise(dynamics, 2.0)
     larger = eqx.tree_at(lambda d: d.pairs.weights[-1], noisier, dynamics.pairs.weights[-1] * 2.0)
     np.testing.assert_allclose(message_sizes(larger, x, u, weights), plain, rtol=1e-3, atol=1e-4)
 
@@ -71,19 +72,16 @@ def test_absent_messages_of_known_paths_shrink_and_present_ones_stay() -> None:
     options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus")
     model = MRSDS(trials.region_sizes, 2, 3, key=random.key(0), options=options, num_trials=60)
     params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
-    params = scaled_noise(params, 0.05 / 0.3)
+    params["dynamics$params"] = with_scaled_noise(params["dynamics$params"], 0.05 / 0.3)
     batch = jax.device_put(trials.batch())
     x = jnp.nan_to_num(jnp.asarray(trials.x, jnp.float32))
     tiny = 1e-8 * jnp.broadcast_to(jnp.eye(6), (*x.shape, 6))
     states = jax.nn.one_hot(trials.z, 3)
-    before = model.networks.dynamics
 
     @jax.jit(static_argnames="sparsity")
     def fit(sparsity):
-        paths = PathMoments(x, tiny, 0 * tiny)
-        return refit_networks(
-            random.key(1), params, before, model, batch, paths, states, num_steps=800, stretch=1.0, sparsity=sparsity
-        )
+        paths = SmoothedPaths(PathMoments(x, tiny, 0 * tiny), states)
+        return refit_networks(random.key(1), params, model, batch, paths, Refit(num_steps=800, sparsity=sparsity))
 
     aligned = align_latents(trials.x, np.asarray(x), trials.lengths, [2] * 3, [2] * 3)
     paths = PosteriorPaths(np.asarray(x)[None], np.asarray(states)[None])

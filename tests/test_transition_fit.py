@@ -13,8 +13,8 @@ from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.fitted import load
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
-from mrsds_ppl.statespace.merging import count_transitions
-from mrsds_ppl.statespace.smoothing import linearised
+from mrsds_ppl.models.linearised import linearised_with, shared_terms
+from mrsds_ppl.statespace.gaussian_sum import expected_transitions
 from mrsds_ppl.train import stages
 from mrsds_ppl.train.transition_fit import fit_transitions, has_transition_matrix, transition_matrix
 
@@ -87,11 +87,11 @@ def test_merging_loses_little():
         trials, model, params = _switching(20, 7)
         batch = jax.tree.map(jnp.asarray, trials.batch())
         networks = model.networks_from(params)
-        around = linearised(networks, batch, jnp.zeros((20, 7, 2)), jnp.zeros((20, 7, 0)))
+        shared = shared_terms(networks)
         moves = jnp.broadcast_to(jnp.log(jnp.asarray([[0.9, 0.1], [0.2, 0.8]])), (20, 6, 2, 2))
+        around = linearised_with(networks, batch, jnp.zeros((20, 7, 2)), jnp.zeros((20, 7, 0)), moves)
         exact, *merged = (
-            jax.jit(lambda order=order: count_transitions(networks, batch.lengths, *around, moves, order=order))()
-            for order in (7, 3, 2, 1)
+            jax.jit(lambda order=order: expected_transitions(shared, around, order=order))() for order in (7, 3, 2, 1)
         )
         np.testing.assert_allclose(exact.transitions.sum((1, 2)), 6.0, rtol=1e-9)
         lost = [float(jnp.abs(some.log_evidence - exact.log_evidence).max()) for some in merged]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy.special import logsumexp
 
 from mrsds_ppl.backend.side_by_side import compiled
-from mrsds_ppl.backend.trialwise import over_rounds
+from mrsds_ppl.backend.trials_at_once import over_rounds
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.models.dynamics import every_message
 from mrsds_ppl.models.mrsds import MRSDS, Networks

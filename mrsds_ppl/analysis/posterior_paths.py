@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mrsds_ppl.backend.trialwise import over_trials
+from mrsds_ppl.backend.trials_at_once import over_trials
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.models.mrsds import MRSDS
 from mrsds_ppl.ppl.markov import potentials

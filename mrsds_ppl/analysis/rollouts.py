@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro import handlers
 
 from mrsds_ppl.analysis.recovery.alignment import valid_bins
-from mrsds_ppl.backend.trialwise import over_trials
+from mrsds_ppl.backend.trials_at_once import over_trials
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import for_new_trials

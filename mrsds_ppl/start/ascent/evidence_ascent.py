@@ -1,21 +1,23 @@
-"""The dynamics climb the evidence: Gauss-Newton steps on log p(y), states and paths summed out.
+"""Evidence ascent: Gauss-Newton steps of the dynamics on log p(y), states and paths summed out.
 
     W  <-  W + (I(W) + P + d C(W))^-1 ( d/dW log p(y | W) - P W ),      log p(y) = log sum_z int p(y, x, z) dx
 
 with the program linearised around each trial's smoothed path, smoothed anew after each step, and no path of states
-dropped from the slope; see :mod:`mrsds_ppl.statespace.merging`. W are the weights of polynomial dynamics, I the
-information of :mod:`mrsds_ppl.start.climb.weight_information`, P the precision of
-:mod:`mrsds_ppl.start.climb.message_prior`, and C the curvature of expectation-maximisation, a little of which damps the
-step. The state noise, one factor for all latents, goes where the evidence rises, at strides that halve where it turns.
+dropped from the slope; see :mod:`mrsds_ppl.statespace.gaussian_sum`. W are the weights of polynomial dynamics, I the
+information of :mod:`mrsds_ppl.start.ascent.weight_information`, P the precision of
+:mod:`mrsds_ppl.start.ascent.message_prior`, and C the curvature of expectation-maximisation, a little of which damps
+the step. The state noise, one factor for all latents, goes where the evidence rises, at strides that halve where it
+turns.
 
-Smoothed paths mostly repeat the dynamics they were smoothed with, most of all where what a region tells itself and what
-others tell it look alike. Dynamics fitted to such paths hardly move: I(W) is what knows the directions in which the
+Smoothed paths mostly repeat the dynamics they were smoothed with, most of all where a region's local message and those
+of others look alike. Dynamics fitted to such paths hardly move: I(W) is what knows the directions in which the
 signals say little.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import count
+from typing import NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -25,16 +27,18 @@ from jax import random
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.backend.side_by_side import compiled
-from mrsds_ppl.backend.trial_parts import Parts, in_parts, over_parts
+from mrsds_ppl.backend.trials_at_once import Parts, in_parts, over_parts
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
-from mrsds_ppl.models.filtering import relax_and_judge
+from mrsds_ppl.models.dynamics import StateDynamics, with_scaled_noise
+from mrsds_ppl.models.filtering import SmoothedPaths, smooth_and_find_states
+from mrsds_ppl.models.linearised import linearised, shared_terms, with_dynamics
 from mrsds_ppl.models.mrsds import MRSDS, Networks
-from mrsds_ppl.start.climb.cubic_dynamics import CubicDynamics, cubic_from, num_features
-from mrsds_ppl.start.climb.message_prior import Edge, edge, first_widths, moved_widths, precision
-from mrsds_ppl.start.climb.weight_information import weight_information
-from mrsds_ppl.start.path_refit import Steps, count, drawn_steps, with_scaled_noise
-from mrsds_ppl.statespace.smoothing import PathMoments, linearised
+from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics, cubic_from, num_features
+from mrsds_ppl.start.ascent.message_prior import Edge, edge, first_widths, moved_widths, precision
+from mrsds_ppl.start.ascent.weight_information import weight_information
+from mrsds_ppl.start.path_refit import Steps, drawn_steps
+from mrsds_ppl.statespace.gaussian_sum import expected_transitions
 
 # Share of C; precision of constants, local weights and those of inputs.
 _DAMPING, _RIDGE = 0.05, 0.1
@@ -42,13 +46,17 @@ _STRIDE = 0.16  # of the log noise, at first
 _MOST_WEIGHTS = 1500
 
 
-class Climbed(NamedTuple):
-    """Networks with polynomial dynamics, paths and one-hot states under them, and the evidence in nats a bin."""
+class Ascended(NamedTuple):
+    """Networks with polynomial dynamics, paths and states under them, and the evidence in nats a bin."""
 
     networks: Networks
-    paths: PathMoments
-    states: Float[Array, "trial bin state"]
+    paths: SmoothedPaths
     evidence: float
+
+    @property
+    def cubic(self) -> CubicDynamics:
+        """The polynomial, which stands in the place of the networks of the dynamics."""
+        return _cubic(self.networks)
 
 
 class Slope(NamedTuple):
@@ -65,8 +73,8 @@ class Slope(NamedTuple):
     bins: Float[Array, " state"]
 
 
-def why_not_climb(model: MRSDS) -> str | None:
-    """What keeps a model from climbing by polynomials, or None."""
+def why_no_ascent(model: MRSDS) -> str | None:
+    """What keeps polynomials from standing for a model's dynamics, or None."""
     options, dynamics = model.options.dynamics, model.networks.dynamics
     if options.communication != "additive" or (model.options.ux and options.input != "additive"):
         return "it is for messages that add up (communication_type and input_type: additive)"
@@ -78,53 +86,38 @@ def why_not_climb(model: MRSDS) -> str | None:
     return None
 
 
-def climb_evidence(
-    key: PRNGKeyArray,
-    networks: Networks,
-    model: MRSDS,
-    data: Batch,
-    paths: PathMoments,
-    states: Float[Array, "trial bin state"],
-    *,
-    num_steps: int,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> list[Climbed]:
-    """Polynomial dynamics and their noise before the first step and after each; all other parts stay.
+def evidence_ascent(
+    key: PRNGKeyArray, networks: Networks, model: MRSDS, data: Batch, paths: SmoothedPaths
+) -> Iterator[Ascended]:
+    """Polynomial dynamics and their noise before the first step and after each, without end; all other parts stay.
 
     Args:
         key: random key.
-        networks: parts of the program; its dynamics are any with ``means(x, u)`` and ``noise``.
-        model: the program, one that :func:`why_not_climb` says nothing of.
+        networks: parts of the program; its dynamics are any that have means and noise.
+        model: the program, one that :func:`why_no_ascent` says nothing of.
         data: the trials, on the device.
         paths: posterior of the paths to start from.
-        states: their states, one-hot.
-        num_steps: steps.
-        should_stop: asked before each step.
     """
     parts = in_parts(data)
-    cubic = _first(networks.dynamics, model, draw_steps(random.fold_in(key, 0), model, data, paths, states))
-    now = _climbed(networks._replace(dynamics=cubic), model, parts, paths.mean, states)
-    found, widths, stride, way = [now], None, _STRIDE, 0.0
-    for number in range(num_steps):
-        if should_stop():
-            break
-        slope = _slope(random.fold_in(key, number + 1), model, data, parts, now)
-        dynamics: Any = now.networks.dynamics
-        edges = _edges(dynamics, slope)
+    cubic = _first(networks.dynamics, model, draw_steps(random.fold_in(key, 0), model, data, paths))
+    now = _ascended(with_dynamics(networks, cubic), model, parts, paths)
+    widths, stride, way = None, _STRIDE, 0.0
+    for number in count(1):
+        yield now
+        slope, cubic = _slope(random.fold_in(key, number), model, data, parts, now), now.cubic
+        edges = _edges(cubic, slope)
         widths = first_widths(edges) if widths is None else widths
-        weights, widths = _step(dynamics, slope, edges, widths)
-        dynamics = eqx.tree_at(lambda d: d.weights, dynamics, weights)
-        if dynamics.noise.trainable:
+        weights, widths = _step(cubic, slope, edges, widths)
+        cubic = eqx.tree_at(lambda c: c.weights, cubic, weights)
+        if cubic.noise.trainable:
             turned, way = float(slope.noise) * way < 0.0, float(np.sign(slope.noise))
             stride = stride / 2.0 if turned else stride
-            dynamics = with_scaled_noise(dynamics, float(np.exp(way * stride)))
-        now = _climbed(now.networks._replace(dynamics=dynamics), model, parts, now.paths.mean, now.states)
-        found.append(now)
-    return found
+            cubic = with_scaled_noise(cubic, float(np.exp(way * stride)))
+        now = _ascended(with_dynamics(now.networks, cubic), model, parts, now.paths)
 
 
 @partial(compiled, static_argnames="model")
-def _first(dynamics: Any, model: MRSDS, steps: Steps) -> CubicDynamics:
+def _first(dynamics: StateDynamics, model: MRSDS, steps: Steps) -> CubicDynamics:
     """The polynomial nearest to given dynamics, with one noise for all latents.
 
     What linear dynamics leave of a step is their curvature more than it is noise, so it does not say which latents are
@@ -139,45 +132,49 @@ def _first(dynamics: Any, model: MRSDS, steps: Steps) -> CubicDynamics:
     return cubic if not cubic.noise.trainable else eqx.tree_at(lambda c: c.noise, cubic, replace_fn=equal)
 
 
-def _climbed(networks: Networks, model: MRSDS, parts: Parts, x: Array, states: Array) -> Climbed:
-    paths, judged = relax_and_judge(networks, model, parts, x, states)
-    return Climbed(networks, paths, judged.states, judged.nats_a_bin(parts))
+def _cubic(networks: Networks) -> CubicDynamics:
+    return cast(CubicDynamics, networks.dynamics)
+
+
+def _ascended(networks: Networks, model: MRSDS, parts: Parts, paths: SmoothedPaths) -> Ascended:
+    moments, found = smooth_and_find_states(networks, model, parts, paths.moments.mean, paths.states)
+    return Ascended(networks, SmoothedPaths(moments, found.states), found.nats_a_bin(parts))
 
 
 draw_steps = compiled(drawn_steps, static_argnames="model")
 
 
-def _slope(key: Array, model: MRSDS, data: Batch, parts: Parts, now: Climbed) -> Slope:
+def _slope(key: Array, model: MRSDS, data: Batch, parts: Parts, now: Ascended) -> Slope:
     def both(batch: Batch, x: Array, states: Array) -> tuple[tuple[Array, Array], Array]:
         # One after the other here, but those of several parts side by side.
         return _gradient(now.networks, model, batch, x), _information(now.networks, model, batch, x, states)
 
     # Trials without bins, which fill up the last part, say nothing.
-    each = over_parts(both, parts, now.paths.mean, now.states)
+    each = over_parts(both, parts, now.paths.moments.mean, now.paths.states)
     (gradient, noise), information = jax.tree.map(lambda *terms: sum(terms), *each)
-    steps = draw_steps(key, model, data, now.paths, now.states)
-    return Slope(gradient.reshape(-1), noise, information, *_moments(now.networks.dynamics, steps))
+    steps = draw_steps(key, model, data, now.paths)
+    return Slope(gradient.reshape(-1), noise, information, *_moments(now.cubic, steps))
 
 
 @partial(compiled, static_argnames="model")
 def _gradient(networks: Networks, model: MRSDS, data: Batch, x: Array) -> tuple[Array, Array]:
-    cubic: Any = networks.dynamics  # the polynomial stands in their place
+    cubic = _cubic(networks)
 
     def evidence(weights: Array, log_factor: Array) -> Array:
-        dynamics = with_scaled_noise(eqx.tree_at(lambda d: d.weights, cubic, weights), jnp.exp(log_factor))
-        return count(networks._replace(dynamics=dynamics), model, data, x, order=1).log_evidence.sum()
+        moved = with_scaled_noise(eqx.tree_at(lambda c: c.weights, cubic, weights), jnp.exp(log_factor))
+        program = with_dynamics(networks, moved)
+        trials = linearised(program, model, data, x)
+        return expected_transitions(shared_terms(program), trials, order=1).log_evidence.sum()
 
     return jax.grad(evidence, (0, 1))(cubic.weights, jnp.zeros((), cubic.weights.dtype))
 
 
 @partial(compiled, static_argnames="model")
 def _information(networks: Networks, model: MRSDS, data: Batch, x: Array, states: Array) -> Array:
-    cubic: Any = networks.dynamics
-    u, features = model.dynamics_inputs(data.u), cubic.features
-    linear, site = linearised(networks, data, x, u)
-    before, given = x[:, :-1], u[:, 1:]
+    features, trials = _cubic(networks).features, linearised(networks, model, data, x)
+    before, given = x[:, :-1], model.dynamics_inputs(data.u)[:, 1:]
     slopes = jax.vmap(jax.vmap(jax.jacfwd(features)))(before, given)
-    return weight_information(networks, x, linear, site, states, features(before, given), slopes)
+    return weight_information(shared_terms(networks), trials, x, states, features(before, given), slopes)
 
 
 @compiled

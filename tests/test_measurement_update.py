@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from mrsds_ppl.statespace.hypotheses import update
+from mrsds_ppl.statespace.measurement_update import update
 
 Terms = tuple[Array, Array, Array, Array]
 

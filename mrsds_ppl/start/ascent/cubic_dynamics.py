@@ -12,7 +12,6 @@ Source: Brunton, Proctor and Kutz (2016), dynamics as sparse combinations of kno
 from collections.abc import Sequence
 from itertools import combinations_with_replacement, pairwise
 from math import comb
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -21,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.models.dynamics import StateDynamics
 
 _DEGREE = 3
 _RIDGE = 1e-3
@@ -55,7 +55,7 @@ class CubicDynamics(eqx.Module):
         """f_k(x, u) for every state k."""
         return jnp.einsum("kif,...f->k...i", self.weights, self.features(x, u))
 
-    def told(
+    def messages(
         self, x: Float[Array, "row latents"], u: Float[Array, "row input"]
     ) -> Float[Array, "state source row latents"]:
         """W_k[:, s] phi_s of each region s, for all latents at once; constants and inputs are left out."""
@@ -75,7 +75,7 @@ class CubicDynamics(eqx.Module):
 
 
 def cubic_from(
-    dynamics: Any,
+    dynamics: StateDynamics,
     latent_sizes: tuple[int, ...],
     x: Float[Array, "row latents"],
     u: Float[Array, "row input"],
@@ -98,7 +98,7 @@ def cubic_from(
         square = weighted.T @ phi + _RIDGE * jnp.eye(phi.shape[-1], dtype=phi.dtype)
         return jax.scipy.linalg.solve(square, weighted.T @ aim, assume_a="pos").T
 
-    found: Any = jax.vmap(solve, (1, 0))(weights, aim)
+    found = jax.vmap(solve, (1, 0))(weights, aim)
     return eqx.tree_at(lambda c: c.weights, cubic, found)
 
 

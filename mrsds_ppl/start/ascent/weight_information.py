@@ -12,23 +12,21 @@ fixed: unlike the curvature of expectation-maximisation, which counts the paths 
 signals show. Source: Ljung (1999), prediction-error identification of state-space models.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from mrsds_ppl.statespace.smoothing import Linear, Sites
+from mrsds_ppl.statespace.linear_gaussian import SharedTerms, TrialTerms
 
 _TINY = 1e-6
+Carry = tuple[Array, Array, Array, Array]
 
 
 def weight_information(
-    networks: Any,
+    shared: SharedTerms,
+    given: TrialTerms,
     x: Float[Array, "trial bin latent"],
-    linear: Linear,
-    site: Sites,
     states: Float[Array, "trial bin state"],
     features: Float[Array, "trial pair feature"],
     slopes: Float[Array, "trial pair feature latent"],
@@ -36,26 +34,24 @@ def weight_information(
     """I(W); weights are those of (state, latent, feature), flattened in this order.
 
     Args:
-        networks: of the program; noise and first bin are read.
-        x: the path that everything is linearised around.
-        linear, site: the program around it. Padded bins have J = 0 and tell nothing.
+        shared, given: the program linearised around a path. Padded bins have J = 0 and tell nothing.
+        x: that path.
         states: one-hot states.
         features, slopes: phi and d phi / dx of each bin but the last, for the step into the next one.
     """
-    noise = networks.dynamics.noise.cholesky @ networks.dynamics.noise.cholesky.T
-    first = networks.initial.noise.cholesky @ networks.initial.noise.cholesky.T
+    noise, first, signals = shared.noise_covariance, shared.first_covariance, given.signals
     trials, _, latents = x.shape
     shape = (states.shape[-1], latents, features.shape[-1])
     size, eye = shape[0] * latents * shape[2], jnp.eye(latents, dtype=x.dtype)
-    gain = jnp.einsum("btk,btkij->btij", states[:, 1:], linear.gain)
-    offset = jnp.einsum("btk,btki->bti", states[:, 1:], linear.offset)
+    gain = jnp.einsum("btk,btkij->btij", states[:, 1:], given.steps.gain)
+    offset = jnp.einsum("btk,btki->bti", states[:, 1:], given.steps.offset)
 
     @jax.vmap
     def update(mean: Array, spread: Array, precision: Array, shift: Array) -> tuple[Array, Array, Array]:
         shrink = jnp.linalg.inv(eye + spread @ precision)
         return shrink @ (mean + spread @ shift), shrink @ spread, shrink
 
-    def step(carry: Any, now: Any) -> tuple[Any, None]:
+    def step(carry: Carry, now: tuple[Array, ...]) -> tuple[Carry, None]:
         mean, spread, along, total = carry
         gain, offset, precision, shift, around, phi, slope, state = now
         phi = phi + jnp.einsum("bfi,bi->bf", slope, mean - around)
@@ -70,7 +66,7 @@ def weight_information(
         return (mean, spread, shrink @ along, total + seen.T @ seen), None
 
     start = jnp.broadcast_to(first, (trials, *first.shape))
-    mean, spread, _ = update(states[:, 0] @ networks.initial.means, start, site.precision[:, 0], site.shift[:, 0])
-    bins = (gain, offset, site.precision[:, 1:], site.shift[:, 1:], x[:, :-1], features, slopes, states[:, 1:])
+    mean, spread, _ = update(states[:, 0] @ shared.first_means, start, signals.precision[:, 0], signals.shift[:, 0])
+    bins = (gain, offset, signals.precision[:, 1:], signals.shift[:, 1:], x[:, :-1], features, slopes, states[:, 1:])
     carry = (mean, spread, jnp.zeros((trials, latents, size), x.dtype), jnp.zeros((size, size), x.dtype))
     return lax.scan(step, carry, tuple(jnp.moveaxis(part, 1, 0) for part in bins))[0][3]
