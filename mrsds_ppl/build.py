@@ -23,8 +23,10 @@ from mrsds_ppl.guides.user import check_sites, make_of, user_guide
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
 from mrsds_ppl.ppl.markov import summed_out
-from mrsds_ppl.start.starts import begin_by_smoothing, begin_by_states
-from mrsds_ppl.train.stage import Start
+from mrsds_ppl.start.laplace_em import LaplaceEM
+from mrsds_ppl.start.smoothing_start import GuideTraining, SmoothingStart
+from mrsds_ppl.start.staged import Staged
+from mrsds_ppl.train.stage import Stages, Start
 from mrsds_ppl.train.training import TrainingSettings
 
 _START_STEPS = 200
@@ -238,14 +240,38 @@ def hidden_neurons(config: RunConfig, split: Split) -> np.ndarray:
     return choose_held_out_neurons(split.test.region_sizes, config.training.drop_perc, config.training.data_seed)
 
 
-def make_start(config: RunConfig, model: MRSDS) -> Start | None:
-    """What comes before joint training; nothing where weights have a prior or it is left out."""
-    given = config.training.switch_init_steps
-    steps = _START_STEPS if given is None else given
+def make_start(config: RunConfig, stages: Stages, settings: TrainingSettings) -> Start | None:
+    """What comes before joint training; nothing where weights have a prior or it is left out.
+
+    Args:
+        config: the configuration.
+        stages: what is trained; its loop is that of joint training.
+        settings: of joint training.
+    """
+    training, model = config.training, stages.model
+    steps = _START_STEPS if training.switch_init_steps is None else training.switch_init_steps
     if steps == 0 or model.options.weight_prior is not None:
         return None
     if config.starts_by_smoothing:
-        return lambda key, state, stages, settings, _: begin_by_smoothing(key, state, stages, settings, steps)
-    if model.num_states > 1:
-        return lambda key, state, stages, settings, run: begin_by_states(key, state, stages, settings, run, steps)
-    return None
+        laplace_em = LaplaceEM(
+            sparsity=training.message_sparsity or 0.0,
+            evidence_steps=training.evidence_steps,
+            should_stop=stages.should_stop,
+            say=stages.say,
+        )
+        guide = GuideTraining(stages.objective, settings, steps, stages.should_stop, stages.progress)
+        return SmoothingStart(laplace_em, None if config.inference.posterior_per_trial else guide)
+    if model.num_states == 1:
+        return None
+    assert stages.run_chunk is not None
+    return Staged(
+        stages.objective,
+        settings,
+        stages.run_chunk,
+        steps,
+        stacked=training.restarts > 1,
+        constrain=stages.constrain,
+        should_stop=stages.should_stop,
+        say=stages.say,
+        progress=stages.progress,
+    )

@@ -50,7 +50,7 @@ from mrsds_ppl.train.objective import make_objective
 from mrsds_ppl.train.restarts import hold_out
 from mrsds_ppl.train.stage import Stages
 from mrsds_ppl.train.stages import fit_stages
-from mrsds_ppl.train.training import TrainResult
+from mrsds_ppl.train.training import TrainResult, make_run_chunk
 
 Say = Callable[[str], None]
 
@@ -237,12 +237,11 @@ def _fit(
             progress=progress,
             constrain=begun.constrain,
             held_out=None if validation is None else jax.device_put(validation.chooses.batch()),
-            start=make_start(config, model),
             entries_of=guide.at if config.inference.posterior_per_trial else None,
-            message_sparsity=training.message_sparsity or 0.0,
-            evidence_steps=training.evidence_steps,
             transition_rounds=training.transition_rounds,
+            run_chunk=make_run_chunk(objective, settings, stacked=validation is not None),
         )
+        stages = replace(stages, start=make_start(config, stages, settings))
         found = fit_stages(keys, params, stages, settings, resume=resume, dynamics_only=second_stage(config, settings))
     if found.stopped:
         raise KeyboardInterrupt(_how_to_go_on(stores, found))

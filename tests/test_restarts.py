@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-from functools import partial
 from types import SimpleNamespace
 
 import by_hand
@@ -20,7 +19,7 @@ from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
 from mrsds_ppl.ppl.elbo import log_weights
 from mrsds_ppl.ppl.markov import potentials
-from mrsds_ppl.start.starts import begin_by_states
+from mrsds_ppl.start.staged import Staged
 from mrsds_ppl.start.unused import revived, share_of_bins, unused_sentence, unused_states
 from mrsds_ppl.storage.paths import RunPaths
 from mrsds_ppl.storage.stores import in_files
@@ -246,7 +245,9 @@ def test_gradient_of_frozen_guide_parameters_is_zero(case):
 def test_start_of_the_states_is_found_for_all_restarts_at_once(case, tmp_path):
     said = []
     before = len(case.traces)
-    found = fit(case, tmp_path, restarts=True, start=partial(begin_by_states, steps=4), said=said)
+    run_chunk = make_run_chunk(case.objective, SETTINGS, stacked=True)
+    start = Staged(case.objective, SETTINGS, run_chunk, 4, stacked=True, say=said.append)
+    found = fit(case, tmp_path, restarts=True, start=start, said=said)
     assert len(case.traces) - before == 1
     assert [line.split(":")[1] for line in said if line.startswith("states: ")] == [f" restart {n}" for n in range(3)]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found.params))

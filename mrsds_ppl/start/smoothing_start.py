@@ -39,12 +39,14 @@ class GuideTraining:
         settings: of joint training, all but its steps and their sizes.
         num_steps: steps at each scale of the noise.
         should_stop: asked between chunks; the parameters are then those so far.
+        progress: whether a bar is shown.
     """
 
     objective: Objective
     settings: TrainingSettings
     num_steps: int
     should_stop: Callable[[], bool] = lambda: False
+    progress: bool = True
 
     def __call__(self, key: PRNGKeyArray, params: dict[str, PyTree], data: Batch) -> dict[str, PyTree]:
         """Parameters of guide and program.
@@ -66,7 +68,8 @@ class GuideTraining:
         for number, factor in enumerate(_FACTORS):
             loosened = {**params, _DYNAMICS: with_scaled_noise(fitted, factor)}
             state = initial_state(loosened, random.fold_in(key, number), alone)
-            with TrainingProgress(f"guide, noise x {factor:g}", self.num_steps, shown=("elbo",)) as progress:
+            name = f"guide, noise x {factor:g}"
+            with TrainingProgress(name, self.num_steps, shown=("elbo",), visible=self.progress) as progress:
                 result = train(
                     self.objective,
                     state,

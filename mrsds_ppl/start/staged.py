@@ -62,6 +62,7 @@ class Staged:
         constrain: from the parameters that are trained to the values of their sites.
         should_stop: asked between chunks of the warm-up; stopped, parameters stay as they were.
         say: prints a line.
+        progress: whether a bar is shown.
     """
 
     objective: Objective
@@ -72,6 +73,7 @@ class Staged:
     constrain: Callable[[dict[str, PyTree]], dict[str, PyTree]] = lambda params: params
     should_stop: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = lambda line: None
+    progress: bool = True
 
     def __call__(
         self, key: Keys, params: dict[str, PyTree], model: MRSDS, guide: AutoGuide, data: Batch
@@ -105,7 +107,7 @@ class Staged:
         """Parameters after it, or None where it was stopped."""
         settings = self.settings
         steps = min(-(-self.num_steps // settings.chunk_steps) * settings.chunk_steps, settings.num_steps)
-        with TrainingProgress("warm-up", steps, shown=("elbo",)) as progress:
+        with TrainingProgress("warm-up", steps, shown=("elbo",), visible=self.progress) as progress:
             warm = train(
                 self.objective,
                 initial_state(params, fold_each(key, 1), settings, stacked=self.stacked),

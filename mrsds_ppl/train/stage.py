@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,15 +18,8 @@ from mrsds_ppl.train.training import Objective, RunChunk, TrainingSettings, Trai
 _SHOWN = ("elbo", "log_px", "log_py", "log_qx")
 
 
-@runtime_checkable
-class Start(Protocol):
-    """What comes before joint training."""
-
-    def __call__(
-        self, key: Keys, state: TrainState, stages: "Stages", settings: TrainingSettings, run_chunk: RunChunk
-    ) -> TrainState:
-        """The state that joint training begins with, at step 0."""
-        ...
+# (key, params, model, guide, data) -> params: what comes before joint training, see :mod:`mrsds_ppl.start.protocol`.
+Start: TypeAlias = Callable[[Keys, dict[str, Any], MRSDS, Any, Batch], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +40,7 @@ class Stages:
         entries_of: parameters of a guide without an encoder for given posteriors of the training trials, which start
             and end by smoothing; None for a guide that has to be trained.
         transition_rounds: of expectation-maximisation of the transitions after all training, latents summed out.
+        run_chunk: the compiled loop of joint training, where the start has it too.
     """
 
     model: MRSDS
@@ -63,8 +57,7 @@ class Stages:
     start: Start | None = None
     entries_of: Callable[[PathMoments], dict[str, Any]] | None = None
     transition_rounds: int = 0
-    message_sparsity: float = 0.0
-    evidence_steps: int = 0
+    run_chunk: RunChunk | None = None
 
 
 def run_stage(

@@ -75,7 +75,8 @@ def _joint(
 ) -> TrainResult:
     """Start and joint training; of restarts, all of them."""
     should_stop = stages.should_stop
-    run_chunk = make_run_chunk(stages.objective, settings, stacked=start.skipped.ndim > 0)
+    stacked = start.skipped.ndim > 0
+    run_chunk = stages.run_chunk or make_run_chunk(stages.objective, settings, stacked=stacked)
     before = TrainResult(start, History.empty())
     if resume:
         state, extra = store.restore(None, start)
@@ -83,7 +84,8 @@ def _joint(
         stages.say(f"resumed at step {before.step} of {settings.num_steps}")
     else:
         if stages.start is not None:
-            before = before._replace(state=stages.start(key, start, stages, settings, run_chunk))
+            params = stages.start(key, start.params, stages.model, stages.guide, stages.data)
+            before = before._replace(state=initial_state(params, fold_each(key, 3), settings, stacked=stacked))
         if not should_stop():
             store.save(0, before.state, {"history": before.history.to_dict()})
     if should_stop() and before.step == 0:
