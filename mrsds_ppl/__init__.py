@@ -3,6 +3,10 @@
 from importlib.metadata import version
 from pathlib import Path
 
+from mrsds_ppl.backend.compiler_flags import ensure_right_sums
+
+ensure_right_sums()
+
 __version__ = version("mrsds-ppl")
 
 # Python started in the root of a checkout finds this folder before the installed package. There models/ and guides/
