@@ -339,9 +339,9 @@ def test_scaled_noise_scales_the_whole_covariance(triangular: bool) -> None:
 def test_the_start_finds_latents_and_states_of_a_few_oscillators() -> None:
     from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states
 
-    trials = SIMULATORS["oscillators"](0, num_trials=40, num_regions=2, num_states=2, mean_count=2.0)
+    trials = SIMULATORS["oscillators"](0, num_trials=24, num_regions=2, num_states=2, mean_count=2.0)
     options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus")
-    model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=40)
+    model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=24)
     params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
     params = initialize(params, trials, model.latent_sizes, counts=True)
     batch = jax.device_put(trials.batch())

@@ -30,7 +30,7 @@ FLOOR = """
 import bench_floor
 assert bench_floor.make_floor(bench_case.make_model(bench_case.SIZES), bench_case.SIZES)() > 0
 """
-COLD, WARM = 2.5, 1.5
+COLD, WARM = 3.5, 2.2
 
 
 @pytest.mark.slow

@@ -10,10 +10,10 @@ from bench_case import FULL, SIZES, make_model, make_step
 from bench_floor import make_floor, timed
 
 CASES = {
-    "default": ("gaussian_markov", "convolution", 20.0),
-    "transformer": ("gaussian_markov", "transformer", 40.0),
-    "mean_field": ("mean_field", "convolution", 20.0),
-    "published": ("mean_field", "transformer", 40.0),
+    "default": ("gaussian_markov", "convolution", 12.0),
+    "transformer": ("gaussian_markov", "transformer", 24.0),
+    "mean_field": ("mean_field", "convolution", 12.0),
+    "published": ("mean_field", "transformer", 24.0),
 }
 
 
