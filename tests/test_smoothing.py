@@ -387,7 +387,7 @@ def test_a_run_without_an_encoder_is_fitted_resumed_from_its_files_and_asked_abo
     from mrsds_ppl.commands.fit import fit
     from mrsds_ppl.config.loading import load_config, parse_assignment
     from mrsds_ppl.data.simulate import simulate_oscillators
-    from mrsds_ppl.fitted import infer_trials, load_run
+    from mrsds_ppl.fitted import load
 
     small = [
         "data.simulation.num_trials=12", "data.simulation.num_regions=2", "data.simulation.num_states=2",
@@ -404,21 +404,19 @@ def test_a_run_without_an_encoder_is_fitted_resumed_from_its_files_and_asked_abo
         return smoothed[-1]
 
     monkeypatch.setattr(stages, "smooth_anew", remembered)
-    result = fit(config, config_path=tmp_path / "c.yaml", name="small", result_path=tmp_path, log=lines.append)
+    result = fit(config, name="small", result_path=tmp_path, log=lines.append)
     assert any(line.startswith("smoothing: dynamics networks") for line in lines)
     # The paths of the training trials are those of the program as it is in the end, and are so once.
     count = len(smoothed[0].mean)
-    np.testing.assert_array_equal(result.fit.params["auto_path_loc"][:count], smoothed[0].mean)
-    again = fit(
-        config, config_path=tmp_path / "c.yaml", name="small", result_path=tmp_path, resume=True, log=lines.append
-    )
+    np.testing.assert_array_equal(result.params["auto_path_loc"][:count], smoothed[0].mean)
+    again = fit(config, name="small", result_path=tmp_path, resume=True, log=lines.append)
     assert len(smoothed) == 1
-    np.testing.assert_array_equal(again.fit.params["auto_path_loc"], result.fit.params["auto_path_loc"])
-    run = load_run(tmp_path / "small")
-    before, after = (p["dynamics$params"].noise.raw_diagonal for p in (result.fit.params, run.params))
+    np.testing.assert_array_equal(again.params["auto_path_loc"], result.params["auto_path_loc"])
+    run = load(tmp_path / "small")
+    before, after = (p["dynamics$params"].noise.raw_diagonal for p in (result.params, run.params))
     np.testing.assert_array_equal(before, after)
     fresh = simulate_oscillators(1, num_trials=3, num_regions=2, num_states=2, min_bins=20, num_bins=30)
-    found = infer_trials(run, fresh, key=random.key(0), draws=8)
+    found = run.infer_set(fresh, draws=8)
     assert found.x_mean.shape == (*fresh.y.shape[:2], 4)
     assert np.isfinite(found.elbo).all()
 

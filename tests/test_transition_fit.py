@@ -10,7 +10,7 @@ from jax import random
 from mrsds_ppl.commands.fit import fit
 from mrsds_ppl.config.loading import ignored_keys, load_config
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.fitted import load_run
+from mrsds_ppl.fitted import load
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.statespace.merging import count_transitions
@@ -109,17 +109,17 @@ def test_a_run_keeps_the_transitions_it_ends_with(tmp_path, restarts):
     path.write_text(_TINY)
     config, said = load_config(path, {"training.restarts": restarts}), []
     assert "training.transition_rounds" not in ignored_keys(config)
-    fit(config, config_path=path, name="run", result_path=tmp_path, log=said.append)
+    fit(config, name="run", result_path=tmp_path, log=said.append)
     line = next(line for line in said if line.startswith("transitions: "))
     assert "probability of staying in a state" in line
-    run = load_run(tmp_path / "run")
+    run = load(tmp_path / "run")
     found = transition_matrix(run.params)
     assert str(np.round(np.diag(found), 3)) in line
     # Resumed after its end, the run fits them no second time.
     said.clear()
-    fit(config, config_path=path, name="run", result_path=tmp_path, resume=True, log=said.append)
+    fit(config, name="run", result_path=tmp_path, resume=True, log=said.append)
     assert not any(line.startswith("transitions: ") for line in said)
-    np.testing.assert_array_equal(transition_matrix(load_run(tmp_path / "run").params), found)
+    np.testing.assert_array_equal(transition_matrix(load(tmp_path / "run").params), found)
 
 
 @pytest.mark.slow
@@ -135,8 +135,8 @@ def test_weights_with_a_prior_stand_at_their_medians(tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "fit_transitions", remembered)
     path.write_text(_TINY)
     config = load_config(path, {"model.weight_prior": {"scale": 0.5}})
-    fit(config, config_path=path, name="run", result_path=tmp_path, log=lambda line: None)
-    run = load_run(tmp_path / "run")
+    fit(config, name="run", result_path=tmp_path, log=lambda line: None)
+    run = load(tmp_path / "run")
     found, read = (run.model.networks_from(params).dynamics.pairs for params in (*asked, run.params))
     first = run.model.networks.dynamics.pairs
     for a, b, start in zip(found.weights, read.weights, first.weights, strict=True):

@@ -7,9 +7,10 @@ import jax
 from mrsds_ppl import __version__
 from mrsds_ppl.backend.device import device_line
 from mrsds_ppl.build import make_guide, make_model
-from mrsds_ppl.config.loading import RunConfig
+from mrsds_ppl.config.loading import RunConfig, ignored_keys
 from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.plan import WITHOUT_ENCODER
 
 
 def describe(config: RunConfig, trials: Trials, split: Split) -> str:
@@ -55,3 +56,17 @@ def versions(device: Any) -> dict[str, str]:
 
     names = ("jax", "jaxlib", "numpyro", "equinox", "optax", "numpy", "scipy")
     return {"mrsds-ppl": __version__, **{n: version(n) for n in names}, "device": device_line(device)}
+
+
+def notes(given: RunConfig, config: RunConfig) -> list[str]:
+    """What a fit reads otherwise than the configuration that was given says it."""
+    found = [WITHOUT_ENCODER] if config.inference != given.inference else []
+    for key in ignored_keys(config):
+        if key == "data.data_path":
+            found.append(
+                f"the trials are simulated, as data.data_source is {config.data.data_source}; "
+                f"--set data.data_source=mydata takes those of {config.data.data_path}"
+            )
+        else:
+            found.append(f"{key} has no effect on this run")
+    return found

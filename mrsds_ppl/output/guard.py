@@ -22,7 +22,8 @@ def demand_free_name(paths: RunPaths) -> None:
     where = paths.folder / paths.name
     if paths.posterior.exists() or paths.mat.exists():
         raise RunError(
-            f"{where}: a finished run has this name. Give another one (--name), or replace it (--overwrite)."
+            f"{where}: a finished run has this name. Give another one (--name, or another save_to), or replace it "
+            "(--overwrite)."
         )
     steps = [Checkpoints(folder).latest() for folder in (paths.restart_checkpoints, paths.checkpoints)]
     found = [step for step in steps if step is not None]
