@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from mrsds_ppl.fitted import Fit as Fit
     from mrsds_ppl.fitted import load as load
 
+from mrsds_ppl.backend.compiler_flags import ensure_right_sums
+
+ensure_right_sums()
+
 __version__ = version("mrsds-ppl")
 
 _PLACES = {

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mrsds_ppl import __version__
-from mrsds_ppl.backend.compiler_flags import choose_compiler_flags
+from mrsds_ppl.backend.compiler_flags import choose_optimization_level
 from mrsds_ppl.config.names import GUIDE_NAMES, SIMULATORS, nearest
 from mrsds_ppl.errors import MrsdsError
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, commands = _parsers()
     _refuse_misspelt(argv, parser, commands)
     args = parser.parse_args(argv)
-    choose_compiler_flags()
+    choose_optimization_level()
     try:
         args.run(args)
     except MrsdsError as error:

@@ -76,7 +76,7 @@ def test_names_of_the_configuration_are_those_of_the_guides():
 
 
 @pytest.mark.parametrize(
-    ("name", "prior"), [*((n, None) for n in PATH_GUIDES), pytest.param("auto_normal", 0.5, marks=pytest.mark.slow)]
+    ("name", "prior"), [*((n, None) for n in PATH_GUIDES), pytest.param("auto_normal", 0.5, marks=pytest.mark.nightly)]
 )
 def test_plain_numpyro_script_trains_it(name, prior):
     batch = make_batch()

@@ -26,7 +26,7 @@ from mrsds_ppl.guides import GaussianMarkov
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 LENGTHS, DRAWS = (7, 5, 6), 3
 SMALL = EncoderOptions(embedding_layers=(3,), channels=4, dilations=(1,))

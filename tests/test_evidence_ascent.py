@@ -134,6 +134,7 @@ def test_the_ascent_raises_the_evidence_by_dynamics_alone():
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_the_start_by_smoothing_ascends_where_polynomials_can_and_says_so():
     trials = simulate_oscillators(

@@ -19,7 +19,7 @@ from mrsds_ppl.analysis.recovery.flow_scores import change_in_true_latents, fiel
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 NAMES = ["V1", "V2"]
 

@@ -87,6 +87,7 @@ CASES = {
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("name", CASES)
 def test_stacked_networks_equal_a_plain_loop_in_value_and_gradient(name):
     dynamics = make_dynamics(**CASES[name])
@@ -295,6 +296,7 @@ def test_forward_sampling_follows_the_dynamics_from_the_given_state():
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("emission", ["gaussian", "poisson"])
 def test_prior_samples_have_the_shapes_of_the_data(emission):
     options = ModelOptions(emission=emission, triangular_emission=True, sz=True, uz=True, transition_hidden=4)
@@ -393,6 +395,7 @@ def test_weights_of_features_that_there_are_none_of_have_no_prior():
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_fixed_covariances_get_no_gradient():
     dynamics = DynamicsOptions(layers=(), activations=(None,), trainable_covariance=False, triangular_covariance=True)
     options = ModelOptions(dynamics=dynamics, trainable_emission=False, trainable_initial=False)

@@ -224,6 +224,7 @@ def test_report_of_a_run_is_one_page_that_stands_alone(counts_run, tmp_path, cap
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_report_shows_communication_by_condition_where_trials_are_labelled(counts_run, tmp_path, capsys):
     run = load(counts_run)
     ids, table = run.split.test.ids, tmp_path / "labels.csv"

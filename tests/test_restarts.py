@@ -242,6 +242,7 @@ def test_gradient_of_frozen_guide_parameters_is_zero(case):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_start_of_the_states_is_found_for_all_restarts_at_once(case, tmp_path):
     said = []
     before = len(case.traces)

@@ -104,6 +104,7 @@ def test_a_request_to_stop_ends_it_after_a_chunk():
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_a_run_with_an_encoder_starts_by_smoothing_where_it_is_asked_to(tmp_path, capsys):
     (tmp_path / "tiny.yaml").write_text(TINY)

@@ -67,10 +67,14 @@ def test_gradient_is_finite_where_there_are_no_messages_and_leaves_the_noise_alo
 
 
 @pytest.mark.slow
-def test_absent_messages_of_known_paths_shrink_and_present_ones_stay() -> None:
-    trials = SIMULATORS["oscillators"](0, num_trials=60, neurons_per_region=4)
+@pytest.mark.parametrize(
+    ("num_trials", "num_steps", "left"), [(30, 500, 0.75), pytest.param(60, 800, 0.5, marks=pytest.mark.nightly)]
+)
+def test_absent_messages_of_known_paths_shrink_and_present_ones_stay(num_trials, num_steps, left) -> None:
+    """Fewer steps shrink them less: 0.51 of their size is left with 500 on 30 trials."""
+    trials = SIMULATORS["oscillators"](0, num_trials=num_trials, neurons_per_region=4)
     options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus")
-    model = MRSDS(trials.region_sizes, 2, 3, key=random.key(0), options=options, num_trials=60)
+    model = MRSDS(trials.region_sizes, 2, 3, key=random.key(0), options=options, num_trials=num_trials)
     params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
     params["dynamics$params"] = with_scaled_noise(params["dynamics$params"], 0.05 / 0.3)
     batch = jax.device_put(trials.batch())
@@ -81,7 +85,7 @@ def test_absent_messages_of_known_paths_shrink_and_present_ones_stay() -> None:
     @jax.jit(static_argnames="sparsity")
     def fit(sparsity):
         paths = SmoothedPaths(PathMoments(x, tiny, 0 * tiny), states)
-        return refit_networks(random.key(1), params, model, batch, paths, Refit(num_steps=800, sparsity=sparsity))
+        return refit_networks(random.key(1), params, model, batch, paths, Refit(num_steps=num_steps, sparsity=sparsity))
 
     aligned = align_latents(trials.x, np.asarray(x), trials.lengths, [2] * 3, [2] * 3)
     paths = PosteriorPaths(np.asarray(x)[None], np.asarray(states)[None])
@@ -90,6 +94,6 @@ def test_absent_messages_of_known_paths_shrink_and_present_ones_stay() -> None:
         for sparsity in (0.0, 0.01)
     }
     plain, sparse = scores[0.0], scores[0.01]
-    assert sparse.absent_ratio < 0.5 * plain.absent_ratio, (plain.absent_ratio, sparse.absent_ratio)
+    assert sparse.absent_ratio < left * plain.absent_ratio, (plain.absent_ratio, sparse.absent_ratio)
     assert sparse.r2_cross > 0.9
     assert (sparse.cosine > 0.98).all(), sparse.cosine

@@ -123,6 +123,7 @@ def test_a_run_keeps_the_transitions_it_ends_with(tmp_path, restarts):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_weights_with_a_prior_stand_at_their_medians(tmp_path, monkeypatch):
     path, asked = tmp_path / "some.yaml", []
