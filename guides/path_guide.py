@@ -29,7 +29,7 @@ from mrsds_ppl.models.filtering import smooth_new_trials
 from mrsds_ppl.models.program import Program
 from mrsds_ppl.nn.adam import descend
 from mrsds_ppl.ppl.elbo import log_terms
-from mrsds_ppl.start.pca import principal_components
+from mrsds_ppl.statespace.principal_components import principal_components
 from mrsds_ppl.statespace.smoothing import PathMoments
 
 START_SCALE = -0.5  # of tables that say nothing yet: a standard deviation of 0.46 by `positive`

@@ -11,7 +11,7 @@ from numpyro.infer import SVI
 from numpyro.infer.autoguide import AutoNormal
 from scipy import stats
 
-from mrsds_ppl.analysis.fitted_program import FittedProgram
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.build import initial_parameters, make_guide, make_model, needs_every_trial
 from mrsds_ppl.config.loading import ignored_keys, load_config
@@ -78,7 +78,7 @@ def test_names_of_the_configuration_are_those_of_the_guides():
 
 
 @pytest.mark.parametrize(
-    ("name", "prior"), [*((n, None) for n in PATH_GUIDES), pytest.param("auto_normal", 0.5, marks=pytest.mark.slow)]
+    ("name", "prior"), [*((n, None) for n in PATH_GUIDES), pytest.param("auto_normal", 0.5, marks=pytest.mark.nightly)]
 )
 def test_plain_numpyro_script_trains_it(name, prior):
     batch = make_batch()

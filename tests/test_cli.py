@@ -45,7 +45,6 @@ def test_fit_has_defaults(run, config_file):
     assert config.training.num_steps == 5
     assert options.pop("log")
     assert options == {
-        "config_path": config_file,
         "name": "mine",
         "result_path": Path("results"),
         "resume": False,

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from mrsds_ppl import cli
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.evidence import smallest_adequate, trial_evidence
-from mrsds_ppl.analysis.fitted_program import FittedProgram
 from mrsds_ppl.data import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
@@ -64,6 +64,7 @@ def test_programs_that_cannot_be_compared_are_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_command_lists_runs_by_size_and_refuses_other_trials(tmp_path: Path, capsys) -> None:
     config = {

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrsds_ppl.analysis.fitted_program import FittedProgram
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.flow import (
     Plane,
     fixed_points,
@@ -20,7 +20,7 @@ from mrsds_ppl.analysis.recovery.flow_scores import change_in_true_latents, fiel
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 NAMES = ["V1", "V2"]
 

@@ -9,8 +9,8 @@ import numpyro
 import pytest
 from jax import random
 
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.communication import posterior_messages
-from mrsds_ppl.analysis.fitted_program import FittedProgram
 from mrsds_ppl.analysis.forecast import forecast
 from mrsds_ppl.analysis.rollouts import Start, generate, posterior_starts
 from mrsds_ppl.analysis.silencing import SilencedDynamics, silence

@@ -13,7 +13,7 @@ from jax import random
 from jaxtyping import Array, Float
 from numpyro.infer import SVI
 
-from mrsds_ppl.analysis.fitted_program import FittedProgram
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.metrics import evaluate
 from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.build import initial_parameters

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 from scipy.optimize import root
 
-from mrsds_ppl.analysis.fitted_program import FittedProgram
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.models.mrsds import MRSDS
 

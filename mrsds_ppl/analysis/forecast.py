@@ -9,10 +9,10 @@ import numpy as np
 from jax import random
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mrsds_ppl.analysis.fitted_program import FittedProgram
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.metrics import Scores, evaluate
 from mrsds_ppl.analysis.rollouts import check_bin, masked, rolled_ahead, shortened, starts_of
-from mrsds_ppl.backend.trialwise import over_trials
+from mrsds_ppl.backend.trials_at_once import over_trials
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError

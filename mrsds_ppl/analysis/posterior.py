@@ -11,9 +11,9 @@ from jax import lax, random
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy.special import logsumexp
 
-from mrsds_ppl.analysis.fitted_program import FittedProgram
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.backend.side_by_side import compiled
-from mrsds_ppl.backend.trialwise import over_rounds
+from mrsds_ppl.backend.trials_at_once import over_rounds
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models.dynamics import every_message
@@ -34,7 +34,8 @@ class PosteriorSet:
     ``z_prob`` is p(z_t | x, u) averaged over draws of x, ``z_logprob`` its logarithm. ``y_mean`` is the expected signal
     given y, ``y_next`` the one generated one bin ahead from the latents of the bin before (the first bin has none and
     repeats y_mean). ``messages`` of bin t go from t-1 to t, averaged over states; the local one is m^{rr}(x) - x.
-    ``log_likelihood`` is the importance-weighted estimate of log p(y) in nats, ``elbo`` the plain bound.
+    ``log_likelihood`` is the importance-weighted estimate of log p(y) in nats, ``elbo`` the plain bound. What a file of
+    a run does not hold is None in a set that was read from it.
     """
 
     trial_ids: Int[np.ndarray, " trial"]
@@ -42,10 +43,10 @@ class PosteriorSet:
     x_mean: Float[np.ndarray, "trial time latent"]
     x_draws: Float[np.ndarray, "draw trial time latent"]
     z_prob: Float[np.ndarray, "trial time state"]
-    z_prob_draws: Float[np.ndarray, "draw trial time state"]
+    z_prob_draws: Float[np.ndarray, "draw trial time state"] | None
     z_logprob: Float[np.ndarray, "trial time state"]
     y_mean: Float[np.ndarray, "trial time neuron"]
-    y_next: Float[np.ndarray, "trial time neuron"]
+    y_next: Float[np.ndarray, "trial time neuron"] | None
     messages: Float[np.ndarray, "trial time target source_input target_latent"]
     norms: Float[np.ndarray, "trial time target source_input"]
     log_likelihood: Float[np.ndarray, " trial"]

@@ -9,8 +9,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mrsds_ppl.analysis.fitted_program import FittedProgram
-from mrsds_ppl.backend.trialwise import over_trials
+from mrsds_ppl.analysis import FittedProgram
+from mrsds_ppl.backend.trials_at_once import over_trials
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.ppl.markov import potentials

@@ -14,9 +14,9 @@ from jax import lax, random
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro import handlers
 
-from mrsds_ppl.analysis.fitted_program import FittedProgram
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.recovery.alignment import valid_bins
-from mrsds_ppl.backend.trialwise import over_trials
+from mrsds_ppl.backend.trials_at_once import over_trials
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError

@@ -10,12 +10,12 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.communication import input_labels, path_messages, region_labels
-from mrsds_ppl.analysis.fitted_program import FittedProgram
 from mrsds_ppl.analysis.posterior_paths import posterior_paths
 from mrsds_ppl.analysis.recovery.alignment import valid_bins
 from mrsds_ppl.analysis.rollouts import check_bin, masked, rolled_ahead, starts_of
-from mrsds_ppl.backend.trialwise import over_trials
+from mrsds_ppl.backend.trials_at_once import over_trials
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError

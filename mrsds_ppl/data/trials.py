@@ -185,6 +185,13 @@ class Trials:
         return self.dataset.attrs["bin_width"]
 
     @cached_property
+    def holds_counts(self) -> bool:
+        """Whether every observed signal is a whole number from 0."""
+        with np.errstate(invalid="ignore"):
+            whole = (self.y >= 0) & (self.y == np.round(self.y))
+        return bool((whole | ~self.observed).all())
+
+    @cached_property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that another recording would not have: of signals, inputs, stages and lengths."""
         found = hashlib.sha256()

@@ -22,7 +22,8 @@ from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.models.protocols import Emissions
 from mrsds_ppl.models.readout import Readout
-from mrsds_ppl.statespace.smoothing import PathMoments, valid_bins
+from mrsds_ppl.statespace.linear_gaussian import valid_bins
+from mrsds_ppl.statespace.smoothing import PathMoments
 
 _RIDGE = 1e-2
 _NODES = ((0.0, 2 / 3), (3**0.5, 1 / 6), (-(3**0.5), 1 / 6))
@@ -65,13 +66,13 @@ class LinearProgram(NamedTuple):
 
     def with_states(self, states: Float[Array, "trial bin state"], data: Batch) -> "LinearProgram":
         """New states and the transitions they make, with one of each added."""
-        both = valid_bins(data)[:, 1:, None, None]
+        both = valid_bins(data.lengths, data.y.shape[1])[:, 1:, None, None]
         counts = jnp.where(both, states[:, :-1, :, None] * states[:, 1:, None], 0.0).sum((0, 1)) + 1.0
         return LinearProgram(self.networks, jnp.log(counts / counts.sum(1, keepdims=True)), states)
 
     def normalised(self, data: Batch, paths: PathMoments) -> tuple["LinearProgram", PathMoments]:
         """The same law in latents of mean square 1."""
-        valid, networks = valid_bins(data)[..., None], self.networks
+        valid, networks = valid_bins(data.lengths, data.y.shape[1])[..., None], self.networks
         square = paths.mean**2 + jnp.diagonal(paths.covariance, axis1=-2, axis2=-1)
         scale = jnp.sqrt(jnp.where(valid, square, 0.0).sum((0, 1)) / valid.sum())
         weights, latents = networks.dynamics.weights, len(scale)
@@ -126,7 +127,7 @@ def _dynamics(
 ) -> LinearDynamics:
     mean, covariance, lagged = paths
     latents = mean.shape[-1]
-    weight = jnp.where(valid_bins(data)[:, 1:, None], states[:, 1:], 0.0)
+    weight = jnp.where(valid_bins(data.lengths, data.y.shape[1])[:, 1:, None], states[:, 1:], 0.0)
     features = jnp.concatenate([mean[:, :-1], u[:, 1:], jnp.ones_like(mean[:, 1:, :1])], axis=-1)
     gram = jnp.einsum("btk,bti,btj->kij", weight, features, features) + _RIDGE * jnp.eye(features.shape[-1])
     gram = gram.at[:, :latents, :latents].add(jnp.einsum("btk,btij->kij", weight, covariance[:, :-1]))
@@ -145,7 +146,7 @@ def _emissions(emissions: Emissions, data: Batch, paths: PathMoments) -> Emissio
     readout = emissions.readout
     loadings, (mean, covariance, _) = _loadings(readout), paths
     member = jnp.concatenate([_members(readout), jnp.ones((loadings.shape[0], 1), bool)], axis=1)
-    seen = data.observed & valid_bins(data)[..., None]
+    seen = data.observed & valid_bins(data.lengths, data.y.shape[1])[..., None]
     centre = readout(mean)
     # Second moments stand flat beside each other, so that all neurons share one product of two large matrices.
     trials, bins, neurons = data.y.shape

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from mrsds_ppl.analysis.fitted_program import FittedProgram
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.flow import check_state, inputs_of, mean_maps
 from mrsds_ppl.analysis.recovery.alignment import LatentAlignment
 
