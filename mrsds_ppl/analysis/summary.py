@@ -74,13 +74,14 @@ def evaluate_run(
         key: random key.
         sampler: of the fitted program and guide; their emissions say how signals are scored.
         split: the trials.
-        train, test: their posteriors.
+        train, test: their posteriors, as the sampler gives them.
         hidden: neurons hidden for co-smoothing.
     """
     smoothed = sampler.reconstruct(key, split.test, hidden_neurons=hidden)
     counts = sampler.fitted.networks.emissions.counts
 
-    def scores(trials: Trials, estimate: np.ndarray, neurons: np.ndarray | None = None) -> Scores:
+    def scores(trials: Trials, estimate: np.ndarray | None, neurons: np.ndarray | None = None) -> Scores:
+        assert estimate is not None, "a posterior that was read from a file, which holds no prediction one bin ahead"
         return evaluate(trials.y, trials.observed, estimate, counts, neurons)
 
     some = hidden if len(hidden) else None
