@@ -18,7 +18,7 @@ from mrsds_ppl.data.simulate import SIMULATORS, simulation_options
 from mrsds_ppl.data.split import Split, choose_held_out_neurons
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import ConfigError
-from mrsds_ppl.guides import GUIDES, AmortizedGuide, GaussianMarkovPaths, PathGuide, for_new_trials
+from mrsds_ppl.guides import GUIDES, AmortizedGuide, GaussianMarkovPaths, Guide, PathGuide, for_new_trials
 from mrsds_ppl.guides.user import check_sites, make_of, user_guide
 from mrsds_ppl.models import EMISSIONS, MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
@@ -218,21 +218,18 @@ def needs_every_trial(guide: Any) -> bool:
     return bool(getattr(guide, "needs_every_trial", True))
 
 
-def fitted_values(
-    key: PRNGKeyArray, guide: Any, values: dict[str, Any], split: Split, hidden: np.ndarray
-) -> dict[str, Any]:
-    """Values of all sites that serve training and test trials, the latter with neurons hidden too.
+def fitted_values(key: PRNGKeyArray, guide: Guide, values: dict[str, Any], split: Split) -> dict[str, Any]:
+    """Values of all sites that serve training and test trials.
 
     Args:
         key: of the run.
         guide: the guide.
         values: of the sites, as trained.
         split: the trials.
-        hidden: neurons hidden for co-smoothing.
     """
     # Weights that have a prior enter what follows by their posterior medians.
     values = values | {name: v for name, v in guide.median(values, split.test.batch()).items() if name != "x"}
-    return for_new_trials(random.fold_in(key, 4), values, guide, [split.test.batch(), split.test.batch(hidden)])
+    return for_new_trials(random.fold_in(key, 4), values, guide, [split.test.batch()])
 
 
 def hidden_neurons(config: RunConfig, split: Split) -> np.ndarray:

@@ -14,6 +14,7 @@ import jax
 from jax import random
 
 from mrsds_ppl import __version__
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.analysis.summary import evaluate_run, recovery_lines
 from mrsds_ppl.backend.device import choose_device, enable_compilation_cache
@@ -34,6 +35,7 @@ from mrsds_ppl.data.trials_file import write_trials
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.fitted import Fit
 from mrsds_ppl.guides import PathGuide
+from mrsds_ppl.models import EMISSIONS
 from mrsds_ppl.output.describe import describe, notes, versions
 from mrsds_ppl.output.guard import DATA_DIGEST, demand_free_name, demand_same_run
 from mrsds_ppl.output.results import with_source, write_results
@@ -103,7 +105,7 @@ def fit(
         seed=seed,
         emission=emission,
     )
-    trials.validate(counts=config.model.emissions.dist == "poisson")
+    trials.validate(counts=EMISSIONS[config.model.emissions.dist].counts)
     say: Say = print if progress else _silent
     if save_to is not None:
         place = Path(save_to)
@@ -207,9 +209,8 @@ def _fit(
         )
     data = jax.device_put(trained_on.batch())
     key = random.key(training.train_seed)
-    counts = config.model.emissions.dist == "poisson"
     begun = initial_parameters(random.fold_in(key, 0), model, guide, data)
-    params = initialize(begun.params, trained_on, model.latent_sizes, counts)
+    params = initialize(begun.params, trained_on, model.latent_sizes)
     keys = random.fold_in(key, 1)
     if validation is not None:
         others = [restart_of(config, number, trained_on, data) for number in range(1, training.restarts)]
@@ -245,7 +246,7 @@ def _fit(
         found = fit_stages(keys, params, stages, settings, resume=resume, dynamics_only=second_stage(config, settings))
     if found.stopped:
         raise KeyboardInterrupt(_how_to_go_on(stores, found))
-    values = fitted_values(key, guide, begun.constrain(found.params), split, hidden_neurons(config, split))
+    values = fitted_values(key, guide, begun.constrain(found.params), split)
     return _read_off(trials, split, config, model, guide, values, found, say)
 
 
@@ -260,18 +261,15 @@ def _read_off(
     say: Say,
 ) -> Fit:
     """Posteriors of training and test trials, in full only for what the posterior file holds, and scores."""
-    key, sampler = random.key(config.training.train_seed), PosteriorSampler(model, guide)
+    key, sampler = random.key(config.training.train_seed), PosteriorSampler(FittedProgram(model, values, guide))
     draws, everything = config.output.draws, config.output.trials == "all"
     train_key, test_key = random.split(random.fold_in(key, 2))
-    train = sampler.infer(
-        train_key, values, split.train, draws=draws if everything else min(draws, 20), predictive=everything
-    )
-    test = sampler.infer(test_key, values, split.test, draws=draws)
+    train = sampler.infer(train_key, split.train, draws=draws if everything else min(draws, 20), predictive=everything)
+    test = sampler.infer(test_key, split.test, draws=draws)
     shares = share_of_bins(train.z_prob, train.lengths)
     if (sentence := unused_sentence(jax.device_get(shares), revived=False)) is not None:
         say(sentence)
-    counts, hidden = config.model.emissions.dist == "poisson", hidden_neurons(config, split)
-    evaluation = evaluate_run(random.fold_in(key, 3), values, sampler, split, train, test, hidden, counts)
+    evaluation = evaluate_run(random.fold_in(key, 3), sampler, split, train, test, hidden_neurons(config, split))
     for line in (*evaluation.lines(), *recovery_lines(split, test, model)):
         say(line)
     bounds = {} if found.restart_bounds is None else {"restart_bounds": found.restart_bounds.tolist()}

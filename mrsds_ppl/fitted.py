@@ -12,7 +12,7 @@ from jax import random
 from jaxtyping import PRNGKeyArray
 
 from mrsds_ppl import __version__
-from mrsds_ppl.analysis import labelled
+from mrsds_ppl.analysis import FittedProgram, labelled
 from mrsds_ppl.analysis.communication import communication_matrix, posterior_messages, state_communication
 from mrsds_ppl.analysis.evidence import trial_evidence
 from mrsds_ppl.analysis.forecast import forecast
@@ -25,7 +25,7 @@ from mrsds_ppl.data.labels import labels_of
 from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import DataError
-from mrsds_ppl.guides import for_new_trials
+from mrsds_ppl.guides import Guide
 from mrsds_ppl.models.mrsds import MRSDS
 from mrsds_ppl.output.datatree import SplitName, posterior_tree
 from mrsds_ppl.output.plots.of_fit import Plots
@@ -48,7 +48,7 @@ class Fit:
 
     config: RunConfig
     model: MRSDS
-    guide: Any
+    guide: Guide
     params: dict[str, Any]
     trials: Trials
     split: Split
@@ -79,7 +79,12 @@ class Fit:
     @property
     def counts(self) -> bool:
         """Whether signals are spike counts."""
-        return self.config.model.emissions.dist == "poisson"
+        return self.model.networks.emissions.counts
+
+    @property
+    def program(self) -> FittedProgram:
+        """What analyses take."""
+        return FittedProgram(self.model, self.params, self.guide)
 
     @cached_property
     def hidden_neurons(self) -> np.ndarray:
@@ -124,8 +129,8 @@ class Fit:
             RunError: there is no such state.
             DataError: the trials do not fit.
         """
-        key, params, chosen = self._for(trials, seed)
-        return posterior_messages(key, params, self.model, self.guide, chosen, draws=draws, state=state)
+        key, program, chosen = self._for(trials, seed)
+        return posterior_messages(key, program, chosen, draws=draws, state=state)
 
     def communication(
         self, labels: Mapping[Any, Any] | Sequence[Any] | None = None, *, draws: int = 20, seed: int = 0
@@ -143,18 +148,18 @@ class Fit:
         """
         key = random.key(seed)
         if labels is None:
-            found = state_communication(key, self.params, self.model, self.guide, self.split.test, draws=draws)
+            found = state_communication(key, self.program, self.split.test, draws=draws)
         else:
             given = labels_of(labels, self.trials.ids)
-            key, params, chosen = self._for("all", seed)
-            told = posterior_messages(key, params, self.model, self.guide, chosen, draws=draws)
+            key, program, chosen = self._for("all", seed)
+            told = posterior_messages(key, program, chosen, draws=draws)
             found = communication_matrix(told, labels=given)
         return xr.Dataset({"mean": found.mean("draw")}, attrs={"units": "latent units per bin"})
 
     def evidence(self, trials: str | Trials = "test") -> xr.DataArray:
         """log p(y) of each trial in nats, states and latents summed out."""
         chosen = self._trials(trials)
-        values = trial_evidence(self.params, self.model, chosen)
+        values = trial_evidence(self.program, chosen)
         return xr.DataArray(values, {"trial": chosen.ids}, ("trial",), "evidence", {"units": "nats"})
 
     def score(self, trials: str | Trials = "test", *, seed: int = 0) -> xr.Dataset:
@@ -164,10 +169,8 @@ class Fit:
             trials: ``test``, ``train``, ``all``, or other trials of the same neurons.
             seed: of the draws of the latents.
         """
-        key, params, chosen = self._for(trials, seed)
-        params = for_new_trials(key, params, self.guide, [chosen.batch(self.hidden_neurons)])
-        sampler = PosteriorSampler(self.model, self.guide)
-        return labelled.scores(key, params, sampler, chosen, self.hidden_neurons, self.counts)
+        key, program, chosen = self._for(trials, seed)
+        return labelled.scores(key, PosteriorSampler(program), chosen, self.hidden_neurons)
 
     def forecast(
         self, horizon: int, trials: str | Trials = "test", *, draws: int = 50, seed: int = 0, **options: Any
@@ -181,8 +184,8 @@ class Fit:
             seed: of the draws.
             options: see :func:`mrsds_ppl.analysis.forecast.forecast`.
         """
-        key, params, chosen = self._for(trials, seed)
-        found = forecast(key, params, self.model, self.guide, chosen, horizon, draws, **options)
+        key, program, chosen = self._for(trials, seed)
+        found = forecast(key, program, chosen, horizon, draws, **options)
         return labelled.forecasts(found, chosen)
 
     def silence(
@@ -202,8 +205,8 @@ class Fit:
             seed: of the draws.
             options: see :func:`mrsds_ppl.analysis.silencing.silence`.
         """
-        key, params, chosen = self._for(trials, seed)
-        found = silence(key, params, self.model, self.guide, chosen, region=region, message=message, **options)
+        key, program, chosen = self._for(trials, seed)
+        found = silence(key, program, chosen, region=region, message=message, **options)
         return labelled.silenced(found, self.model, chosen)
 
     def flow(self, region: str | None = None, *, count: int = 17) -> xr.Dataset:
@@ -213,7 +216,7 @@ class Fit:
             region: its name; it has at most two latents, as do all together where it is left out.
             count: grid lines along each latent.
         """
-        return labelled.flow(self.params, self.model, self.trials, self.latents.values, region, count)
+        return labelled.flow(self.program, self.trials, self.latents.values, region, count)
 
     def infer(self, trials: Trials, *, draws: int = 100, seed: int = 0) -> xr.DataTree:
         """Posterior of new trials of the same neurons: as ``posterior``, where they stand as test trials."""
@@ -221,8 +224,8 @@ class Fit:
 
     def infer_set(self, trials: Trials, *, draws: int = 100, seed: int = 0) -> PosteriorSet:
         """The same as plain arrays."""
-        key, params, chosen = self._for(trials, seed)
-        return PosteriorSampler(self.model, self.guide).infer(key, params, chosen, draws=draws)
+        key, program, chosen = self._for(trials, seed)
+        return PosteriorSampler(program).infer(key, chosen, draws=draws)
 
     @property
     def plot(self) -> Plots:
@@ -302,11 +305,11 @@ class Fit:
             raise DataError(f"trials: found {trials!r}; allowed: {', '.join(named)}, or Trials.")
         return named[trials]
 
-    def _for(self, trials: str | Trials, seed: int) -> tuple[PRNGKeyArray, dict[str, Any], Trials]:
-        """A key, parameters that serve the trials, and these."""
+    def _for(self, trials: str | Trials, seed: int) -> tuple[PRNGKeyArray, FittedProgram, Trials]:
+        """A key, the program with parameters that serve the trials, and these."""
         key, chosen = random.key(seed), self._trials(trials)
         known = not isinstance(trials, Trials)
-        return key, self.params if known else for_new_trials(key, self.params, self.guide, [chosen.batch()]), chosen
+        return key, self.program if known else self.program.adapted(key, chosen.batch()), chosen
 
 
 def load(path: str | Path) -> Fit:

@@ -28,7 +28,7 @@ def compare(given: Sequence[str | Path], *, log: Callable[[str], None] = print) 
     runs = [Fit.load(path) for path in given]
     _demand_same_trials(runs)
     sized = sorted(runs, key=program_size)
-    evidence = {name_of(run): trial_evidence(run.params, run.model, run.split.test) for run in sized}
+    evidence = {name_of(run): trial_evidence(run.program, run.split.test) for run in sized}
     choice = smallest_adequate(evidence, _RULE)
     log(f"{len(runs)} runs, {runs[0].split.test.num_trials} test trials; evidence log p(y) in nats a trial")
     width = max(map(len, evidence))

@@ -11,7 +11,6 @@ from jax import random
 
 from mrsds_ppl.build import (
     fitted_values,
-    hidden_neurons,
     initial_parameters,
     make_guide,
     make_model,
@@ -119,12 +118,11 @@ def read_run(paths: RunPaths) -> dict[str, Any]:
         restart_bounds=None if bounds is None else bounds.ravel(),
         restart=int(extra.get("restart", 0)),
     )
-    hidden = hidden_neurons(config, split)
     return {
         "config": config,
         "model": model,
         "guide": guide,
-        "params": fitted_values(key, guide, begun.constrain(state.params), split, hidden),
+        "params": fitted_values(key, guide, begun.constrain(state.params), split),
         "trials": trials,
         "split": split,
         "trained": trained,

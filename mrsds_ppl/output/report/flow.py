@@ -42,14 +42,14 @@ def norms_of_trial(fit: "mrsds_ppl.fitted.Fit", trial: int, draws: np.ndarray, z
     """
     test = fit.split.test
     paths = PosteriorPaths(draws[:, None], np.broadcast_to(z_prob, (len(draws), 1, *z_prob.shape)))
-    norms = message_norms(path_messages(fit.params, fit.model, test.select([trial]), paths))["mean"]
+    norms = message_norms(path_messages(fit.program, test.select([trial]), paths))["mean"]
     own = norms.isel(trial=0, time=slice(0, int(test.lengths[trial]))).transpose("time", "target", "source")
     return own.where(np.arange(own.sizes["time"])[:, None, None] > 0)
 
 
 def communication_of(fit: "mrsds_ppl.fitted.Fit") -> np.ndarray:
     """(state, target, source + input): mean norm of the messages of each state in test trials; 0 where it never is."""
-    found = state_communication(random.key(0), fit.params, fit.model, fit.guide, fit.split.test, draws=_DRAWS)
+    found = state_communication(random.key(0), fit.program, fit.split.test, draws=_DRAWS)
     return np.nan_to_num(found.mean("draw").values)
 
 
@@ -64,7 +64,7 @@ def conditions_of(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray) -> Conditions
     most = names[np.argsort(-counts, kind="stable")[:_CONDITIONS]]
     shown = np.isin(labels, most)
     test, labels = fit.split.test.select(np.flatnonzero(shown)), labels[shown]
-    told = posterior_messages(random.key(0), fit.params, fit.model, fit.guide, test, draws=_DRAWS)
+    told = posterior_messages(random.key(0), fit.program, test, draws=_DRAWS)
     found = communication_matrix(told, labels=labels)
     kept = [str(name) for name in found["condition"].values]
     return Conditions(kept, np.array([(labels == name).sum() for name in kept]), found.mean("draw").values)
@@ -118,7 +118,7 @@ def _field(
     axes = plane.directions.T
     grid = visited_grid(visited @ axes, _GRID[axes.shape[1]])
     states = range(fit.model.num_states)
-    flows = [vector_field(fit.params, fit.model, region, state=k, grid=grid, at=held, plane=plane) for k in states]
+    flows = [vector_field(fit.program, region, state=k, grid=grid, at=held, plane=plane) for k in states]
     whole = axes.shape[0] == axes.shape[1]
     found = [_fixed_points(fit, region, k, flows[k], held) if whole else [] for k in states]
     return Field(
@@ -150,8 +150,7 @@ def _fixed_points(
     every = np.argsort(np.linalg.norm(flow.change, axis=1))
     starts = np.concatenate([every[: _STARTS // 2], every[:: max(len(every) // (_STARTS // 2), 1)]])
     found = fixed_points(
-        fit.params,
-        fit.model,
+        fit.program,
         state=state,
         starts=flow.points[starts],
         region=region,

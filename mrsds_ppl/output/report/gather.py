@@ -104,11 +104,11 @@ def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None) -> Fin
 
 
 def _predicted(fit: "mrsds_ppl.fitted.Fit") -> Predicted:
-    sampler, key = PosteriorSampler(fit.model, fit.guide), random.key(0)
-    plain, hidden = sampler.reconstruct(key, fit.params, fit.split.test), fit.hidden_neurons
+    sampler, key = PosteriorSampler(fit.program), random.key(0)
+    plain, hidden = sampler.reconstruct(key, fit.split.test), fit.hidden_neurons
     if not len(hidden):
         return Predicted(plain, plain)
-    return Predicted(plain, sampler.reconstruct(key, fit.params, fit.split.test, hidden_neurons=hidden))
+    return Predicted(plain, sampler.reconstruct(key, fit.split.test, hidden_neurons=hidden))
 
 
 def _padded(values: np.ndarray, trials: Trials) -> np.ndarray:
