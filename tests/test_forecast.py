@@ -190,6 +190,7 @@ def test_forecast_is_the_mean_of_the_future():
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_forecast_without_an_encoder_reads_each_trial_up_to_the_cut_and_no_other():
     fitted, trials, turn, loading = known_future()
     guide = GaussianMarkovPaths(fitted.model)

@@ -330,6 +330,7 @@ PRIOR_SITES = {
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_weights_with_a_prior_are_sites_and_are_inferred():
     dynamics = DynamicsOptions(layers=(3,), activations=("tanh", None))

@@ -183,6 +183,7 @@ def stop_after(times):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_restarts_and_second_stage_resume_bit_for_bit(case, tmp_path):
     whole = fit(case, tmp_path / "whole", restarts=True, dynamics_only=ALONE)
     for number, in_second_stage in ((3, False), (6, True)):

@@ -90,6 +90,7 @@ def test_a_run_leaves_its_files(workplace, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_killed_and_resumed_is_as_if_never_stopped(workplace, monkeypatch):
     """SIGKILL after a checkpoint, then --resume: the latents equal those of the run that went through."""
     write(workplace, {**TINY, "training": {**TINY["training"], "num_steps": 400}})

@@ -377,7 +377,8 @@ def test_a_request_to_stop_ends_the_start_between_rounds() -> None:
 
 @pytest.mark.slow
 @pytest.mark.compiling
-@pytest.mark.parametrize("guide", ["gaussian_markov", pytest.param("auto_normal", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("guide", ["gaussian_markov", "auto_normal"])
 def test_a_run_without_an_encoder_is_fitted_resumed_from_its_files_and_asked_about_new_trials(
     guide, tmp_path, monkeypatch
 ) -> None:
