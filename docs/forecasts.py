@@ -45,9 +45,7 @@ def main(names: list[str], trial_seed: int | None) -> None:
     for ours, linear in zip(names[::2], names[1::2], strict=True):
         runs = [load_run(name) for name in (ours, linear)]
         test = trials_of(runs[0], trial_seed)
-        found = [
-            forecast(random.key(0), run.params, run.model, run.guide, test, max(_HORIZONS), _DRAWS) for run in runs
-        ]
+        found = [forecast(random.key(0), run.program, test, max(_HORIZONS), _DRAWS) for run in runs]
         print(f"{ours} and {linear}, {test.num_trials} trials, forecasts from bins {found[0].cuts.tolist()}")
         for horizon in _HORIZONS:
             r2 = [one.r2[horizon - 1] for one in found]

@@ -38,10 +38,10 @@ def main(run_name: str, out: str) -> None:
     """Prints the scores and draws distributions of radius and dwell time."""
     run = load_run(run_name)
     test, sizes = run.split.test, list(run.model.latent_sizes)
-    paths = posterior_paths(random.key(0), run.params, run.model, run.guide, test)
+    paths = posterior_paths(random.key(0), run.program, test)
     aligned = align_latents(test.x, paths.x.mean(0), test.lengths, sizes, sizes)
     order = match_states(test.z, paths.z_prob.mean(0), test.lengths).true_state_of
-    messages = posterior_messages(random.key(0), run.params, run.model, run.guide, test)
+    messages = posterior_messages(random.key(0), run.program, test)
     scores = message_scores(test.messages, messages, aligned, test.z)
     print("communication, cosine of each state:", np.round(scores.cosine, 3))
     print(f"messages between regions, R2 {scores.r2_cross:.3f}, local ones {scores.r2_local:.3f}")
@@ -49,7 +49,7 @@ def main(run_name: str, out: str) -> None:
 
     # Paths as long as the trials: longer ones have longer stays whose ends are seen.
     lengths = np.resize(run.trials.lengths, NUM_PATHS)
-    made = generate(random.key(1), run.params, run.model, np.zeros((NUM_PATHS, lengths.max(), 0), np.float32), lengths)
+    made = generate(random.key(1), run.program, np.zeros((NUM_PATHS, lengths.max(), 0), np.float32), lengths)
     spans = [slice(a, b) for a, b in itertools.pairwise(np.concatenate([[0], np.cumsum(sizes)]))]
     found = [made.x[..., span] @ w + c for span, w, c in zip(spans, aligned.weights, aligned.offsets, strict=True)]
     true = [run.trials.x[..., span] for span in spans]

@@ -38,7 +38,7 @@ def read(name: str) -> Fit:
     """The run, with posterior paths aligned to the true ones."""
     run = load_run(name)
     test, sizes = run.split.test, list(run.model.latent_sizes)
-    paths = posterior_paths(random.key(0), run.params, run.model, run.guide, test, draws=_DRAWS)
+    paths = posterior_paths(random.key(0), run.program, test, draws=_DRAWS)
     true_sizes = [test.x.shape[2] // len(sizes)] * len(sizes)
     aligned = align_latents(test.x, paths.x.mean(0), test.lengths, sizes, true_sizes)
     match = match_states(test.z, paths.z_prob.mean(0), test.lengths)
@@ -48,7 +48,7 @@ def read(name: str) -> Fit:
 def show_messages(fit: Fit) -> None:
     """Messages against the true ones, which the simulation returns."""
     test = fit.run.split.test
-    told = path_messages(fit.run.params, fit.run.model, test, fit.paths)
+    told = path_messages(fit.run.program, test, fit.paths)
     scores = message_scores(test.messages, told, fit.aligned, test.z)
     print(
         f"  messages: cosine of each state {np.round(scores.cosine, 3)}, R2 between regions {scores.r2_cross:.3f}, "
@@ -67,9 +67,7 @@ def show_flow(fit: Fit) -> None:
         points = here[:: max(len(here) // _POINTS, 1)]
         regime = np.full((1, 2), state)
         true = np.stack([euler(regime, point, steps, step)[0, 1] for point in points]) - points
-        found = change_in_true_latents(
-            fit.run.params, fit.run.model, fit.aligned, points, state=int(fit.state_of[state])
-        )
+        found = change_in_true_latents(fit.run.program, fit.aligned, points, state=int(fit.state_of[state]))
         cosine = field_cosine(true, found)
         print(f"  flow of state {state}: cosine pooled {cosine.pooled:.4f}, mean over points {cosine.mean:.4f}")
 
@@ -80,8 +78,7 @@ def show_wells(fit: Fit) -> None:
     resting = (np.array([LEFT, 0.0]) - c_zero) @ np.linalg.inv(c)
     across = np.stack([np.linspace(-1.3, 1.3, _STARTS), np.zeros(_STARTS)], axis=1)
     found = fixed_points(
-        fit.run.params,
-        fit.run.model,
+        fit.run.program,
         state=int(fit.state_of[0]),
         starts=(across - a_zero) @ np.linalg.inv(a),
         region=0,

@@ -6,6 +6,7 @@ from mrsds_ppl.guides.auto import AutoPathDelta, AutoPathLowRank, AutoPathNormal
 from mrsds_ppl.guides.base import AmortizedGuide
 from mrsds_ppl.guides.gaussian_markov import GaussianMarkov
 from mrsds_ppl.guides.gaussian_markov_paths import GaussianMarkovPaths
+from mrsds_ppl.guides.guide import Guide
 from mrsds_ppl.guides.mean_field import MeanField
 from mrsds_ppl.guides.path_guide import PathGuide, for_new_trials
 from mrsds_ppl.guides.rollout import Rollout
@@ -32,6 +33,7 @@ __all__ = [
     "GaussianChain",
     "GaussianMarkov",
     "GaussianMarkovPaths",
+    "Guide",
     "MeanField",
     "PathGuide",
     "Rollout",

@@ -10,16 +10,15 @@ each trial (:mod:`mrsds_ppl.guides.path_guide`). The low rank is one for each tr
 program.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.guides.base import padding, positive, unconstrained_scale
 from mrsds_ppl.guides.path_guide import START_SCALE, PathGuide
+from mrsds_ppl.models.program import Program
 from mrsds_ppl.statespace.smoothing import PathMoments, independent_scales
 
 _STEPS = 0  # from smoothed paths, steps on draws gain less than a nat a trial, and may lose ten
@@ -52,7 +51,7 @@ class AutoPathLowRank(PathGuide):
 
     new_trial_steps = _STEPS
 
-    def __init__(self, model: Any, *, key: PRNGKeyArray | None = None, rank: int = 10) -> None:
+    def __init__(self, model: Program, *, key: PRNGKeyArray | None = None, rank: int = 10) -> None:
         self.rank = rank
         super().__init__(model, key=key)
 

@@ -16,8 +16,9 @@ from numpyro.contrib.module import eqx_module
 from numpyro.infer import init_to_value
 from numpyro.infer.autoguide import AutoDelta, AutoGuide, AutoNormal
 
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.models.mrsds import Networks
+from mrsds_ppl.models.program import Program
 from mrsds_ppl.nn import draws
 from mrsds_ppl.nn.encoders import ENCODERS, EncoderOptions, Linear
 from mrsds_ppl.ppl.markov import summed_out
@@ -75,7 +76,7 @@ class AmortizedGuide(AutoGuide):
 
     def __init__(
         self,
-        model: Any,
+        model: Program,
         *,
         key: PRNGKeyArray,
         encoder: str = "convolution",
@@ -161,7 +162,7 @@ class AmortizedGuide(AutoGuide):
         return {"x": self.path_law(params, batch).mean, **others}
 
 
-def guide_of_weights(model: Any, *, point: bool = False) -> AutoNormal | AutoDelta | None:
+def guide_of_weights(model: Program, *, point: bool = False) -> AutoNormal | AutoDelta | None:
     """NumPyro's guide of the weights that have a prior, around those that the networks start with; None without one.
 
     Args:
@@ -189,7 +190,7 @@ def lower_triangle(raw: Float[Array, "*batch entry"], size: int) -> Float[Array,
 
 
 def positive(raw: Array) -> Array:
-    """Standard deviations from unconstrained numbers; zero is 0.3."""
+    """Standard deviations from unconstrained numbers; an input of 0 gives 0.3."""
     return jax.nn.softplus(raw - 1.05) + 1e-3
 
 

@@ -14,16 +14,17 @@ import numpyro.distributions as dist
 from jax import lax
 from jaxtyping import Array, Float
 
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.guides.base import AmortizedGuide, lower_triangle, padding, positive
 from mrsds_ppl.models.mrsds import Networks
+from mrsds_ppl.models.program import Program
 from mrsds_ppl.ppl.gaussian_chain import GaussianChain
 
 
 class GaussianMarkov(AmortizedGuide):
     """Gaussian chain guide; ``triangular`` (the default here) makes L_t full, which an exact posterior needs."""
 
-    def __init__(self, model: Any, *, triangular: bool = True, **kwargs: Any) -> None:
+    def __init__(self, model: Program, *, triangular: bool = True, **kwargs: Any) -> None:
         super().__init__(model, triangular=triangular, **kwargs)
 
     def head_sizes(self) -> Sequence[int]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.guides.base import lower_triangle, padding, positive, unconstrained_scale
 from mrsds_ppl.guides.gaussian_markov import bounded
 from mrsds_ppl.guides.path_guide import START_SCALE, PathGuide

@@ -13,9 +13,10 @@ import numpyro.distributions as dist
 from jax import lax
 from jaxtyping import Array
 
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.guides.base import AmortizedGuide, lower_triangle, padding, positive
 from mrsds_ppl.models.mrsds import Networks
+from mrsds_ppl.models.program import Program
 
 
 class MeanField(AmortizedGuide):
@@ -27,7 +28,7 @@ class MeanField(AmortizedGuide):
         (others): see :class:`AmortizedGuide`.
     """
 
-    def __init__(self, model: Any, *, per_bin: bool = True, **kwargs: Any) -> None:
+    def __init__(self, model: Program, *, per_bin: bool = True, **kwargs: Any) -> None:
         self.per_bin = per_bin
         self._triangular = bool(kwargs.get("triangular", False))
         super().__init__(model, **kwargs)

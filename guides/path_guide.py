@@ -1,8 +1,10 @@
 """What guides without an encoder share: a table with one entry for each trial.
 
-A trial is found in the table of parameters by its signals, so that batches may be any of the trials. Trials that were
-not trained on have NaN everywhere until :meth:`PathGuide.adapt` has fitted them, with the program frozen. Start: x at
-the principal components of the signals, or at paths smoothed under the program (:meth:`PathGuide.at`).
+A trial is found in the table of parameters by its number, so that batches may be any of the trials. Trials that are
+not in the table have NaN everywhere until :meth:`PathGuide.adapt` has fitted them, with the program frozen. A number
+stands for one trial of one recording as it was shown: trials of another recording, trials cut short and trials with
+hidden neurons are adapted to first, which gives parameters of their own. Start: x at the principal components of the
+signals, or at paths smoothed under the program (:meth:`PathGuide.at`).
 """
 
 from collections.abc import Sequence
@@ -14,22 +16,25 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-import optax
 from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.infer.autoguide import AutoGuide
 
-from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.data.batch import Batch
+from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides.base import guide_of_weights, padding
+from mrsds_ppl.guides.guide import Guide
 from mrsds_ppl.models.filtering import smooth_new_trials
+from mrsds_ppl.models.program import Program
+from mrsds_ppl.nn.adam import descend
 from mrsds_ppl.ppl.elbo import log_terms
-from mrsds_ppl.start.pca import principal_components
+from mrsds_ppl.statespace.principal_components import principal_components
 from mrsds_ppl.statespace.smoothing import PathMoments
 
 START_SCALE = -0.5  # of tables that say nothing yet: a standard deviation of 0.46 by `positive`
-_MARKS, _CHECKS = "auto_trials", 8
-_SAME = 1e-4  # squared distance of marks, in their mean square; rounding gives 1e-12, another trial 16
+# Numbers of the table's trials. They are floating, as are all parameters of an optimiser, and no gradient moves them.
+_NUMBERS = "auto_trials"
 
 
 class PathGuide(AutoGuide):
@@ -50,7 +55,7 @@ class PathGuide(AutoGuide):
     # Steps and rate of the fit of a trial that was not trained on; none where `at` gives more than a start.
     new_trial_steps, new_trial_rate = 400, 0.03
 
-    def __init__(self, model: Any, *, key: PRNGKeyArray | None = None) -> None:
+    def __init__(self, model: Program, *, key: PRNGKeyArray | None = None) -> None:
         super().__init__(model, prefix="auto")
         self._start: dict[str, np.ndarray] | None = None
         self._direct: tuple[np.ndarray, np.ndarray] | None = None
@@ -72,7 +77,7 @@ class PathGuide(AutoGuide):
         """Take the start of the table from all training trials; the first call does it where nobody did.
 
         Raises:
-            RunError: called inside a compiled function.
+            RunError: called inside a compiled function, or two trials have one number.
         """
         if self._start is None:
             self._start = self._begin(batch)
@@ -91,7 +96,7 @@ class PathGuide(AutoGuide):
     def path_law(self, params: dict[str, Any], batch: Batch) -> dist.Distribution:
         """q(x | y, u) of a batch under fitted parameters."""
         batch = jax.tree.map(jnp.asarray, batch)
-        table = {name: value for name, value in params.items() if name.startswith("auto_path_") or name == _MARKS}
+        table = {name: value for name, value in params.items() if name.startswith("auto_path_") or name == _NUMBERS}
         return self.law(_look_up(table, batch), batch)
 
     def sample_posterior(
@@ -108,7 +113,7 @@ class PathGuide(AutoGuide):
         """Posterior median of every latent site."""
         batch = jax.tree.map(jnp.asarray, batch)
         others = {} if self.global_guide is None else self.global_guide.median(params)
-        path = _look_up({n: params[n] for n in ("auto_path_loc", _MARKS)}, batch)["auto_path_loc"]
+        path = _look_up({n: params[n] for n in ("auto_path_loc", _NUMBERS)}, batch)["auto_path_loc"]
         return {"x": jnp.where(padding(batch), 0.0, path), **others}
 
     def adapt(
@@ -121,8 +126,8 @@ class PathGuide(AutoGuide):
     ) -> dict[str, Any]:
         """Parameters with entries for new trials, fitted to the bound by Adam while everything else stays as it is.
 
-        Only what the batch shows (``visible``) is scored, so that held-out neurons stay held out. Entries of other
-        trials remain where the padded length is the same, and are replaced otherwise.
+        Only what the batch shows (``visible``) is scored, so that held-out neurons stay held out. The entries replace
+        those of the same numbers. Those of other numbers remain where the padded length is the same, and go otherwise.
 
         Args:
             key: random key.
@@ -141,28 +146,29 @@ class PathGuide(AutoGuide):
         batch = jax.tree.map(jnp.asarray, batch)
         shown = batch._replace(observed=batch.observed & batch.visible)
         start = self.first_entries(params, shown)
-        marks = start.pop(_MARKS)
-        rest = {name: value for name, value in params.items() if name not in start and name != _MARKS}
+        numbers = start.pop(_NUMBERS)
+        rest = {name: value for name, value in params.items() if name not in start and name != _NUMBERS}
         steps = self.new_trial_steps if steps is None else steps
         rate = self.new_trial_rate if learning_rate is None else learning_rate
         table = start
         if steps > 0:
-            keys = random.split(key, steps)
-            table, last = _fit_entries(start, keys, {**rest, _MARKS: marks}, shown, rate, guide=self)
+            held = {**rest, _NUMBERS: numbers}
+            table, last = _fit_entries(key, start, held, shown, guide=self, steps=steps, rate=rate)
             if not np.isfinite(float(last)):
                 raise RunError(
-                    f"the fit of {len(marks)} new trials ended at a loss of {float(last)}; lower learning_rate"
+                    f"the fit of {len(numbers)} new trials ended at a loss of {float(last)}; lower learning_rate"
                 )
         elif not all(np.isfinite(np.asarray(value)).all() for value in table.values()):
-            raise RunError(f"the paths of {len(marks)} new trials are not finite under the fitted program")
-        table[_MARKS] = marks
+            raise RunError(f"the paths of {len(numbers)} new trials are not finite under the fitted program")
+        table[_NUMBERS] = numbers
         known = params.get("auto_path_loc")
         if known is not None and known.shape[1] == table["auto_path_loc"].shape[1]:
-            table = {name: jnp.concatenate([params[name], value]) for name, value in table.items()}
+            others = np.flatnonzero(~np.isin(np.asarray(params[_NUMBERS]), np.asarray(numbers)))
+            table = {name: jnp.concatenate([params[name][others], value]) for name, value in table.items()}
         return {**params, **table}
 
     def first_entries(self, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
-        """Where the entries of new trials start, and the marks by which they are found.
+        """Where the entries of new trials start, and the numbers by which they are found.
 
         At paths smoothed under the program: from the principal components the fit of a path ends in the first mode.
 
@@ -184,6 +190,12 @@ class PathGuide(AutoGuide):
                 "compiled function; call guide(batch) under numpyro.handlers.seed, or SVI.init, outside of it"
             )
         whole = jax.tree.map(np.asarray, batch)
+        numbers, times = np.unique(whole.number, return_counts=True)
+        if times.max() > 1:
+            raise RunError(
+                f"the training trials: found {times.max()} of number {numbers[times.argmax()]}; each needs a number of "
+                "its own, by which its entry is found"
+            )
         signals = np.where(whole.observed, whole.y, np.nan)
         paths = [y[:length] for y, length in zip(signals, whole.lengths, strict=True)]
         trials = Trials.from_arrays(paths, region_sizes=self.model.region_sizes)
@@ -199,36 +211,32 @@ class PathGuide(AutoGuide):
         whole = jax.tree.map(np.asarray, batch)
         loc = np.where(whole.observed, whole.y - center, 0.0) @ direct
         kind = jax.dtypes.canonicalize_dtype(float)
-        values = self.entries(loc.astype(kind))
-        # By the function that looks trials up, so that a trial is at distance zero from its own entry.
-        marks = np.asarray(_marks(jax.tree.map(jnp.asarray, batch)))
-        return {**{name: np.asarray(value, kind) for name, value in values.items()}, _MARKS: marks}
+        values = {**self.entries(loc.astype(kind)), _NUMBERS: whole.number}
+        return {name: np.asarray(value, kind) for name, value in values.items()}
 
 
-@partial(jax.jit, static_argnames="guide")
+@partial(jax.jit, static_argnames=("guide", "steps", "rate"))
 def _fit_entries(
-    start: dict[str, Array], keys: Array, params: dict[str, Any], shown: Batch, rate: Array, *, guide: PathGuide
+    key: PRNGKeyArray,
+    start: dict[str, Array],
+    params: dict[str, Any],
+    shown: Batch,
+    *,
+    guide: PathGuide,
+    steps: int,
+    rate: float,
 ) -> tuple[dict[str, Array], Array]:
-    """Entries after a step of Adam for each key, and the last loss."""
-    optimizer = optax.adam(optax.cosine_decay_schedule(rate, len(keys), 0.05))
+    """Entries after some steps of Adam, and the last loss."""
     size = jnp.maximum(shown.observed.sum(), 1)
 
     def loss(table: dict[str, Array], key: Array) -> Array:
         return -log_terms(key, {**params, **table}, guide.model, guide, shown).log_weights.sum() / size
 
-    def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Array]:
-        table, state = carry
-        value, gradient = jax.value_and_grad(loss)(table, key)
-        updates, state = optimizer.update(gradient, state)
-        return (optax.apply_updates(table, updates), state), value
-
-    (table, _), losses = lax.scan(step, (start, optimizer.init(start)), keys)
-    return table, losses[-1]
+    found = descend(key, loss, start, num_steps=steps, rate=rate, last=0.05)
+    return found.params, found.losses[-1]
 
 
-def for_new_trials(
-    key: PRNGKeyArray, params: dict[str, Any], guide: AutoGuide, batches: Sequence[Batch]
-) -> dict[str, Any]:
+def for_new_trials(key: PRNGKeyArray, params: dict[str, Any], guide: Guide, batches: Sequence[Batch]) -> dict[str, Any]:
     """Parameters that serve trials which were not trained on; an amortised guide's are those it has."""
     if isinstance(guide, PathGuide):
         for batch in batches:
@@ -237,30 +245,14 @@ def for_new_trials(
 
 
 def _look_up(table: dict[str, Array], batch: Batch) -> dict[str, Array]:
-    """The entries of a batch's trials: those of the nearest marks, signals before what is hidden of them.
+    """The entries of a batch's trials, found by their numbers.
 
-    A trial whose signals are nobody's gets NaN: compiled code cannot raise, and the path of another trial looks right.
+    A trial that is not in the table gets NaN: compiled code cannot raise, and the path of another trial looks right.
     """
-    marks, rest = table[_MARKS], {name: value for name, value in table.items() if name != _MARKS}
-    apart = (lax.stop_gradient(marks) - _marks(batch)[:, None]) ** 2
-    size = lax.stop_gradient((marks[:, :_CHECKS] ** 2).mean()) + 1e-12
-    signals, hidden = apart[..., :_CHECKS].sum(-1) / size, apart[..., _CHECKS:].sum(-1)
-    index = jnp.argmin(signals + 1e-3 * hidden, axis=-1)
-    known = signals.min(-1) < _SAME
+    same = lax.stop_gradient(table[_NUMBERS]) == batch.number[:, None]
+    index, known = same.argmax(-1), same.any(-1)
 
     def found(value: Array) -> Array:
         return jnp.where(known.reshape(-1, *(1,) * (value.ndim - 1)), value[index], jnp.nan)
 
-    return {name: found(value) for name, value in rest.items()}
-
-
-def _marks(batch: Batch) -> Float[Array, "trial mark"]:
-    """Fixed random sums over the signals of each trial, then over what an encoder would see of its neurons."""
-    rng = np.random.default_rng(0)
-    bins, neurons = batch.y.shape[1:]
-    over_bins, over_neurons = rng.normal(size=(bins, _CHECKS)), rng.normal(size=(neurons, _CHECKS))
-    kind = jax.dtypes.canonicalize_dtype(float)
-    kernels = [jnp.asarray(a, kind) for a in (over_bins, over_neurons / neurons**0.5)]
-    signals = jnp.einsum("tbn,bc,nc->tc", batch.y.astype(kind), *kernels)
-    hidden = (batch.observed & ~batch.visible).any(1).astype(kind)
-    return jnp.concatenate([signals, hidden @ kernels[1]], axis=-1)
+    return {name: found(value) for name, value in table.items() if name != _NUMBERS}

@@ -18,11 +18,12 @@ import numpyro.distributions as dist
 from jax import lax
 from jaxtyping import Array, Float
 
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.guides.base import AmortizedGuide, lower_triangle, padding, positive
 from mrsds_ppl.guides.rollout import Drive, Rollout
 from mrsds_ppl.models.mrsds import Networks
+from mrsds_ppl.models.program import Program
 
 
 class Structured(AmortizedGuide):
@@ -38,7 +39,7 @@ class Structured(AmortizedGuide):
         ConfigError: the program has several states.
     """
 
-    def __init__(self, model: Any, *, psi_add: bool = True, gated: bool = True, **kwargs: Any) -> None:
+    def __init__(self, model: Program, *, psi_add: bool = True, gated: bool = True, **kwargs: Any) -> None:
         if model.num_states > 1:
             raise ConfigError(
                 f"inference.guide: structured is for one state, but model.num_states is {model.num_states}; "

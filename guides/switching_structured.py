@@ -16,10 +16,11 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array
 
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.guides.base import AmortizedGuide
 from mrsds_ppl.guides.structured import rollout_law, rollout_sizes
 from mrsds_ppl.models.mrsds import Networks
+from mrsds_ppl.models.program import Program
 
 
 class SwitchingStructured(AmortizedGuide):
@@ -30,7 +31,7 @@ class SwitchingStructured(AmortizedGuide):
         (others): see :class:`AmortizedGuide`.
     """
 
-    def __init__(self, model: Any, *, psi_add: bool = True, gated: bool = True, **kwargs: Any) -> None:
+    def __init__(self, model: Program, *, psi_add: bool = True, gated: bool = True, **kwargs: Any) -> None:
         self.psi_add, self.gated = psi_add, gated
         super().__init__(model, **kwargs)
 

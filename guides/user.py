@@ -9,13 +9,15 @@ import jax.numpy as jnp
 from numpyro import handlers
 from numpyro.infer.autoguide import AutoGuide
 
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.data.user_file import load_module
 from mrsds_ppl.errors import ConfigError, MrsdsError
+from mrsds_ppl.guides.guide import Guide
+from mrsds_ppl.models.program import Program
 from mrsds_ppl.ppl.markov import summed_out
 
 
-def user_guide(source: str, model: Any, arguments: dict[str, Any]) -> AutoGuide:
+def user_guide(source: str, model: Program, arguments: dict[str, Any]) -> AutoGuide:
     """The guide of a user's class.
 
     Args:
@@ -44,7 +46,7 @@ def user_guide(source: str, model: Any, arguments: dict[str, Any]) -> AutoGuide:
     return guide
 
 
-def make_of(kind: type[AutoGuide], model: Any, arguments: dict[str, Any]) -> AutoGuide:
+def make_of(kind: type[AutoGuide], model: Program, arguments: dict[str, Any]) -> AutoGuide:
     """``kind(model, ...)`` with those of the arguments that it takes, itself or by ``**kwargs`` for its parents."""
     taken: set[str] = set()
     for parent in kind.__mro__:
@@ -57,7 +59,7 @@ def make_of(kind: type[AutoGuide], model: Any, arguments: dict[str, Any]) -> Aut
     return kind(model, **{name: value for name, value in arguments.items() if name in taken})
 
 
-def check_sites(key: jax.Array, model: Any, guide: Any, batch: Batch) -> None:
+def check_sites(key: jax.Array, model: Program, guide: Guide, batch: Batch) -> None:
     """Compare the sites of a guide with those of the program, by shapes alone.
 
     Raises:

@@ -21,12 +21,14 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Num, PRNGKeyArray
 from numpyro.contrib.module import eqx_from_dict, eqx_module, eqx_to_dict, random_eqx_module
 
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.models.covariance import AnyArray
 from mrsds_ppl.models.dynamics import Dynamics
-from mrsds_ppl.models.emissions import EMISSIONS, Emissions, Readout
+from mrsds_ppl.models.emissions import EMISSIONS
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.options import ModelOptions as ModelOptions
+from mrsds_ppl.models.protocols import Emissions
+from mrsds_ppl.models.readout import Readout
 from mrsds_ppl.models.transitions import Transitions
 from mrsds_ppl.nn import draws
 from mrsds_ppl.ppl.markov import Switching, markov, select
@@ -87,9 +89,8 @@ class MRSDS:
         self.log_normalizer = log_normalizer
         self.num_latents = sum(self.latent_sizes)
         num_features = self.num_latents * options.xz + num_inputs * options.uz + num_stages * options.sz
-        hidden = options.transitions.layer_mult * num_states**2
+        hidden, emissions = options.transitions.layer_mult * num_states**2, options.emissions
         keys = draws.split(key, 4)
-        emissions = options.emissions
         readout = Readout(
             self.region_sizes, self.latent_sizes, emissions.layers, emissions.activations or (), key=keys[3]
         )
@@ -205,7 +206,7 @@ class MRSDS:
         return Switching(initial, transition, num_states, self.num_latents, inputs, batch.lengths, self.log_normalizer)
 
 
-def _weights(network: Any) -> dict[str, Array]:
+def _weights(network: object) -> dict[str, Array]:
     """The weights of a network by leaf. Those of features that there are none of have no numbers to draw."""
     leaves = eqx_to_dict(eqx.filter(network, eqx.is_inexact_array))
     return {leaf: value for leaf, value in leaves.items() if "weight" in leaf and value.size}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mrsds_ppl import __version__
-from mrsds_ppl.backend.compiler_flags import choose_compiler_flags
+from mrsds_ppl.backend.compiler_flags import choose_optimization_level
 from mrsds_ppl.config.names import GUIDE_NAMES, SIMULATORS, nearest
 from mrsds_ppl.errors import MrsdsError
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, commands = _parsers()
     _refuse_misspelt(argv, parser, commands)
     args = parser.parse_args(argv)
-    choose_compiler_flags()
+    choose_optimization_level()
     try:
         args.run(args)
     except MrsdsError as error:
@@ -50,12 +50,11 @@ def _fit(args: argparse.Namespace) -> None:
     config_path = _config_path(args)
     config = _load(config_path, args)
 
-    from mrsds_ppl.commands import fit as run
+    from mrsds_ppl.commands import fit as command
 
     name = config_path.stem if args.name is None else args.name
-    run.fit(
+    command.fit(
         config,
-        config_path=config_path,
         name=name,
         result_path=args.result_path,
         resume=args.resume,
@@ -72,15 +71,15 @@ def _simulate(args: argparse.Namespace) -> None:
     if args.trials is not None:
         options["num_trials"] = args.trials
 
-    from mrsds_ppl.commands import simulate as simulating
+    from mrsds_ppl.commands import simulate as command
 
-    simulating.simulate(args.simulator, args.out, seed=args.seed, options=options, log=_log)
+    command.simulate(args.simulator, args.out, seed=args.seed, options=options, log=_log)
 
 
 def _infer(args: argparse.Namespace) -> None:
-    from mrsds_ppl import fitted
+    from mrsds_ppl.commands import infer as command
 
-    fitted.infer(args.fitted, args.data, out=args.out, draws=args.draws, seed=args.seed, log=_log)
+    command.infer(args.fitted, args.data, out=args.out, draws=args.draws, seed=args.seed, log=_log)
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -89,15 +88,15 @@ def _report(args: argparse.Namespace) -> None:
     # Figures go to the page alone; other backends would open windows.
     mpl.use("agg")
 
-    from mrsds_ppl.output.report import gather as reporting
+    from mrsds_ppl.commands import report as command
 
-    reporting.report(args.fitted, out=args.out, labels=args.labels, log=_log)
+    command.report(args.fitted, out=args.out, labels=args.labels, log=_log)
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from mrsds_ppl.commands import compare as comparing
+    from mrsds_ppl.commands import compare as command
 
-    comparing.compare(args.fitted, log=_log)
+    command.compare(args.fitted, log=_log)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -107,9 +106,9 @@ def _check(args: argparse.Namespace) -> None:
         args.data_path = args.recording
     config = _load(args.config, args)
 
-    from mrsds_ppl.commands import fit as run
+    from mrsds_ppl.commands import fit as command
 
-    _log(run.check(config))
+    _log(command.check(config))
 
 
 def _load(path: Path, args: argparse.Namespace) -> Any:

@@ -11,14 +11,14 @@ from jax import random
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import multivariate_normal
 
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.models import MRSDS
 
 ACTIVATIONS = {None: lambda a: a, "relu": lambda a: jnp.maximum(a, 0.0), "tanh": jnp.tanh}
 
 
-def make_batch(lengths, num_bins, num_neurons, num_inputs=1, num_stages=0, missing=0.2, seed=0, counts=False):
-    """Random signals with missing entries and padded bins; what is not observed is zero."""
+def make_batch(lengths, num_bins, num_neurons, num_inputs=1, num_stages=0, missing=0.2, seed=0, counts=False, first=0):
+    """Random signals with missing entries and padded bins; what is not observed is zero. Numbers begin at ``first``."""
     rng = np.random.default_rng(seed)
     lengths = np.asarray(lengths)
     grid = (len(lengths), num_bins)
@@ -27,7 +27,15 @@ def make_batch(lengths, num_bins, num_neurons, num_inputs=1, num_stages=0, missi
     y = rng.poisson(2.0, (*grid, num_neurons)) if counts else rng.normal(size=(*grid, num_neurons))
     u = rng.normal(size=(*grid, num_inputs)) * valid
     stage = np.eye(max(num_stages, 1))[rng.integers(0, max(num_stages, 1), grid)][..., :num_stages]
-    arrays = (np.where(observed, y, 0).astype(float), u, observed, observed, lengths, stage)
+    arrays = (
+        np.where(observed, y, 0).astype(float),
+        u,
+        observed,
+        observed,
+        lengths,
+        stage,
+        first + np.arange(len(lengths)),
+    )
     return Batch(*(jnp.asarray(a) for a in arrays))
 
 

@@ -22,7 +22,7 @@ from numpyro.infer import MCMC, NUTS, SVI
 from scipy.special import log_softmax, logsumexp
 
 from mrsds_ppl.analysis.posterior import pareto_k
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.guides import GaussianMarkov
 from mrsds_ppl.models import MRSDS, DynamicsOptions, EmissionOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
@@ -202,7 +202,7 @@ def difference(one, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (1, 2))])
 def test_three_routes_to_the_posterior_of_a_switching_linear_system_agree(seed):
     case = make_case(seed, counts=False, recurrent=False)
     exact, nuts = exact_moments(case), nuts_moments(case, seed)
@@ -227,7 +227,7 @@ def test_three_routes_to_the_posterior_of_a_switching_linear_system_agree(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (1, 2))])
 def test_guide_agrees_with_nuts_where_states_depend_on_latents_and_signals_are_counts(seed):
     case = make_case(seed, counts=True, recurrent=True)
     nuts, guide = nuts_moments(case, seed), guide_moments(case, seed)

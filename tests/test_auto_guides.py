@@ -11,11 +11,13 @@ from numpyro.infer import SVI
 from numpyro.infer.autoguide import AutoNormal
 from scipy import stats
 
+from mrsds_ppl.analysis import FittedProgram
+from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.build import initial_parameters, make_guide, make_model, needs_every_trial
 from mrsds_ppl.config.loading import ignored_keys, load_config
 from mrsds_ppl.config.names import GUIDE_NAMES, PATH_GUIDES
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.errors import ConfigError
+from mrsds_ppl.errors import ConfigError, RunError
 from mrsds_ppl.guides import GUIDES, AutoPathNormal, PathGuide
 from mrsds_ppl.guides.path_guide import START_SCALE
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
@@ -55,8 +57,8 @@ something = 3
 """
 
 
-def make_batch(lengths=LENGTHS, seed=0):
-    batch = by_hand.make_batch(lengths, BINS, 5, seed=seed)
+def make_batch(lengths=LENGTHS, seed=0, first=0):
+    batch = by_hand.make_batch(lengths, BINS, 5, seed=seed, first=first)
     return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32) if a.dtype == float else a, batch)
 
 
@@ -76,7 +78,7 @@ def test_names_of_the_configuration_are_those_of_the_guides():
 
 
 @pytest.mark.parametrize(
-    ("name", "prior"), [*((n, None) for n in PATH_GUIDES), pytest.param("auto_normal", 0.5, marks=pytest.mark.slow)]
+    ("name", "prior"), [*((n, None) for n in PATH_GUIDES), pytest.param("auto_normal", 0.5, marks=pytest.mark.nightly)]
 )
 def test_plain_numpyro_script_trains_it(name, prior):
     batch = make_batch()
@@ -143,7 +145,7 @@ def test_low_rank_law_is_the_dense_gaussian_of_a_path():
 def test_a_trial_that_was_not_trained_on_has_no_path_rather_than_that_of_another():
     batch = make_batch()
     guide, params = started("auto_normal", batch)
-    mixed = jax.tree.map(lambda a, b: jnp.stack([a[0], b[0]]), batch, make_batch(seed=7))
+    mixed = jax.tree.map(lambda a, b: jnp.stack([a[0], b[0]]), batch, make_batch(seed=7, first=3))
     known, unknown = guide.median(params, mixed)["x"]
     np.testing.assert_array_equal(known, guide.median(params, batch)["x"][0])
     length = int(mixed.lengths[1])
@@ -152,9 +154,27 @@ def test_a_trial_that_was_not_trained_on_has_no_path_rather_than_that_of_another
     assert np.isfinite(guide.median(adapted, mixed)["x"]).all()
 
 
+def test_a_trial_shown_otherwise_replaces_its_own_entry_and_no_other():
+    batch = make_batch()
+    guide, params = started("auto_normal", batch)
+    hidden = jax.tree.map(lambda leaf: leaf[1:2], batch)
+    hidden = hidden._replace(visible=jnp.zeros_like(hidden.visible))
+    adapted = guide.adapt(random.key(1), params, hidden, steps=0)
+    assert adapted["auto_path_loc"].shape == params["auto_path_loc"].shape
+    before, after = (guide.median(p, batch)["x"] for p in (params, adapted))
+    np.testing.assert_array_equal(after[np.array([0, 2])], before[np.array([0, 2])])
+    assert np.any(after[1] != before[1])
+
+
+def test_training_trials_of_one_number_are_refused():
+    batch = make_batch()
+    with pytest.raises(RunError, match=r"found 2 of number 7; each needs a number of its own"):
+        GUIDES["auto_normal"](model_of()).begin(batch._replace(number=np.array([7, 3, 7])))
+
+
 @pytest.mark.parametrize("name", ["auto_normal", "auto_delta"])
 def test_new_trials_begin_at_smoothed_paths_and_steps_raise_their_bound_and_leave_the_old_ones(name):
-    batch, new = make_batch(), make_batch([4, 5], seed=7)
+    batch, new = make_batch(), make_batch([4, 5], seed=7, first=3)
     guide, params = started(name, batch)
     adapted = guide.adapt(random.key(1), params, new, steps=200)
     for other in ("dynamics$params", "emissions$params"):
@@ -175,7 +195,7 @@ def test_new_trials_begin_at_smoothed_paths_and_steps_raise_their_bound_and_leav
 
 
 def test_new_trials_are_smoothed_under_the_medians_of_weights_with_a_prior():
-    batch, new = make_batch(), make_batch([4, 5], seed=7)
+    batch, new = make_batch(), make_batch([4, 5], seed=7, first=3)
     guide, params = started("auto_normal", batch, model_of(weight_prior=0.5))
     medians = {name: value for name, value in guide.median(params, batch).items() if name != "x"}
     found, expected = (guide.adapt(random.key(1), p, new) for p in (params, params | medians))
@@ -192,7 +212,7 @@ def test_a_table_of_ones_own_begins_new_trials_at_smoothed_paths():
 
         entries, law = AutoPathNormal.entries, AutoPathNormal.law
 
-    batch, new = make_batch(), make_batch([4, 5], seed=7)
+    batch, new = make_batch(), make_batch([4, 5], seed=7, first=3)
     tables = []
     for kind in (Same, AutoPathNormal):
         guide = kind(model_of())
@@ -203,13 +223,29 @@ def test_a_table_of_ones_own_begins_new_trials_at_smoothed_paths():
 
 
 def test_adapting_does_not_see_hidden_neurons():
-    batch, new = make_batch(), make_batch([4, 5], seed=7)
+    batch, new = make_batch(), make_batch([4, 5], seed=7, first=3)
     guide, params = started("auto_delta", batch)
     hidden = new._replace(visible=new.visible.at[..., 1].set(False))
     shifted = hidden._replace(y=hidden.y.at[..., 1].add(3.0))
     found = [guide.median(guide.adapt(random.key(1), params, b, steps=20), b)["x"] for b in (hidden, shifted, new)]
     np.testing.assert_array_equal(found[0], found[1])
     assert np.any(found[0] != found[2])
+
+
+def test_cosmoothing_without_an_encoder_does_not_see_hidden_neurons():
+    batch, rng = make_batch(), np.random.default_rng(7)
+    guide, params = started("auto_normal", batch)
+    y, hidden = rng.normal(size=(2, BINS, 5)), np.array([1, 4])
+    shifted = y + 3.0 * np.isin(np.arange(5), hidden)
+    us = rng.normal(size=(2, BINS, 1))
+
+    def reconstructed(y, hidden):
+        trials = Trials.from_arrays(y, us, region_sizes=[3, 2])
+        fitted = FittedProgram(guide.model, params, guide).adapted(random.key(1), trials.batch())
+        return PosteriorSampler(fitted).reconstruct(random.key(2), trials, hidden_neurons=hidden).y_mean
+
+    np.testing.assert_array_equal(reconstructed(y, hidden), reconstructed(shifted, hidden))
+    assert np.any(reconstructed(y, None) != reconstructed(shifted, None))
 
 
 def small_trials():

@@ -168,7 +168,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.storage.checkpoints import Checkpoints
 from mrsds_ppl.train.training import History, TrainingSettings, initial_state, train
 
@@ -178,7 +178,8 @@ settings = TrainingSettings(num_steps=95, batch_size=4, learning_rate=0.05, lr_w
 y = np.random.default_rng(0).normal(size=(9, 4, 6)).astype(np.float32)
 seen = np.ones(y.shape, bool)
 none = np.zeros((9, 4, 0), np.float32)
-data = Batch(y=y, u=none, observed=seen, visible=seen, lengths=np.full(9, 4, np.int32), stage=none)
+data = Batch(y=y, u=none, observed=seen, visible=seen, lengths=np.full(9, 4, np.int32), stage=none,
+             number=np.arange(9, dtype=np.int32))
 
 def objective(params, key, batch, step):
     seen = jnp.where(batch.visible, batch.y, 0.0) + 0.1 * jax.random.normal(key, batch.y.shape)

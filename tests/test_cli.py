@@ -46,7 +46,6 @@ def test_fit_has_defaults(run, config_file):
     assert config.training.optimiser.num_steps == 5
     assert options.pop("log")
     assert options == {
-        "config_path": config_file,
         "name": "mine",
         "result_path": Path("results"),
         "resume": False,
@@ -76,7 +75,7 @@ def test_published_command_line_is_accepted(run, config_file):
     assert main(["fit", *published.split()]) == 0
     [(_, (config,), given)] = run.calls
     assert (config.data.data_path, given["result_path"], given["gpu"]) == ("/mydata", Path("/myresults"), 0)
-    assert (given["config_path"], given["name"]) == (config_file, "myrun-seeds0-0-0")
+    assert given["name"] == "myrun-seeds0-0-0"
     assert (config.model.num_states, config.model.latent_sizes, config.inference.guide) == (1, 2, "mean_field")
     assert config.training.seeds == Seeds(data=4, model=5, train=6)
 

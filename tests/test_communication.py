@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 from jax import random
 
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.communication import (
     communication_matrix,
     message_norms,
@@ -19,14 +20,14 @@ from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths, posterior_paths
 from mrsds_ppl.analysis.recovery.alignment import align_latents, valid_bins
 from mrsds_ppl.analysis.recovery.message_scores import message_scores
-from mrsds_ppl.backend.trialwise import over_rounds, over_trials
+from mrsds_ppl.backend.trials_at_once import over_rounds, over_trials
 from mrsds_ppl.data import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import GaussianMarkov
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 LENGTHS, DRAWS = (7, 5, 6), 3
 SMALL = EncoderOptions(embedding_layers=(3,), channels=4, dilations=(1,))
@@ -39,7 +40,7 @@ def _double_precision():
 
 
 def make_fit(latent_sizes=(2, 1), region_names=("V1", "V2"), pooled=False, num_inputs=2, **options):
-    """Parameters, model, guide and trials of unequal length, every number drawn."""
+    """A fitted program and trials of unequal length, every number drawn."""
     form = DynamicsOptions(layers=(3,), activations=("tanh", None), single_region_latent=pooled, **options)
     choices = ModelOptions(dynamics=form)
     model = by_hand.filled_model([3, 2], list(latent_sizes), 2, num_inputs=num_inputs, options=choices)
@@ -54,7 +55,7 @@ def make_fit(latent_sizes=(2, 1), region_names=("V1", "V2"), pooled=False, num_i
         region_names=list(region_names),
         bin_width=0.02,
     )
-    return params, model, guide, trials
+    return FittedProgram(model, params, guide), trials
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +72,10 @@ def gathered(messages, sizes):
 
 @pytest.mark.parametrize("state", [None, 0, 1])
 def test_messages_and_the_latents_before_add_up_to_the_mean_of_the_dynamics(fit, state):
-    params, model, guide, trials = fit
-    messages = posterior_messages(random.key(1), params, model, guide, trials, draws=DRAWS, state=state)
-    x, z_prob = posterior_paths(random.key(1), params, model, guide, trials, draws=DRAWS)
+    fitted, trials = fit
+    model = fitted.model
+    messages = posterior_messages(random.key(1), fitted, trials, draws=DRAWS, state=state)
+    x, z_prob = posterior_paths(random.key(1), fitted, trials, draws=DRAWS)
     before = jnp.asarray(x[:, :, :-1])
     u = jnp.broadcast_to(jnp.asarray(trials.u[:, 1:], float), (DRAWS, *trials.u[:, 1:].shape))
     means = np.asarray(jax.jit(lambda x, u: model.networks.dynamics.means(x, u))(before, u))
@@ -86,8 +88,8 @@ def test_messages_and_the_latents_before_add_up_to_the_mean_of_the_dynamics(fit,
 
 
 def test_messages_are_labelled_and_missing_where_there_are_none(fit):
-    params, model, guide, trials = fit
-    messages = posterior_messages(random.key(1), params, model, guide, trials, draws=DRAWS)
+    fitted, trials = fit
+    messages = posterior_messages(random.key(1), fitted, trials, draws=DRAWS)
     assert messages.dims == ("draw", "trial", "time", "target", "source", "latent")
     assert messages.shape == (DRAWS, 3, 7, 2, 4, 2)
     assert list(messages["target"].values) == ["V1", "V2"]
@@ -101,9 +103,10 @@ def test_messages_are_labelled_and_missing_where_there_are_none(fit):
 
 
 def test_messages_stand_at_the_right_source_and_bin(fit):
-    params, model, guide, trials = fit
-    x, _ = posterior_paths(random.key(1), params, model, guide, trials, draws=DRAWS)
-    messages = posterior_messages(random.key(1), params, model, guide, trials, draws=DRAWS, state=1)
+    fitted, trials = fit
+    model = fitted.model
+    x, _ = posterior_paths(random.key(1), fitted, trials, draws=DRAWS)
+    messages = posterior_messages(random.key(1), fitted, trials, draws=DRAWS, state=1)
     local, cross, inputs = by_hand.messages(
         model.networks.dynamics, 1, jnp.asarray(x[2, 0, 3]), jnp.asarray(trials.u[0, 4], float)
     )
@@ -116,18 +119,18 @@ def test_messages_stand_at_the_right_source_and_bin(fit):
 
 @pytest.mark.slow
 def test_messages_at_the_posterior_mean_are_those_of_the_written_posterior(fit):
-    params, model, guide, trials = fit
-    posterior = PosteriorSampler(model, guide).infer(random.key(0), params, trials, draws=20, predictive=False)
+    fitted, trials = fit
+    posterior = PosteriorSampler(fitted).infer(random.key(0), trials, draws=20, predictive=False)
     paths = PosteriorPaths(posterior.x_mean[None], posterior.z_prob[None])
-    found = path_messages(params, model, trials, paths).values[0]
+    found = path_messages(fitted, trials, paths).values[0]
     known = ~np.isnan(found)
     np.testing.assert_allclose(found[known], posterior.messages[known], rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("num_inputs", [0, 2])
 def test_pooled_latent_has_one_region_named_after_all(num_inputs):
-    params, model, guide, trials = make_fit(pooled=True, input_func_type="together", num_inputs=num_inputs)
-    messages = posterior_messages(random.key(1), params, model, guide, trials, draws=2)
+    fitted, trials = make_fit(pooled=True, input_func_type="together", num_inputs=num_inputs)
+    messages = posterior_messages(random.key(1), fitted, trials, draws=2)
     assert list(messages["target"].values) == ["V1+V2"]
     assert list(messages["source"].values) == ["V1+V2", "inputs"][: 1 + (num_inputs > 0)]
     assert not messages.isel(trial=0).isnull().any()
@@ -154,8 +157,8 @@ def test_norms_have_their_mean_and_quantiles_over_draws():
 
 
 def test_communication_matrix_is_the_mean_over_valid_bins_from_the_second_on(fit):
-    params, model, guide, trials = fit
-    messages = posterior_messages(random.key(1), params, model, guide, trials, draws=DRAWS)
+    fitted, trials = fit
+    messages = posterior_messages(random.key(1), fitted, trials, draws=DRAWS)
     norms = np.sqrt(np.nansum(messages.values**2, axis=-1))
     expected = np.concatenate([norms[:, i, 1:n] for i, n in enumerate(LENGTHS)], axis=1).mean(1)
     found = communication_matrix(messages)
@@ -169,9 +172,9 @@ def test_communication_matrix_is_the_mean_over_valid_bins_from_the_second_on(fit
 
 
 def test_bins_are_weighted_by_the_state_posterior(fit):
-    params, model, guide, trials = fit
-    messages = posterior_messages(random.key(1), params, model, guide, trials, draws=DRAWS)
-    z_prob = posterior_paths(random.key(1), params, model, guide, trials, draws=DRAWS).z_prob
+    fitted, trials = fit
+    messages = posterior_messages(random.key(1), fitted, trials, draws=DRAWS)
+    z_prob = posterior_paths(random.key(1), fitted, trials, draws=DRAWS).z_prob
     found = communication_matrix(messages, z_prob)
     assert found.dims == ("draw", "state", "target", "source")
     norms = np.sqrt(np.nansum(messages.values**2, axis=-1))
@@ -188,11 +191,11 @@ def test_bins_are_weighted_by_the_state_posterior(fit):
 
 @pytest.mark.parametrize("labels", [None, [1, 0, 1]])
 def test_state_communication_weighs_the_messages_of_each_state(fit, labels):
-    params, model, guide, trials = fit
-    paths = posterior_paths(random.key(1), params, model, guide, trials, draws=DRAWS)
-    each = [posterior_messages(random.key(1), params, model, guide, trials, draws=DRAWS, state=k) for k in range(2)]
+    fitted, trials = fit
+    paths = posterior_paths(random.key(1), fitted, trials, draws=DRAWS)
+    each = [posterior_messages(random.key(1), fitted, trials, draws=DRAWS, state=k) for k in range(2)]
     expected = communication_matrix(xr.concat(each, "state"), paths.z_prob, labels)
-    found = state_communication(random.key(1), params, model, guide, trials, draws=DRAWS, labels=labels)
+    found = state_communication(random.key(1), fitted, trials, draws=DRAWS, labels=labels)
     assert found.dims == expected.dims
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     assert list(found["source"].values) == list(each[0]["source"].values)

@@ -36,7 +36,7 @@ def test_arguments_are_the_sections_of_a_configuration():
 
 def test_defaults_are_those_of_a_configuration(tmp_path):
     config = config_for(2, 1, emission="gaussian")
-    assert config == RunConfig()
+    assert config == RunConfig.model_validate({"data": {"data_source": "mydata"}})
     (tmp_path / "run.yaml").write_text(resolved_yaml(config, {}))
     assert load_config(tmp_path / "run.yaml") == config
 

@@ -144,6 +144,7 @@ def test_every_draw_of_the_exact_guide_weighs_the_exact_marginal(linear):
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_loss_of_the_exact_guide_is_the_negative_log_marginal_for_any_number_of_particles(linear):
     guide = chain_guide(*linear.parts)
     for particles in (1, 3):
@@ -153,6 +154,7 @@ def test_loss_of_the_exact_guide_is_the_negative_log_marginal_for_any_number_of_
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_other_guides_lie_below_by_their_divergence_and_rise_with_samples(linear):
     mean, gain, cholesky = linear.parts
     valid = (np.arange(BINS) < np.array(LENGTHS)[:, None])[..., None]

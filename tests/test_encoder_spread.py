@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.start.pca import encoder_spread, principal_components
+from mrsds_ppl.start.pca import encoder_spread
+from mrsds_ppl.statespace.principal_components import principal_components
 
 
 def spread_of(y, counts):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from mrsds_ppl import cli
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.evidence import smallest_adequate, trial_evidence
 from mrsds_ppl.data import Trials
 from mrsds_ppl.errors import RunError
@@ -30,7 +31,7 @@ def test_evidence_of_a_linear_gaussian_program_is_the_exact_marginal() -> None:
         )  # fmt: skip
         params = {f"{name}$params": part for name, part in networks._asdict().items()}
         trials = Trials.from_arrays([rng.normal(size=(n, 7)) for n in LENGTHS], region_sizes=[4, 3])
-        found = trial_evidence(params | {"auto_path_loc": np.zeros(3)}, model, trials)
+        found = trial_evidence(FittedProgram(model, params | {"auto_path_loc": np.zeros(3)}), trials)
         exact = [
             by_hand.path_posterior(networks, y[:n], [0] * n).log_marginal
             for y, n in zip(trials.y.astype(float), LENGTHS, strict=True)
@@ -63,6 +64,7 @@ def test_programs_that_cannot_be_compared_are_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_command_lists_runs_by_size_and_refuses_other_trials(tmp_path: Path, capsys) -> None:
     config = {

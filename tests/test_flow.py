@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.flow import (
     Plane,
     fixed_points,
@@ -19,7 +20,7 @@ from mrsds_ppl.analysis.recovery.flow_scores import change_in_true_latents, fiel
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 NAMES = ["V1", "V2"]
 
@@ -42,7 +43,7 @@ def curved():
             layers=(4,), activations=("tanh", None), communication_type="conditional", input_type="conditional"
         )
         model = by_hand.filled_model([3, 2], [2, 3], 2, num_inputs=1, options=ModelOptions(dynamics=form))
-        return params_of(model), model
+        return FittedProgram(model, params_of(model))
 
 
 def affine(maps, shifts, sizes=(2, 1)):
@@ -61,7 +62,7 @@ def affine(maps, shifts, sizes=(2, 1)):
         emission_noise=1.0,
         first_means=np.zeros((len(maps), sum(sizes))),
     )
-    return params_of(model), model
+    return FittedProgram(model, params_of(model))
 
 
 def plain_mean(model, k, x, u):
@@ -70,10 +71,11 @@ def plain_mean(model, k, x, u):
 
 
 def test_field_is_the_change_of_one_region_with_the_others_held(curved):
-    params, model = curved
+    fitted = curved
+    model = fitted.model
     lines = [np.linspace(-1, 1, 3), np.linspace(-2, 2, 4)]
     held, u = np.array([0.3, -0.2, 1.1]), np.array([0.7])
-    found = vector_field(params, model, "V1", state=1, grid=lines, at={"V2": held}, u=u, region_names=NAMES)
+    found = vector_field(fitted, "V1", state=1, grid=lines, at={"V2": held}, u=u, region_names=NAMES)
     assert found.points.shape == (12, 2)
     np.testing.assert_array_equal(found.points[1], [-1.0, lines[1][1]])
     for point, change in zip(found.points, found.change, strict=True):
@@ -81,35 +83,37 @@ def test_field_is_the_change_of_one_region_with_the_others_held(curved):
         np.testing.assert_allclose(change, expected, rtol=1e-11, atol=1e-13)
     np.testing.assert_array_equal(found.coordinates, found.points)
     np.testing.assert_allclose(found.flow, found.change, atol=1e-13)
-    silent = vector_field(params, model, 0, state=1, grid=lines)
+    silent = vector_field(fitted, 0, state=1, grid=lines)
     expected = plain_mean(model, 1, np.concatenate([silent.points[5], np.zeros(3)]), np.zeros(1))[:2] - silent.points[5]
     np.testing.assert_allclose(silent.change[5], expected, rtol=1e-11)
 
 
 def test_field_of_all_regions_moves_them_together(curved):
-    params, model = curved
+    fitted = curved
+    model = fitted.model
     plane = Plane(np.array([0.1, -0.2, 0.3, 0.4, -0.5]), np.eye(5)[[0, 3]])
     lines = [np.linspace(-1, 1, 3), np.linspace(0, 2, 4)]
-    found = vector_field(params, model, None, state=1, grid=lines, plane=plane)
+    found = vector_field(fitted, None, state=1, grid=lines, plane=plane)
     for point, change in zip(found.points, found.change, strict=True):
         np.testing.assert_allclose(change, plain_mean(model, 1, point, np.zeros(1)) - point, rtol=1e-11, atol=1e-13)
     np.testing.assert_allclose(found.flow, found.change[:, [0, 3]], atol=1e-13)
 
 
 def test_plane_cuts_through_a_region_of_more_latents(curved):
-    params, model = curved
+    fitted = curved
+    model = fitted.model
     plane = Plane(np.array([0.1, 0.2, 0.3]), np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 2.0]]))
     lines = [np.linspace(-1, 1, 3)] * 2
-    found = vector_field(params, model, 1, state=0, grid=lines, plane=plane)
+    found = vector_field(fitted, 1, state=0, grid=lines, plane=plane)
     np.testing.assert_allclose(found.points[2], plane.origin - plane.directions[0] + plane.directions[1])
     expected = plain_mean(model, 0, np.concatenate([np.zeros(2), found.points[2]]), np.zeros(1))[2:] - found.points[2]
     np.testing.assert_allclose(found.change[2], expected, rtol=1e-11)
     # What is left of the change is orthogonal to the plane.
     np.testing.assert_allclose((found.change - found.flow @ plane.directions) @ plane.directions.T, 0.0, atol=1e-12)
-    line = vector_field(params, model, 1, state=0, grid=lines[:1], plane=Plane(plane.origin, plane.directions[:1]))
+    line = vector_field(fitted, 1, state=0, grid=lines[:1], plane=Plane(plane.origin, plane.directions[:1]))
     assert line.flow.shape == (3, 1)
     with pytest.raises(RunError, match="grid: found 2 axes"):
-        vector_field(params, model, 1, state=0, grid=lines)
+        vector_field(fitted, 1, state=0, grid=lines)
 
 
 @pytest.mark.parametrize(
@@ -124,20 +128,21 @@ def test_plane_cuts_through_a_region_of_more_latents(curved):
 )
 def test_what_does_not_exist_is_named(curved, wrong, message):
     with pytest.raises(RunError, match=message):
-        vector_field(*curved, **{"region": 0, "state": 0, "grid": [np.zeros(1), np.zeros(1)], **wrong})
+        vector_field(curved, **{"region": 0, "state": 0, "grid": [np.zeros(1), np.zeros(1)], **wrong})
 
 
 def test_jacobian_equals_finite_differences(curved):
-    params, model = curved
+    fitted = curved
+    model = fitted.model
     rng = np.random.default_rng(0)
     x, u, step = rng.normal(size=(2, 5)), np.array([0.4]), 1e-6
-    found = jacobian(params, model, x, state=1, u=u)
+    found = jacobian(fitted, x, state=1, u=u)
     assert found.shape == (2, 5, 5)
     for j in range(5):
         move = step * np.eye(5)[j]
         slope = (plain_mean(model, 1, x[0] + move, u) - plain_mean(model, 1, x[0] - move, u)) / (2 * step)
         np.testing.assert_allclose(found[0, :, j], slope, rtol=1e-6, atol=1e-8)
-    block = jacobian(params, model, x[0], state=1, u=u, region=1)
+    block = jacobian(fitted, x[0], state=1, u=u, region=1)
     np.testing.assert_allclose(block, found[0, 2:, 2:], rtol=1e-12)
 
 
@@ -147,13 +152,13 @@ ROTATION = 0.9 * np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5
 def test_fixed_point_of_an_affine_map_is_the_solution_of_its_equations():
     a = np.block([[ROTATION, np.array([[0.2], [0.1]])], [np.array([[0.3, 0.0]]), np.array([[0.5]])]])
     b = np.array([0.4, -0.3, 0.2])
-    params, model = affine([a, 1.5 * np.eye(3)], [b, -b])
+    fitted = affine([a, 1.5 * np.eye(3)], [b, -b])
     starts = np.random.default_rng(0).normal(size=(5, 3))
-    (found,) = fixed_points(params, model, state=0, starts=starts)
+    (found,) = fixed_points(fitted, state=0, starts=starts)
     np.testing.assert_allclose(found.x, np.linalg.solve(np.eye(3) - a, b), rtol=1e-8)
     np.testing.assert_allclose(np.sort_complex(found.eigenvalues), np.sort_complex(np.linalg.eigvals(a)), rtol=1e-8)
     assert found.stable
-    (other,) = fixed_points(params, model, state=1, starts=starts)
+    (other,) = fixed_points(fitted, state=1, starts=starts)
     np.testing.assert_allclose(other.x, 2 * b, rtol=1e-8)
     assert not other.stable
 
@@ -161,14 +166,14 @@ def test_fixed_point_of_an_affine_map_is_the_solution_of_its_equations():
 def test_fixed_point_of_one_region_depends_on_where_the_others_are_held():
     coupling = np.array([[0.2], [0.1]])
     a = np.block([[ROTATION, coupling], [np.array([[0.3, 0.0]]), np.array([[2.0]])]])
-    params, model = affine([a], [np.zeros(3)])
+    fitted = affine([a], [np.zeros(3)])
     starts = np.ones((2, 2))
-    (found,) = fixed_points(params, model, state=0, starts=starts, region="V1", at={"V2": [1.5]}, region_names=NAMES)
+    (found,) = fixed_points(fitted, state=0, starts=starts, region="V1", at={"V2": [1.5]}, region_names=NAMES)
     np.testing.assert_allclose(found.x, np.linalg.solve(np.eye(2) - ROTATION, 1.5 * coupling[:, 0]), rtol=1e-8)
     np.testing.assert_allclose(np.abs(found.eigenvalues), 0.9, rtol=1e-8)
     assert found.stable
     with pytest.raises(RunError, match="starts: found 2 latents, need 3"):
-        fixed_points(params, model, state=0, starts=starts)
+        fixed_points(fitted, state=0, starts=starts)
 
 
 def bistable():
@@ -182,13 +187,13 @@ def bistable():
     zero = [jnp.zeros_like(b) for b in pairs.biases]
     dynamics = eqx.tree_at(lambda d: (d.pairs.weights, d.pairs.biases), model.networks.dynamics, (filled, zero))
     model.networks = model.networks._replace(dynamics=dynamics)
-    return params_of(model), model
+    return FittedProgram(model, params_of(model))
 
 
 def test_every_fixed_point_is_found_once_with_its_stability():
-    params, model = bistable()
+    fitted = bistable()
     starts = np.linspace(-2, 2, 15)[:, None]
-    found = sorted(fixed_points(params, model, state=0, starts=starts), key=lambda point: point.x[0])
+    found = sorted(fixed_points(fitted, state=0, starts=starts), key=lambda point: point.x[0])
     assert [point.stable for point in found] == [True, False, True]
     np.testing.assert_allclose(found[1].x, 0.0, atol=1e-7)
     np.testing.assert_allclose(found[0].x, -found[2].x, rtol=1e-6)
@@ -201,26 +206,26 @@ def test_every_fixed_point_is_found_once_with_its_stability():
 
 
 def test_fixed_points_of_parameters_in_single_precision_are_as_exact():
-    params, model = bistable()
-    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    fitted = bistable()
+    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), fitted)
     with jax.enable_x64(False):
-        found = fixed_points(single, model, state=0, starts=np.full((1, 1), 0.8), tolerance=1e-10)
+        found = fixed_points(single, state=0, starts=np.full((1, 1), 0.8), tolerance=1e-10)
     assert len(found) == 1
-    assert not fixed_points(*affine([np.eye(1)], [np.ones(1)], sizes=(1,)), state=0, starts=np.zeros((3, 1)))
+    assert not fixed_points(affine([np.eye(1)], [np.ones(1)], sizes=(1,)), state=0, starts=np.zeros((3, 1)))
 
 
 def test_change_is_told_in_the_true_latents():
     """x_true = x A + c of each region turns x -> M x + b into a map of x_true that is worked out here."""
     rng = np.random.default_rng(0)
     m, b = 0.5 * rng.normal(size=(3, 3)), rng.normal(size=3)
-    params, model = affine([m], [b])
+    fitted = affine([m], [b])
     blocks, offsets = [rng.normal(size=(2, 2)), rng.normal(size=(1, 1))], [rng.normal(size=2), rng.normal(size=1)]
     whole, shift = np.block([[blocks[0], np.zeros((2, 1))], [np.zeros((1, 2)), blocks[1]]]), np.concatenate(offsets)
     x = rng.normal(size=(6, 3))
     expected = (x @ m.T + b - x) @ whole
     nothing = np.zeros((1, 1, 3))
     alignment = LatentAlignment(nothing, np.ones(3), blocks, offsets)
-    found = change_in_true_latents(params, model, alignment, x @ whole + shift, state=0)
+    found = change_in_true_latents(fitted, alignment, x @ whole + shift, state=0)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 

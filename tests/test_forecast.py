@@ -9,6 +9,7 @@ import numpyro
 import pytest
 from jax import random
 
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.communication import posterior_messages
 from mrsds_ppl.analysis.forecast import forecast
 from mrsds_ppl.analysis.rollouts import Start, generate, posterior_starts
@@ -55,11 +56,11 @@ class Fit:
             region_sizes=[3, 2],
             region_names=["V1", "V2"],
         )
-        self.params = params_of(self.model.networks, self.guide)
+        self.fitted = FittedProgram(self.model, params_of(self.model.networks, self.guide), self.guide)
 
     @property
     def parts(self):
-        return self.params, self.model, self.guide, self.trials
+        return self.fitted, self.trials
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,9 @@ def test_path_of_given_states_is_a_loop_over_the_dynamics(fit):
     networks, rng = quiet(fit.model.networks), np.random.default_rng(1)
     u, z = rng.normal(size=(2, 6, 1)), rng.integers(0, 2, size=(2, 6))
     start = Start(np.array([1, 1]), rng.normal(size=(2, 3)))
-    found = generate(random.key(0), params_of(networks), fit.model, u, np.array([6, 4]), start=start, z=z)
+    found = generate(
+        random.key(0), FittedProgram(fit.model, params_of(networks)), u, np.array([6, 4]), start=start, z=z
+    )
     mean = jax.jit(lambda x, u: jnp.stack([by_hand.mean(networks.dynamics, k, x, u) for k in range(2)]))
     for path, length in enumerate((6, 4)):
         x = start.x[path]
@@ -90,7 +93,7 @@ def test_path_of_given_states_is_a_loop_over_the_dynamics(fit):
 def test_noise_of_given_states_is_that_of_the_model(fit):
     count = 4000
     z = np.tile([0, 1], (count, 1))
-    found = generate(random.key(3), fit.params, fit.model, np.zeros((count, 2, 1)), np.full(count, 2), z=z)
+    found = generate(random.key(3), fit.fitted, np.zeros((count, 2, 1)), np.full(count, 2), z=z)
     networks = fit.model.networks
     first = by_hand.cholesky(networks.initial.noise)
     error = found.x[:, 0] - np.asarray(networks.initial.means)[0]
@@ -105,7 +108,7 @@ def test_noise_of_given_states_is_that_of_the_model(fit):
 def test_sampled_states_follow_the_transitions(fit):
     count = 4000
     start = Start(np.zeros(count, int), np.tile([0.5, -1.0, 0.2], (count, 1)))
-    found = generate(random.key(3), fit.params, fit.model, np.zeros((count, 2, 1)), np.full(count, 2), start=start)
+    found = generate(random.key(3), fit.fitted, np.zeros((count, 2, 1)), np.full(count, 2), start=start)
     transitions = fit.model.networks.transitions
     logits = np.asarray(transitions.weight)[0] @ start.x[0] + np.asarray(transitions.bias)[0]
     expected = np.exp(logits[1]) / np.exp(logits).sum()
@@ -116,21 +119,20 @@ def test_sampled_states_follow_the_transitions(fit):
 def test_states_that_the_model_does_not_have_are_named(fit):
     z = np.array([[0, 1, 2]])
     with pytest.raises(RunError, match="z: path 0, bin 2 is 2; the model has states 0 to 1"):
-        generate(random.key(0), fit.params, fit.model, np.zeros((1, 3, 1)), np.array([3]), z=z)
+        generate(random.key(0), fit.fitted, np.zeros((1, 3, 1)), np.array([3]), z=z)
     # In padding any number may stand.
-    generate(random.key(0), fit.params, fit.model, np.zeros((1, 3, 1)), np.array([2]), z=z)
+    generate(random.key(0), fit.fitted, np.zeros((1, 3, 1)), np.array([2]), z=z)
 
 
 @pytest.mark.slow
 def test_filtered_start_knows_nothing_later_and_smoothed_start_does(fit):
-    params, model, guide, trials = fit.parts
+    fitted, trials = fit.parts
     changed = trials.dataset.copy(deep=True)
     changed["y"][:, 4:] += 3.0
     changed["u"][:, 4:] -= 3.0
     for filtered in (True, False):
         one, other = (
-            posterior_starts(random.key(0), params, model, guide, t, 3, filtered=filtered)
-            for t in (trials, Trials(changed))
+            posterior_starts(random.key(0), fitted, t, 3, filtered=filtered) for t in (trials, Trials(changed))
         )
         assert np.allclose(one.x, other.x, rtol=0, atol=1e-12) == filtered
     assert one.x.shape == (3, 3)
@@ -164,12 +166,13 @@ def known_future(decay=0.97, trials=12, bins=40, noise=0.01, horizon=8):
         x[:, t] = x[:, t - 1] @ turn.T + noise * rng.normal(size=(trials, 2))
     lengths = rng.integers(bins - 10, bins + 1, size=trials)
     recorded = Trials.from_arrays([(s @ loading.T)[:n] for s, n in zip(x, lengths, strict=True)])
-    return params_of(networks) | {"recognition$params": recognition}, model, guide, recorded, turn, loading
+    params = params_of(networks) | {"recognition$params": recognition}
+    return FittedProgram(model, params, guide), recorded, turn, loading
 
 
 def test_forecast_is_the_mean_of_the_future():
-    params, model, guide, trials, turn, loading = known_future()
-    found = forecast(random.key(0), params, model, guide, trials, 6, 40, cuts=[0, 10, 33])
+    fitted, trials, turn, loading = known_future()
+    found = forecast(random.key(0), fitted, trials, 6, 40, cuts=[0, 10, 33])
     assert found.y_mean.shape == (3, 12, 6, 6)
     now = trials.y[:, 10] @ np.linalg.pinv(loading).T
     for h in range(1, 7):
@@ -187,16 +190,18 @@ def test_forecast_is_the_mean_of_the_future():
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_forecast_without_an_encoder_reads_each_trial_up_to_the_cut_and_no_other():
-    params, model, _, trials, turn, loading = known_future()
-    guide = GaussianMarkovPaths(model)
+    fitted, trials, turn, loading = known_future()
+    guide = GaussianMarkovPaths(fitted.model)
     with numpyro.handlers.seed(rng_seed=0), numpyro.handlers.trace() as sites:
         guide(trials.batch())
-    params = {k: v for k, v in params.items() if not k.startswith("recognition")}
+    params = {k: v for k, v in fitted.params.items() if not k.startswith("recognition")}
     params |= {n: site["value"] for n, site in sites.items() if site["type"] == "param" and n.startswith("auto_")}
+    fitted = FittedProgram(fitted.model, params, guide)
     changed = trials.dataset.copy(deep=True)
     changed["y"][:, 12:] += 3.0
-    one, other = (forecast(random.key(0), params, model, guide, t, 4, 40, cuts=[10]) for t in (trials, Trials(changed)))
+    one, other = (forecast(random.key(0), fitted, t, 4, 40, cuts=[10]) for t in (trials, Trials(changed)))
     np.testing.assert_allclose(one.y_mean, other.y_mean, rtol=0, atol=1e-9)
     now = trials.y[:, 10] @ np.linalg.pinv(loading).T
     for h in range(1, 5):
@@ -206,12 +211,12 @@ def test_forecast_without_an_encoder_reads_each_trial_up_to_the_cut_and_no_other
 
 @pytest.mark.slow
 def test_forecast_of_wrong_dynamics_is_worse_the_further_ahead():
-    params, model, guide, trials, *_ = known_future()
-    dynamics = params["dynamics$params"]
-    params["dynamics$params"] = eqx.tree_at(
+    fitted, trials, *_ = known_future()
+    dynamics = fitted.params["dynamics$params"]
+    fitted.params["dynamics$params"] = eqx.tree_at(
         lambda d: d.pairs.weights[0], dynamics, dynamics.pairs.weights[0].at[..., 0, 1].add(0.05)
     )
-    found = forecast(random.key(0), params, model, guide, trials, 5, 20)
+    found = forecast(random.key(0), fitted, trials, 5, 20)
     assert np.all(np.diff(found.r2) < 0)
     assert found.r2[-1] < 0.98
     assert len(found.cuts) == 8
@@ -250,8 +255,9 @@ def test_silenced_mean_leaves_out_the_messages_of_one_source(communication):
 
 @pytest.mark.slow
 def test_pairs_of_paths_differ_by_the_silent_message_alone(fit):
-    params, model, guide, trials = fit.parts
-    found = silence(random.key(0), params, model, guide, trials, region="V1", from_bin=2, draws=5)
+    fitted, trials = fit.parts
+    model = fitted.model
+    found = silence(random.key(0), fitted, trials, region="V1", from_bin=2, draws=5)
     np.testing.assert_array_equal(found.bins, np.arange(2, 9))
     assert found.x_difference.shape == (5, 3, 7, 3)
     # The start is the same, and in the first bin after it only the target of the message has changed.
@@ -269,20 +275,20 @@ def test_pairs_of_paths_differ_by_the_silent_message_alone(fit):
     np.testing.assert_array_equal(found.z_silenced[:, 1, 4:], -1)
     read = by_hand.readout_matrix(model.networks.emissions.readout)
     np.testing.assert_allclose(found.y_difference[0], found.x_difference[:, 0].mean(0) @ read.T, rtol=1e-9, atol=1e-12)
-    one = silence(random.key(0), params, model, guide, trials, message=("V1", "V2"), from_bin=2, draws=5)
+    one = silence(random.key(0), fitted, trials, message=("V1", "V2"), from_bin=2, draws=5)
     np.testing.assert_array_equal(one.x_difference, found.x_difference)
 
 
 @pytest.mark.slow
 def test_held_message_keeps_its_mean_in_each_state(fit):
-    params, model, guide, trials = fit.parts
+    fitted, trials = fit.parts
     given = {"message": (0, 1), "from_bin": 2, "draws": 5}
-    plain, held = (silence(random.key(0), params, model, guide, trials, hold=h, **given) for h in ("nothing", "mean"))
+    plain, held = (silence(random.key(0), fitted, trials, hold=h, **given) for h in ("nothing", "mean"))
     back = held.x_silenced[:, :, 1, 2] - plain.x_silenced[:, :, 1, 2]
     _, mean_key = random.split(random.key(0))
     z = held.z_silenced[:, :, 1]
     for state in np.unique(z):
-        told = posterior_messages(mean_key, params, model, guide, trials, draws=5, state=int(state))
+        told = posterior_messages(mean_key, fitted, trials, draws=5, state=int(state))
         told = told.sel(target="V2", source="V1", latent=0).values
         low, high = np.nanmin(told[:, :, 1:]), np.nanmax(told[:, :, 1:])
         values = back[z == state]

@@ -195,6 +195,7 @@ def test_state_law_is_the_normalised_joint(case):
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_padding_order_and_jit_change_nothing(case):
     params, x = case
     plain = valid_density(params, x)

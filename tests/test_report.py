@@ -12,9 +12,10 @@ import yaml
 from jax import random
 
 from mrsds_ppl import cli
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.communication import communication_matrix, posterior_messages
 from mrsds_ppl.data.labels import read_labels
-from mrsds_ppl.fitted import load_run
+from mrsds_ppl.fitted import load
 from mrsds_ppl.output.report.checks import Check, Evidence, run_checks
 from mrsds_ppl.output.report.flow import conditions_of
 from mrsds_ppl.output.report.page import Figure, Section, Table, page, png_address
@@ -224,14 +225,16 @@ def test_report_of_a_run_is_one_page_that_stands_alone(counts_run, tmp_path, cap
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_report_shows_communication_by_condition_where_trials_are_labelled(counts_run, tmp_path, capsys):
-    run = load_run(counts_run)
+    run = load(counts_run)
     ids, table = run.split.test.ids, tmp_path / "labels.csv"
     labels = np.array(["go" if place % 2 else "stop" for place in range(len(ids))])
     table.write_text("trial,label\n" + "".join(f"{i},{label}\n" for i, label in zip(ids, labels, strict=True)))
     found = conditions_of(run, read_labels(table, ids))
     assert (found.names, found.num_trials.tolist()) == (["go", "stop"], [2, 2])
-    told = posterior_messages(random.key(0), run.params, run.model, run.guide, run.split.test, draws=20)
+    fitted = FittedProgram(run.model, run.params, run.guide)
+    told = posterior_messages(random.key(0), fitted, run.split.test, draws=20)
     many = conditions_of(run, np.arange(len(ids)) * 10)
     assert many.names == sorted(str(10 * place) for place in range(min(len(ids), 6)))
     for place, name in enumerate(found.names):

@@ -5,10 +5,10 @@ import re
 import numpy as np
 import pytest
 
+from mrsds_ppl.config.choice import choose_start
 from mrsds_ppl.config.loading import RunConfig, load_config, resolved_yaml
 from mrsds_ppl.config.names import PATH_GUIDES
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.start.choice import choose_start
 
 COUNTS = {"model.num_states": 3, "model.latent_sizes": 2, "model.emissions.dist": "poisson"}
 

@@ -15,7 +15,7 @@ import optax
 import pytest
 from rich.console import Console
 
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.train.batches import draw_batch, hide_neurons
 from mrsds_ppl.train.interrupts import graceful_interrupt
@@ -39,6 +39,7 @@ def make_data(seed=0):
             visible=seen,
             lengths=np.full(TRIALS, BINS, np.int32),
             stage=np.zeros((TRIALS, BINS, 0), np.float32),
+            number=np.arange(TRIALS, dtype=np.int32),
         )
     )
 

@@ -250,3 +250,11 @@ def test_inputs_must_be_finite():
 def test_data_layer_does_not_import_jax():
     code = "import sys, mrsds_ppl.data, mrsds_ppl.data.simulate; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_batch_carries_the_numbers_that_trials_have_in_the_recording():
+    trials = make_trials()
+    some = trials.select([2, 0])
+    np.testing.assert_array_equal(trials.batch().number, np.arange(trials.num_trials))
+    np.testing.assert_array_equal(some.batch([0]).number, [2, 0])
+    assert some.batch().number.dtype == np.int32

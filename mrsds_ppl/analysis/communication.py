@@ -12,7 +12,6 @@ Source: Karniol-Tambour et al., ICLR 2024, section 3.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -22,10 +21,11 @@ import xarray as xr
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.flow import check_state
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths, posterior_paths
 from mrsds_ppl.analysis.recovery.alignment import valid_bins
-from mrsds_ppl.backend.trialwise import over_trials
+from mrsds_ppl.backend.trials_at_once import over_trials
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.models.dynamics import every_message
@@ -36,9 +36,7 @@ _AXES = ("draw", "trial", "time", "target", "source", "latent")
 
 def posterior_messages(
     key: PRNGKeyArray,
-    params: dict[str, Any],
-    model: MRSDS,
-    guide: Any,
+    fitted: FittedProgram,
     trials: Trials,
     *,
     draws: int = 20,
@@ -48,8 +46,7 @@ def posterior_messages(
 
     Args:
         key: random key.
-        params: fitted parameters by site.
-        model, guide: program and guide.
+        fitted: program, guide and parameters.
         trials: the trials.
         draws: number of draws of x.
         state: messages of this state in every bin; ``None`` averages them over p(z_t | x) of the same draw.
@@ -61,18 +58,19 @@ def posterior_messages(
         RunError: there is no such state.
     """
     if state is not None:
-        check_state(model, state)
-    paths = posterior_paths(key, params, model, guide, trials, draws=draws)
-    return path_messages(params, model, trials, paths, state=state)
+        check_state(fitted.model, state)
+    paths = posterior_paths(key, fitted, trials, draws=draws)
+    return path_messages(fitted, trials, paths, state=state)
 
 
 def path_messages(
-    params: dict[str, Any], model: MRSDS, trials: Trials, paths: PosteriorPaths, *, state: int | None = None
+    fitted: FittedProgram, trials: Trials, paths: PosteriorPaths, *, state: int | None = None
 ) -> xr.DataArray:
     """Messages along given paths: those of :func:`posterior_paths`, of a finished posterior, or the true ones.
 
     Arguments and result are those of :func:`posterior_messages`.
     """
+    model = fitted.model
     if state is not None:
         check_state(model, state)
     weight = paths.z_prob
@@ -80,7 +78,7 @@ def path_messages(
         weight = np.broadcast_to(np.eye(model.num_states, dtype=weight.dtype)[state], weight.shape)
     by_trial = (np.moveaxis(a, 0, 1) for a in (paths.x, weight))
     told = over_trials(
-        lambda _, x, w, u: _messages_of(params, x, w, u, model=model),
+        lambda _, x, w, u: _messages_of(fitted, x, w, u),
         None,
         *by_trial,
         np.asarray(trials.batch().u, paths.x.dtype),
@@ -162,9 +160,7 @@ def communication_matrix(
 
 def state_communication(
     key: PRNGKeyArray,
-    params: dict[str, Any],
-    model: MRSDS,
-    guide: Any,
+    fitted: FittedProgram,
     trials: Trials,
     *,
     draws: int = 20,
@@ -178,8 +174,7 @@ def state_communication(
 
     Args:
         key: random key; the draws are those of :func:`posterior_messages`.
-        params: fitted parameters by site.
-        model, guide: program and guide.
+        fitted: program, guide and parameters.
         trials: the trials.
         draws: number of draws of x.
         labels: condition of each trial; adds the axis ``condition``.
@@ -188,9 +183,9 @@ def state_communication(
         RunError: there is not one label a trial.
     """
     grouped = None if labels is None else _conditions(labels, trials.num_trials)
-    paths = posterior_paths(key, params, model, guide, trials, draws=draws)
+    paths = posterior_paths(key, fitted, trials, draws=draws)
     total, count = over_trials(
-        lambda _, x, z, u, n: _norm_sums(params, x, z, u, n, model=model),
+        lambda _, x, z, u, n: _norm_sums(fitted, x, z, u, n),
         None,
         *(np.moveaxis(a, 0, 1) for a in paths),
         np.asarray(trials.batch().u, paths.x.dtype),
@@ -200,8 +195,8 @@ def state_communication(
     sums, counts = (np.einsum("cb,bn...->n...c", members, a.astype(float)) for a in (total, count))
     occupied = counts[:, :, None, None]
     matrix = np.divide(sums, occupied, out=np.full_like(sums, np.nan), where=occupied > 0)
-    targets = region_labels(model, trials)
-    coords: dict[str, Any] = {"target": targets, "source": targets + input_labels(model)}
+    targets = region_labels(fitted.model, trials)
+    coords: dict[str, Any] = {"target": targets, "source": targets + input_labels(fitted.model)}
     if grouped is not None:
         coords["condition"] = grouped[0]
     found = xr.DataArray(matrix, coords, ("draw", "state", "target", "source", "condition"), name="communication")
@@ -223,34 +218,34 @@ def _by_draw(
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), found)
 
 
-def _along(params: dict[str, Any], model: MRSDS, x: Float[Array, "trial bin latent"], u: Array) -> Array:
+def _along(fitted: FittedProgram, x: Float[Array, "trial bin latent"], u: Array) -> Array:
     """(state, target, source, trial, bin, latent) of bins 2 on."""
-    used = model.dynamics_inputs(u)
+    used = fitted.model.dynamics_inputs(u)
     count = x.shape[0] * (x.shape[1] - 1)
     rows = (a.reshape(count, a.shape[-1]) for a in (x[:, :-1], used[:, 1:]))
-    told = every_message(model.networks_from(params).dynamics, *rows)
+    told = every_message(fitted.networks.dynamics, *rows)
     return told.reshape(*told.shape[:3], x.shape[0], x.shape[1] - 1, told.shape[-1])
 
 
-@partial(jax.jit, static_argnames=("model",))
-def _messages_of(params: dict[str, Any], x: Array, weight: Array, u: Array, *, model: MRSDS) -> Any:
+@jax.jit
+def _messages_of(fitted: FittedProgram, x: Array, weight: Array, u: Array) -> Any:
     """(trial, draw, bin, target, source, latent); zero in the first bin."""
 
     def one(path: Array, prob: Array) -> Array:
-        mean = jnp.einsum("btk,krsbtd->btrsd", prob[:, 1:], _along(params, model, path, u))
+        mean = jnp.einsum("btk,krsbtd->btrsd", prob[:, 1:], _along(fitted, path, u))
         return jnp.concatenate([jnp.zeros_like(mean[:, :1]), mean], axis=1)
 
     return _by_draw(one, x, weight)
 
 
-@partial(jax.jit, static_argnames=("model",))
-def _norm_sums(params: dict[str, Any], x: Array, z_prob: Array, u: Array, lengths: Array, *, model: MRSDS) -> Any:
+@jax.jit
+def _norm_sums(fitted: FittedProgram, x: Array, z_prob: Array, u: Array, lengths: Array) -> Any:
     """Sums over the bins of each trial: (trial, draw, state, target, source) of norms, (trial, draw, state) weights."""
     valid = jnp.arange(1, x.shape[2]) < lengths[:, None]
 
     def one(path: Array, prob: Array) -> tuple[Array, Array]:
         weight = jnp.where(valid[..., None], prob[:, 1:], 0.0)
-        norm = jnp.sqrt((_along(params, model, path, u) ** 2).sum(-1))
+        norm = jnp.sqrt((_along(fitted, path, u) ** 2).sum(-1))
         return jnp.einsum("btk,krsbt->bkrs", weight, jnp.where(valid, norm, 0.0)), weight.sum(1)
 
     return _by_draw(one, x, z_prob)

@@ -3,22 +3,22 @@
     log p(y) = log sum_z int p(y, x, z) dx
 
 with the program linearised around a path smoothed from the signals alone, and no path of states dropped; see
-:mod:`mrsds_ppl.statespace.merging`. It is exact where dynamics and emissions are linear and Gaussian and there is one
-state; with several, those that agreed in the last two bins are merged. Bounds compare programs less well: they also
+:mod:`mrsds_ppl.statespace.gaussian_sum`. It is exact where dynamics and emissions are linear and Gaussian and there is
+one state; with several, those that agreed in the last two bins are merged. Bounds compare programs less well: they also
 differ by how loose q is.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from mrsds_ppl.backend.trial_parts import in_parts
+from mrsds_ppl.analysis import FittedProgram
+from mrsds_ppl.backend.trials_at_once import in_parts
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.models.filtering import count, smooth_new_trials
-from mrsds_ppl.models.mrsds import MRSDS
+from mrsds_ppl.models.filtering import count_transitions, smooth_new_trials
 
 
 class Choice(NamedTuple):
@@ -30,18 +30,17 @@ class Choice(NamedTuple):
     chosen: str
 
 
-def trial_evidence(params: dict[str, Any], model: MRSDS, trials: Trials) -> Float[np.ndarray, " trial"]:
+def trial_evidence(fitted: FittedProgram, trials: Trials) -> Float[np.ndarray, " trial"]:
     """log p(y) of each trial in nats, states and latents summed out.
 
     Args:
-        params: fitted parameters by site; the guide's are not used.
-        model: the program.
+        fitted: program and parameters; the guide and its parameters are not used.
         trials: the trials.
     """
-    program = {name: value for name, value in params.items() if not name.startswith(("auto_", "recognition"))}
-    data = trials.batch()
-    paths, _ = smooth_new_trials(program, model, data)
-    return np.asarray(count(model.networks_from(program), model, in_parts(data), paths.mean).log_evidence)
+    program = {name: value for name, value in fitted.params.items() if not name.startswith(("auto_", "recognition"))}
+    model, data = fitted.model, trials.batch()
+    paths = smooth_new_trials(program, model, data).moments
+    return np.asarray(count_transitions(model.networks_from(program), model, in_parts(data), paths.mean).log_evidence)
 
 
 def smallest_adequate(evidence: Mapping[str, Float[np.ndarray, " trial"]], errors: float = 2.0) -> Choice:

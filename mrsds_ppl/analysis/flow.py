@@ -5,7 +5,6 @@ messages, so these are held at values that the user names, zero unless named; so
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 from scipy.optimize import root
 
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.models.mrsds import MRSDS
 
@@ -70,22 +70,20 @@ def visited_grid(
 
 
 def vector_field(
-    params: dict[str, Any],
-    model: MRSDS,
+    fitted: FittedProgram,
     region: int | str | None,
     *,
     state: int,
     grid: Sequence[Float[np.ndarray, "_"]],
     at: Held | None = None,
-    u: Any = None,
+    u: Float[np.ndarray, " input"] | Sequence[float] | None = None,
     plane: Plane | None = None,
     region_names: Sequence[str] | None = None,
 ) -> VectorField:
     """Change of one region's latents in one bin of a state, on a grid, with the other regions held still.
 
     Args:
-        params: fitted parameters by site.
-        model: the program.
+        fitted: program and parameters.
         region: index, or name where ``region_names`` are given; ``None`` for all regions together.
         state: discrete state k.
         grid: coordinates along each axis, see :func:`visited_grid`: one axis for a region of one latent, two for one
@@ -98,6 +96,7 @@ def vector_field(
     Raises:
         RunError: a region, state or width that does not exist.
     """
+    model = fitted.model
     part = slice(0, model.num_latents) if region is None else _region(model, region, region_names)[1]
     size = part.stop - part.start
     if plane is None:
@@ -112,26 +111,24 @@ def vector_field(
     x = np.tile(_held(model, at, region_names), (len(points), 1))
     x[:, part] = points
     check_state(model, state)
-    change = np.asarray(mean_maps(params, jnp.asarray(x), inputs_of(model, u), model=model))[state][:, part] - points
+    change = np.asarray(mean_maps(fitted, jnp.asarray(x), inputs_of(model, u)))[state][:, part] - points
     flow = np.linalg.lstsq(plane.directions.T, change.T, rcond=None)[0].T
     return VectorField(points, change, coordinates, flow)
 
 
 def jacobian(
-    params: dict[str, Any],
-    model: MRSDS,
+    fitted: FittedProgram,
     x: Float[np.ndarray, "*point latent"],
     *,
     state: int,
-    u: Any = None,
+    u: Float[np.ndarray, " input"] | Sequence[float] | None = None,
     region: int | str | None = None,
     region_names: Sequence[str] | None = None,
 ) -> Float[np.ndarray, "*point to from"]:
     """d f_k(x, u) / d x at one point or at many: entry [i, j] says how latent j moves latent i of the next bin.
 
     Args:
-        params: fitted parameters by site.
-        model: the program.
+        fitted: program and parameters.
         x: latents of all regions.
         state: discrete state k.
         u: inputs (input,), zero unless given.
@@ -141,11 +138,12 @@ def jacobian(
     Raises:
         RunError: a region, state or width that does not exist.
     """
+    model = fitted.model
     check_state(model, state)
     if x.shape[-1] != model.num_latents:
         raise RunError(f"x: found {x.shape[-1]} latents, the model has {model.num_latents}.")
     rows = jnp.asarray(x.reshape(-1, x.shape[-1]))
-    _, slopes = _maps_and_slopes(params, rows, inputs_of(model, u), state, model=model)
+    _, slopes = _maps_and_slopes(fitted, rows, inputs_of(model, u), state)
     found = np.asarray(slopes).reshape(*x.shape, x.shape[-1])
     if region is None:
         return found
@@ -154,14 +152,13 @@ def jacobian(
 
 
 def fixed_points(
-    params: dict[str, Any],
-    model: MRSDS,
+    fitted: FittedProgram,
     *,
     state: int,
     starts: Float[np.ndarray, "start latent"],
     region: int | str | None = None,
     at: Held | None = None,
-    u: Any = None,
+    u: Float[np.ndarray, " input"] | Sequence[float] | None = None,
     tolerance: float = 1e-6,
     apart: float = 1e-3,
     region_names: Sequence[str] | None = None,
@@ -169,8 +166,7 @@ def fixed_points(
     """Where the mean map of a state stands still, by Powell's hybrid method from many starts, in double precision.
 
     Args:
-        params: fitted parameters by site.
-        model: the program.
+        fitted: program and parameters.
         state: discrete state k.
         starts: latents to start from, such as bins of posterior paths: of all regions, or of ``region``.
         region: only this region moves and the others are held; ``None`` for the map of all regions.
@@ -186,6 +182,7 @@ def fixed_points(
     Raises:
         RunError: a region, state or width that does not exist.
     """
+    model = fitted.model
     check_state(model, state)
     part = slice(0, model.num_latents) if region is None else _region(model, region, region_names)[1]
     held = _held(model, at, region_names)
@@ -194,13 +191,13 @@ def fixed_points(
         raise RunError(f"starts: found {starts.shape[1]} latents, need {size}.")
     found: list[FixedPoint] = []
     with jax.enable_x64(True):
-        exact = jax.tree.map(_double, params)
+        exact = jax.tree.map(_double, fitted)
         inputs = inputs_of(model, u)
 
         def change(moving: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             x = held.copy()
             x[part] = moving
-            value, slope = _maps_and_slopes(exact, jnp.asarray(x[None]), inputs, state, model=model)
+            value, slope = _maps_and_slopes(exact, jnp.asarray(x[None]), inputs, state)
             return np.asarray(value)[0, part] - moving, np.asarray(slope)[0, part, part] - np.eye(size)
 
         for start in starts.astype(float):
@@ -216,16 +213,16 @@ def fixed_points(
     return found
 
 
-@partial(jax.jit, static_argnames=("model",))
-def mean_maps(params: dict[str, Any], x: Array, u: Array, *, model: MRSDS) -> Float[Array, "state point latent"]:
-    dynamics = model.networks_from(params).dynamics
+@jax.jit
+def mean_maps(fitted: FittedProgram, x: Array, u: Array) -> Float[Array, "state point latent"]:
+    dynamics = fitted.networks.dynamics
     return dynamics.means(x, jnp.broadcast_to(u.astype(x.dtype), (x.shape[0], u.shape[0])))
 
 
-@partial(jax.jit, static_argnames=("model",))
-def _maps_and_slopes(params: dict[str, Any], x: Array, u: Array, state: Any, *, model: MRSDS) -> tuple[Array, Array]:
+@jax.jit
+def _maps_and_slopes(fitted: FittedProgram, x: Array, u: Array, state: Array | int) -> tuple[Array, Array]:
     """f_k (point, latent) and its Jacobian (point, to, from)."""
-    dynamics = model.networks_from(params).dynamics
+    dynamics = fitted.networks.dynamics
 
     def mean(point: Array) -> tuple[Array, Array]:
         value = dynamics.means(point, u.astype(point.dtype))[state]
@@ -235,7 +232,7 @@ def _maps_and_slopes(params: dict[str, Any], x: Array, u: Array, state: Any, *, 
     return values, slopes
 
 
-def _double(leaf: Any) -> Any:
+def _double(leaf: Array | np.ndarray) -> Array | np.ndarray:
     return jnp.asarray(leaf, jnp.float64) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
 
 
@@ -266,7 +263,7 @@ def _held(model: MRSDS, at: Held | None, names: Sequence[str] | None) -> Float[n
     return x
 
 
-def inputs_of(model: MRSDS, u: Any) -> Array:
+def inputs_of(model: MRSDS, u: Float[np.ndarray, " input"] | Sequence[float] | None) -> Array:
     """(input,) as the dynamics take them."""
     given = np.zeros(model.num_inputs) if u is None else np.asarray(u, float)
     if given.shape != (model.num_inputs,):

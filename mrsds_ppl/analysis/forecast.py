@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax import random
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.metrics import Scores, evaluate
 from mrsds_ppl.analysis.rollouts import check_bin, masked, rolled_ahead, shortened, starts_of
-from mrsds_ppl.backend.trialwise import over_trials
-from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.backend.trials_at_once import over_trials
+from mrsds_ppl.data.batch import Batch
+from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.models.mrsds import MRSDS
 
 _DEFAULT_CUTS = 8
 
@@ -38,9 +39,7 @@ class Forecast(NamedTuple):
 
 def forecast(
     key: PRNGKeyArray,
-    params: dict[str, Any],
-    model: MRSDS,
-    guide: Any,
+    fitted: FittedProgram,
     trials: Trials,
     horizon: int,
     draws: int = 50,
@@ -59,8 +58,7 @@ def forecast(
 
     Args:
         key: random key.
-        params: fitted parameters by site.
-        model, guide: program and guide.
+        fitted: program, guide and parameters.
         trials: the trials.
         horizon: H, in bins.
         draws: paths that are averaged; the error of the average adds 1/draws of the paths' variance to the MSE.
@@ -82,14 +80,15 @@ def forecast(
     batch, found = trials.batch(), []
     for cut in bins:
         cut_key, first = random.fold_in(key, cut), np.full(trials.num_trials, cut)
-        fitted, known = shortened(cut_key, params, guide, batch, first) if filtered else (params, batch)
-        some = partial(_expected, params=fitted, model=model, guide=guide, draws=draws, horizon=horizon)
+        known = shortened(batch, first) if filtered else batch
+        adapted = fitted.adapted(cut_key, known) if filtered else fitted
+        some = partial(_expected, fitted=adapted, draws=draws, horizon=horizon)
         found.append(over_trials(some, cut_key, known, batch, first)[:, 1:])
     later = bins[:, None] + np.arange(1, horizon + 1)
     index = np.minimum(later, trials.num_bins - 1)
     inside = later < trials.lengths[:, None, None]  # (trial, cut, horizon)
     y_mean = np.stack(found, axis=1)
-    counts = model.options.emissions.dist == "poisson"
+    counts = fitted.networks.emissions.counts
     scores = []
     for h in range(horizon):
         observed = trials.observed[:, index[:, h]] & inside[:, :, h, None]
@@ -97,19 +96,17 @@ def forecast(
     return Forecast(bins, np.moveaxis(masked(y_mean, inside[..., None]), 0, 1), scores)
 
 
-@partial(jax.jit, static_argnames=("model", "guide", "draws", "horizon"))
+@partial(jax.jit, static_argnames=("draws", "horizon"))
 def _expected(
     key: Array,
     known: Batch,
     batch: Batch,
     first: Array,
     *,
-    params: dict[str, Any],
-    model: MRSDS,
-    guide: Any,
+    fitted: FittedProgram,
     draws: int,
     horizon: int,
 ) -> Float[Array, "trial bin neuron"]:
     start_key, roll_key = random.split(key)
-    starts = starts_of(start_key, known, first, params=params, model=model, guide=guide, draws=draws)
-    return rolled_ahead(roll_key, batch, first, starts, model, model.networks_from(params), horizon)[2]
+    starts = starts_of(start_key, known, first, fitted=fitted, draws=draws)
+    return rolled_ahead(roll_key, batch, first, starts, fitted.model, fitted.networks, horizon)[2]

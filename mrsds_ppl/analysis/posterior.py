@@ -11,12 +11,13 @@ from jax import lax, random
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy.special import logsumexp
 
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.backend.side_by_side import compiled
-from mrsds_ppl.backend.trialwise import over_rounds
-from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.backend.trials_at_once import over_rounds
+from mrsds_ppl.data.batch import Batch
+from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models.dynamics import every_message
 from mrsds_ppl.models.mrsds import MRSDS, Networks
-from mrsds_ppl.ppl.elbo import log_weights
 from mrsds_ppl.ppl.markov import Evaluated, potentials
 from mrsds_ppl.statespace.chain import smooth
 
@@ -33,7 +34,8 @@ class PosteriorSet:
     ``z_prob`` is p(z_t | x, u) averaged over draws of x, ``z_logprob`` its logarithm. ``y_mean`` is the expected signal
     given y, ``y_next`` the one generated one bin ahead from the latents of the bin before (the first bin has none and
     repeats y_mean). ``messages`` of bin t go from t-1 to t, averaged over states; the local one is m^{rr}(x) - x.
-    ``log_likelihood`` is the importance-weighted estimate of log p(y) in nats, ``elbo`` the plain bound.
+    ``log_likelihood`` is the importance-weighted estimate of log p(y) in nats, ``elbo`` the plain bound. What a file of
+    a run does not hold is None in a set that was read from it.
     """
 
     trial_ids: Int[np.ndarray, " trial"]
@@ -41,10 +43,10 @@ class PosteriorSet:
     x_mean: Float[np.ndarray, "trial time latent"]
     x_draws: Float[np.ndarray, "draw trial time latent"]
     z_prob: Float[np.ndarray, "trial time state"]
-    z_prob_draws: Float[np.ndarray, "draw trial time state"]
+    z_prob_draws: Float[np.ndarray, "draw trial time state"] | None
     z_logprob: Float[np.ndarray, "trial time state"]
     y_mean: Float[np.ndarray, "trial time neuron"]
-    y_next: Float[np.ndarray, "trial time neuron"]
+    y_next: Float[np.ndarray, "trial time neuron"] | None
     messages: Float[np.ndarray, "trial time target source_input target_latent"]
     norms: Float[np.ndarray, "trial time target source_input"]
     log_likelihood: Float[np.ndarray, " trial"]
@@ -65,36 +67,30 @@ class PosteriorSampler:
     """Draws from the posterior of any trials, a few trials and draws at a time, by programs compiled once.
 
     Args:
-        model, guide: program and guide.
+        fitted: program, guide and parameters.
     """
 
-    def __init__(self, model: MRSDS, guide: Any) -> None:
-        self._model, self._guide = model, guide
-        self._draw = compiled(self._draw_some)
-        self._active = compiled(self._active_some)
-        self._weigh = compiled(self._weigh_some)
+    def __init__(self, fitted: FittedProgram) -> None:
+        self.fitted = fitted
 
-    def infer(
-        self, key: PRNGKeyArray, params: dict[str, Any], trials: Trials, *, draws: int, predictive: bool = True
-    ) -> PosteriorSet:
+    def infer(self, key: PRNGKeyArray, trials: Trials, *, draws: int, predictive: bool = True) -> PosteriorSet:
         """Everything that is written of a split.
 
         Args:
             key: random key.
-            params: fitted parameters by site.
             trials: trials of the split.
             draws: draws of x.
             predictive: give draws of signals and likelihoods by draw as well.
         """
         draw_key, weight_key = random.split(key)
         batch = trials.batch()
-        found = self._draws(draw_key, params, batch, draws)
+        found = self._draws(draw_key, self.fitted, batch, draws)
         rounds = -(-draws // _DRAWS_AT_ONCE) * (_WEIGHTS_PER_DRAW if predictive else 1)
-        weights = self._in_rounds(self._weigh, weight_key, params, batch, rounds)
+        weights = self._in_rounds(_weighed, weight_key, self.fitted, batch, rounds)
         weights = np.moveaxis(weights, 1, 2).reshape(-1, len(batch.lengths)).astype(float)
         by_draw = y_draws = None
         if predictive:
-            y_draws = self._predicted(random.fold_in(key, 2), params, found["x_draws"])
+            y_draws = self._predicted(random.fold_in(key, 2), found["x_draws"])
             several = weights[: draws * _WEIGHTS_PER_DRAW].reshape(draws, _WEIGHTS_PER_DRAW, -1)
             by_draw = logsumexp(several, axis=1) - np.log(_WEIGHTS_PER_DRAW)
         return PosteriorSet(
@@ -111,64 +107,70 @@ class PosteriorSampler:
         )
 
     def reconstruct(
-        self, key: PRNGKeyArray, params: dict[str, Any], trials: Trials, *, hidden_neurons: Any = None
+        self, key: PRNGKeyArray, trials: Trials, *, hidden_neurons: Int[np.ndarray, " hidden"] | None = None
     ) -> Reconstruction:
-        """Expected signals of all neurons, of which an encoder sees all but ``hidden_neurons`` (co-smoothing)."""
-        found = self._draws(key, params, trials.batch(hidden_neurons), _DRAWS_AT_ONCE)
+        """Expected signals of all neurons, inferred from all but ``hidden_neurons`` (co-smoothing).
+
+        A guide without an encoder is fitted anew to trials with hidden neurons.
+        """
+        batch, fitted = trials.batch(hidden_neurons), self.fitted
+        if hidden_neurons is not None and len(hidden_neurons):
+            fitted = fitted.adapted(random.fold_in(key, 1), batch)
+        found = self._draws(key, fitted, batch, _DRAWS_AT_ONCE)
         return Reconstruction(found["y_mean"], found["y_next"])
 
-    def _draws(self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch, draws: int) -> dict[str, np.ndarray]:
+    def _draws(self, key: PRNGKeyArray, fitted: FittedProgram, batch: Batch, draws: int) -> dict[str, np.ndarray]:
         """Results of rounds of draws put together: draws one after another, expectations averaged."""
-        rounds = self._in_rounds(self._draw, key, params, batch, -(-draws // _DRAWS_AT_ONCE))
+        rounds = self._in_rounds(_drawn, key, fitted, batch, -(-draws // _DRAWS_AT_ONCE))
         found = {name: values.mean(0) for name, values in rounds.items() if name not in _BY_DRAW}
         for name in _BY_DRAW:
             found[name] = np.concatenate(np.moveaxis(rounds[name], 2, 1))[:draws]
         return found
 
-    def _predicted(
-        self, key: PRNGKeyArray, params: dict[str, Any], x_draws: Float[np.ndarray, "draw trial time latent"]
-    ) -> np.ndarray:
+    def _predicted(self, key: PRNGKeyArray, x_draws: Float[np.ndarray, "draw trial time latent"]) -> np.ndarray:
         """A draw of the signals for each of the first few draws of x: (draw, trial, time, neuron)."""
         kept = x_draws[:_PREDICTIVE_DRAWS]
         paths = kept.reshape(-1, *kept.shape[2:])
-        activity = over_rounds(lambda _, x: self._active(params, x), None, paths)
+        activity = over_rounds(lambda _, x: _active(self.fitted, x), None, paths)
         # Drawn by numpy: JAX draws counts tens of times more slowly.
         rng = np.random.default_rng(np.asarray(random.key_data(key)))
-        emissions = self._model.networks_from(params).emissions
-        return emissions.draw(rng, activity).reshape(*kept.shape[:3], -1)
+        return self.fitted.networks.emissions.draw(rng, activity).reshape(*kept.shape[:3], -1)
 
     @staticmethod
     def _in_rounds(
-        function: Callable[..., Any], key: PRNGKeyArray, params: dict[str, Any], batch: Batch, rounds: int
+        function: Callable[..., Any], key: PRNGKeyArray, fitted: FittedProgram, batch: Batch, rounds: int
     ) -> Any:
         """Results of every round, (round, trial, ...)."""
-        found = over_rounds(lambda some_key, some: function(some_key, params, some), key, batch, rounds=rounds)
+        found = over_rounds(lambda some_key, some: function(some_key, fitted, some), key, batch, rounds=rounds)
         return jax.tree.map(lambda leaf: leaf.reshape(rounds, -1, *leaf.shape[1:]), found)
 
-    def _draw_some(self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
-        """Trials first, then draws."""
-        model = self._model
-        networks = model.networks_from(params)
-        x = self._guide.sample_posterior(key, params, batch, sample_shape=(_DRAWS_AT_ONCE,))["x"]
-        mean = self._guide.median(params, batch)["x"]
-        z, y_mean, y_next = _expected(networks, model, batch, x)
-        return {
-            "x_mean": mean,
-            "x_draws": jnp.moveaxis(x, 0, 1),
-            "z_prob": z.mean(0),
-            "z_prob_draws": jnp.moveaxis(z, 0, 1),
-            "y_mean": y_mean,
-            "y_next": y_next,
-            "messages": _messages(networks, model, batch, mean, z.mean(0)),
-        }
 
-    def _active_some(
-        self, params: dict[str, Any], x: Float[Array, "trial time latent"]
-    ) -> Float[Array, "trial time neuron"]:
-        return self._model.networks_from(params).emissions.activity(x)
+@compiled
+def _drawn(key: PRNGKeyArray, fitted: FittedProgram, batch: Batch) -> dict[str, Array]:
+    """Trials first, then draws."""
+    model, networks = fitted.model, fitted.networks
+    x = fitted.draws(key, batch, _DRAWS_AT_ONCE)
+    mean = fitted.medians(batch)
+    z, y_mean, y_next = _expected(networks, model, batch, x)
+    return {
+        "x_mean": mean,
+        "x_draws": jnp.moveaxis(x, 0, 1),
+        "z_prob": z.mean(0),
+        "z_prob_draws": jnp.moveaxis(z, 0, 1),
+        "y_mean": y_mean,
+        "y_next": y_next,
+        "messages": _messages(networks, model, batch, mean, z.mean(0)),
+    }
 
-    def _weigh_some(self, key: PRNGKeyArray, params: dict[str, Any], batch: Batch) -> Float[Array, "trial sample"]:
-        return log_weights(key, params, self._model, self._guide, batch, num_samples=_DRAWS_AT_ONCE).T
+
+@compiled
+def _active(fitted: FittedProgram, x: Float[Array, "trial time latent"]) -> Float[Array, "trial time neuron"]:
+    return fitted.networks.emissions.activity(x)
+
+
+@compiled
+def _weighed(key: PRNGKeyArray, fitted: FittedProgram, batch: Batch) -> Float[Array, "trial sample"]:
+    return fitted.log_weights(key, batch, _DRAWS_AT_ONCE).T
 
 
 def pareto_k(weights: Float[np.ndarray, "sample trial"]) -> Float[np.ndarray, " trial"]:

@@ -5,7 +5,7 @@ averages over sampled paths.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,14 @@ from jax import lax, random
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro import handlers
 
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.recovery.alignment import valid_bins
-from mrsds_ppl.backend.trialwise import over_trials
-from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.backend.trials_at_once import over_trials
+from mrsds_ppl.data.batch import Batch
+from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.guides import for_new_trials
 from mrsds_ppl.models.mrsds import MRSDS, Networks
-from mrsds_ppl.ppl.markov import Switching, ancestral, potentials
+from mrsds_ppl.ppl.markov import Program, Switching, ancestral, potentials
 from mrsds_ppl.statespace.chain import sample_path
 
 
@@ -41,8 +42,7 @@ class Generated(NamedTuple):
 
 def generate(
     key: PRNGKeyArray,
-    params: dict[str, Any],
-    model: MRSDS,
+    fitted: FittedProgram,
     inputs: Float[np.ndarray, "path time input"],
     lengths: Int[np.ndarray, " path"],
     *,
@@ -54,8 +54,7 @@ def generate(
 
     Args:
         key: random key.
-        params: fitted parameters by site.
-        model: the program.
+        fitted: program and parameters.
         inputs: u of each path; width 0 for a model without inputs.
         lengths: valid bins of each path.
         start: state and latents of the first bin, as inferred by :func:`posterior_starts` or chosen; sampled from the
@@ -66,15 +65,16 @@ def generate(
     Raises:
         RunError: the fixed states are not states of the model.
     """
+    num_states = fitted.model.num_states
     if z is not None:
         valid = valid_bins(lengths, z.shape[1])
-        wrong = np.argwhere(valid & ((z < 0) | (z >= model.num_states)))
+        wrong = np.argwhere(valid & ((z < 0) | (z >= num_states)))
         if len(wrong):
             i, t = wrong[0]
-            raise RunError(f"z: path {i}, bin {t} is {z[i, t]}; the model has states 0 to {model.num_states - 1}.")
-        z = np.clip(z, 0, model.num_states - 1)
+            raise RunError(f"z: path {i}, bin {t} is {z[i, t]}; the model has states 0 to {num_states - 1}.")
+        z = np.clip(z, 0, num_states - 1)
     stages = np.zeros((*inputs.shape[:2], 0)) if stages is None else stages
-    found = _generate(key, params, inputs, stages, lengths, start, z, model=model)
+    found = _generate(key, fitted, inputs, stages, lengths, start, z)
     states, x, y_mean = (np.asarray(a) for a in found)
     valid = valid_bins(lengths, inputs.shape[1])
     return Generated(np.where(valid, states, -1), masked(x, valid[..., None]), masked(y_mean, valid[..., None]))
@@ -82,9 +82,7 @@ def generate(
 
 def posterior_starts(
     key: PRNGKeyArray,
-    params: dict[str, Any],
-    model: MRSDS,
-    guide: Any,
+    fitted: FittedProgram,
     trials: Trials,
     bin: int = 0,
     *,
@@ -94,8 +92,7 @@ def posterior_starts(
 
     Args:
         key: random key.
-        params: fitted parameters by site.
-        model, guide: program and guide.
+        fitted: program, guide and parameters.
         trials: the trials; one that is shorter gives its last bin.
         bin: the bin.
         filtered: given the bins up to this one alone; otherwise given the whole trial.
@@ -106,26 +103,24 @@ def posterior_starts(
     check_bin(bin, trials, "bin")
     batch, first = trials.batch(), np.minimum(bin, trials.lengths - 1)
     if filtered:
-        params, batch = shortened(key, params, guide, batch, first)
-    some = partial(starts_of, params=params, model=model, guide=guide, draws=1)
+        batch = shortened(batch, first)
+        fitted = fitted.adapted(key, batch)
+    some = partial(starts_of, fitted=fitted, draws=1)
     z, x = over_trials(some, key, batch, first)
     return Start(z[:, 0], x[:, 0])
 
 
-@partial(jax.jit, static_argnames=("model",))
+@jax.jit
 def _generate(
     key: Array,
-    params: dict[str, Any],
+    fitted: FittedProgram,
     u: Array,
     stage: Array,
     lengths: Array,
     start: Start | None,
     z: Array | None,
-    *,
-    model: MRSDS,
 ) -> tuple[Array, Array, Array]:
-    networks = model.networks_from(params)
-    return _roll(key, model, networks, u, stage, lengths, start, z)
+    return _roll(key, fitted.model, fitted.networks, u, stage, lengths, start, z)
 
 
 def _roll(
@@ -135,19 +130,18 @@ def _roll(
     u: Array,
     stage: Array,
     lengths: Array,
-    start: Any,
+    start: Start | tuple[Array, Array] | None,
     z: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """States, latents and expected signals, path by path; equal keys use equal random numbers."""
     kind = networks.initial.means.dtype
-    batch = Batch(None, u.astype(kind), None, None, lengths, stage.astype(kind))
+    batch = Batch(None, u.astype(kind), None, None, lengths, stage.astype(kind), None)
     switching = model.switching(networks, batch)
-    if start is not None:
-        start = (jnp.asarray(start[0], int), jnp.asarray(start[1], kind))
+    first = None if start is None else (jnp.asarray(start[0], int), jnp.asarray(start[1], kind))
     if z is None:
-        states, x = ancestral(switching, key, start)
+        states, x = ancestral(switching, key, first)
     else:
-        states, x = z, _given_states(key, switching, z, None if start is None else start[1])
+        states, x = z, _given_states(key, switching, z, None if first is None else first[1])
     return states, x, networks.emissions.activity(x)
 
 
@@ -156,7 +150,7 @@ def _given_states(key: Array, switching: Switching, z: Array, first: Array | Non
     first_key, scan_key = random.split(key)
     path = jnp.swapaxes(z, 0, 1)
 
-    def run(program: Any, program_key: Array, state: Array, *args: Any) -> Array:
+    def run(program: Program, program_key: Array, state: Array, *args: Array) -> Array:
         with handlers.block(), handlers.substitute(data={"z": state}), handlers.seed(rng_seed=program_key):
             return program(*args)[1]
 
@@ -172,36 +166,24 @@ def _given_states(key: Array, switching: Switching, z: Array, first: Array | Non
     return jnp.swapaxes(jnp.concatenate([x[None], rest]), 0, 1)
 
 
-def shortened(
-    key: PRNGKeyArray, params: dict[str, Any], guide: Any, batch: Batch, first: Int[np.ndarray, " trial"]
-) -> tuple[dict[str, Any], Batch]:
-    """Trials that end after bin ``first``, and parameters for them: a guide without an encoder is fitted anew."""
+def shortened(batch: Batch, first: Int[np.ndarray, " trial"]) -> Batch:
+    """Trials that end after bin ``first``; a guide without an encoder has to be adapted to them."""
     known = (np.arange(batch.y.shape[1]) <= first[:, None])[..., None]
-    batch = batch._replace(
+    return batch._replace(
         y=np.where(known, batch.y, 0.0),
         u=np.where(known, batch.u, 0.0),
         observed=batch.observed & known,
         visible=batch.visible & known,
         lengths=np.minimum(batch.lengths, first + 1),
     )
-    return for_new_trials(key, params, guide, [batch]), batch
 
 
-@partial(jax.jit, static_argnames=("model", "guide", "draws"))
-def starts_of(
-    key: Array,
-    batch: Batch,
-    first: Array,
-    *,
-    params: dict[str, Any],
-    model: MRSDS,
-    guide: Any,
-    draws: int,
-) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnames="draws")
+def starts_of(key: Array, batch: Batch, first: Array, *, fitted: FittedProgram, draws: int) -> tuple[Array, Array]:
     """Draws of (z, x) at bin ``first`` of each trial: (trial, draw) and (trial, draw, latent)."""
     x_key, z_key = random.split(key)
-    x = guide.sample_posterior(x_key, params, batch, sample_shape=(draws,))["x"]
-    switching = model.switching(model.networks_from(params), batch)
+    x = fitted.draws(x_key, batch, draws)
+    switching = fitted.model.switching(fitted.networks, batch)
 
     def at_first(drawn: tuple[Array, Array]) -> tuple[Array, Array]:
         draw_key, path = drawn
@@ -220,7 +202,8 @@ def rolled_ahead(
     """Paths of every trial and draw from bin ``first`` on: (trial, draw, bin) states, latents; (trial, bin) signals."""
     index = first[:, None] + jnp.arange(horizon + 1)
     index = jnp.minimum(index, batch.y.shape[1] - 1)[..., None]
-    trials, draws = starts[0].shape
+    states, latents = starts
+    trials, draws = states.shape
 
     def repeated(values: Array) -> Array:
         return jnp.broadcast_to(values[:, None], (trials, draws, *values.shape[1:])).reshape(
@@ -229,7 +212,7 @@ def rolled_ahead(
 
     u, stage = (repeated(jnp.take_along_axis(a, index, axis=1)) for a in (batch.u, batch.stage))
     lengths = repeated(jnp.clip(batch.lengths - first, 1, horizon + 1))
-    flat = tuple(a.reshape(trials * draws, *a.shape[2:]) for a in starts)
+    flat = states.reshape(-1), latents.reshape(trials * draws, -1)
     z, x, y_mean = (
         a.reshape(trials, draws, *a.shape[1:]) for a in _roll(key, model, networks, u, stage, lengths, flat)
     )

@@ -1,7 +1,7 @@
 """What would have followed, had a region fallen silent or one message not arrived."""
 
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -10,15 +10,18 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.communication import input_labels, path_messages, region_labels
 from mrsds_ppl.analysis.posterior_paths import posterior_paths
 from mrsds_ppl.analysis.recovery.alignment import valid_bins
 from mrsds_ppl.analysis.rollouts import check_bin, masked, rolled_ahead, starts_of
-from mrsds_ppl.backend.trialwise import over_trials
-from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.backend.trials_at_once import over_trials
+from mrsds_ppl.data.batch import Batch
+from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.models.dynamics import Dynamics, every_message
 from mrsds_ppl.models.mrsds import MRSDS
+from mrsds_ppl.models.protocols import StateNoise
 
 
 class Silencing(NamedTuple):
@@ -61,7 +64,7 @@ class SilencedDynamics(eqx.Module):
     held: Float[Array, "state target source latent"]
 
     @property
-    def noise(self) -> Any:
+    def noise(self) -> StateNoise:
         """Q, unchanged."""
         return self.dynamics.noise
 
@@ -79,9 +82,7 @@ class SilencedDynamics(eqx.Module):
 
 def silence(
     key: PRNGKeyArray,
-    params: dict[str, Any],
-    model: MRSDS,
-    guide: Any,
+    fitted: FittedProgram,
     trials: Trials,
     *,
     region: int | str | None = None,
@@ -100,8 +101,7 @@ def silence(
 
     Args:
         key: random key.
-        params: fitted parameters by site.
-        model, guide: program and guide.
+        fitted: program, guide and parameters.
         trials: the trials.
         region: name or index of the region all of whose messages to other regions are silenced, or
         message: (source, target) of the one message that is; the source may be an input, named ``input 0`` or so.
@@ -113,6 +113,7 @@ def silence(
     Raises:
         RunError: neither or both of region and message, or names or bins that do not exist.
     """
+    model = fitted.model
     silent = _silent(model, trials, region, message)
     check_bin(from_bin, trials, "from_bin")
     horizon = int(trials.lengths.max()) - 1 - from_bin if horizon is None else horizon
@@ -122,14 +123,12 @@ def silence(
     width = max(model.latent_sizes)
     held = np.zeros((model.num_states, *silent.shape, width))
     if hold == "mean":
-        held = _state_means(mean_key, params, model, guide, trials, draws)
+        held = _state_means(mean_key, fitted, trials, draws)
     some = partial(
         _pairs,
-        params=params,
+        fitted=fitted,
         silent=silent,
         held=held,
-        model=model,
-        guide=guide,
         draws=draws,
         horizon=horizon,
     )
@@ -149,29 +148,28 @@ def silence(
     )
 
 
-@partial(jax.jit, static_argnames=("model", "guide", "draws", "horizon"))
+@partial(jax.jit, static_argnames=("draws", "horizon"))
 def _pairs(
     key: Array,
     batch: Batch,
     first: Array,
     *,
-    params: dict[str, Any],
+    fitted: FittedProgram,
     silent: Array,
     held: Array,
-    model: MRSDS,
-    guide: Any,
     draws: int,
     horizon: int,
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     start_key, roll_key = random.split(key)
-    networks = model.networks_from(params)
+    networks = fitted.networks
     kind = networks.initial.means.dtype
-    starts = starts_of(start_key, batch, first, params=params, model=model, guide=guide, draws=draws)
+    starts = starts_of(start_key, batch, first, fitted=fitted, draws=draws)
 
     def rolled(silenced: Array) -> tuple[Array, Array, Array]:
-        dynamics: Any = SilencedDynamics(networks.dynamics, silenced, held.astype(kind))
+        # Rollouts ask of the dynamics only what SilencedDynamics has.
+        dynamics = cast(Dynamics, SilencedDynamics(networks.dynamics, silenced, held.astype(kind)))
         some = networks._replace(dynamics=dynamics)
-        return rolled_ahead(roll_key, batch, first, starts, model, some, horizon)
+        return rolled_ahead(roll_key, batch, first, starts, fitted.model, some, horizon)
 
     # One program for both, so that they differ in nothing else, rounding included.
     both = lax.map(rolled, jnp.stack([jnp.zeros_like(silent), silent]).astype(kind))
@@ -180,16 +178,16 @@ def _pairs(
 
 
 def _state_means(
-    key: PRNGKeyArray, params: dict[str, Any], model: MRSDS, guide: Any, trials: Trials, draws: int
+    key: PRNGKeyArray, fitted: FittedProgram, trials: Trials, draws: int
 ) -> Float[np.ndarray, "state target source latent"]:
     """Mean message of each state over the bins where it is active; zero for a state that no bin is in."""
-    paths = posterior_paths(key, params, model, guide, trials, draws=draws)
+    paths = posterior_paths(key, fitted, trials, draws=draws)
     valid = valid_bins(trials.lengths, trials.num_bins)
     valid[:, 0] = False
     weight = np.where(valid[..., None], paths.z_prob, 0.0)
     means = []
-    for state in range(model.num_states):
-        told = np.nan_to_num(path_messages(params, model, trials, paths, state=state).values)
+    for state in range(fitted.model.num_states):
+        told = np.nan_to_num(path_messages(fitted, trials, paths, state=state).values)
         total = np.einsum("nbt,nbtrsd->rsd", weight[..., state], told)
         means.append(total / max(weight[..., state].sum(), 1e-12))
     return np.stack(means)

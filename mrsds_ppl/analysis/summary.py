@@ -1,6 +1,6 @@
 """The scores of a run: reconstruction, one bin ahead, co-smoothing, bounds, and recovery where the truth is known."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, PRNGKeyArray
@@ -9,6 +9,7 @@ from mrsds_ppl.analysis.metrics import Scores, evaluate
 from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
 from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states
 from mrsds_ppl.data.split import Split
+from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models.mrsds import MRSDS
 
 
@@ -61,28 +62,26 @@ class Evaluation(NamedTuple):
 
 def evaluate_run(
     key: PRNGKeyArray,
-    params: dict[str, Any],
     sampler: PosteriorSampler,
     split: Split,
     train: PosteriorSet,
     test: PosteriorSet,
     hidden: Int[np.ndarray, " hidden"],
-    counts: bool,
 ) -> Evaluation:
     """Scores of a fit.
 
     Args:
         key: random key.
-        params: fitted parameters.
-        sampler: of the fitted program and guide.
+        sampler: of the fitted program and guide; their emissions say how signals are scored.
         split: the trials.
-        train, test: their posteriors.
+        train, test: their posteriors, as the sampler gives them.
         hidden: neurons hidden for co-smoothing.
-        counts: whether signals are spike counts.
     """
-    smoothed = sampler.reconstruct(key, params, split.test, hidden_neurons=hidden)
+    smoothed = sampler.reconstruct(key, split.test, hidden_neurons=hidden)
+    counts = sampler.fitted.networks.emissions.counts
 
-    def scores(trials: Any, estimate: Any, neurons: Any = None) -> Scores:
+    def scores(trials: Trials, estimate: np.ndarray | None, neurons: np.ndarray | None = None) -> Scores:
+        assert estimate is not None, "a posterior that was read from a file, which holds no prediction one bin ahead"
         return evaluate(trials.y, trials.observed, estimate, counts, neurons)
 
     some = hidden if len(hidden) else None

@@ -9,7 +9,7 @@ import numpy as np
 from mrsds_ppl.analysis.evidence import Choice, smallest_adequate, trial_evidence
 from mrsds_ppl.backend.device import enable_compilation_cache
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.fitted import FittedRun, load_run
+from mrsds_ppl.fitted import Fit
 
 _RULE = 2.0
 
@@ -18,17 +18,17 @@ def compare(given: Sequence[str | Path], *, log: Callable[[str], None] = print) 
     """Print the evidence of each run on its test trials, and name the smallest within two standard errors of the best.
 
     Args:
-        given: the runs, see :func:`mrsds_ppl.fitted.find_run`.
+        given: the runs, see :func:`mrsds_ppl.storage.paths.find_run`.
         log: prints a line for the user.
 
     Raises:
         ConfigError, DataError, RunError: a run cannot be read, or two do not have the same test trials or names.
     """
     enable_compilation_cache()
-    runs = [load_run(path) for path in given]
+    runs = [Fit.load(path) for path in given]
     _demand_same_trials(runs)
     sized = sorted(runs, key=program_size)
-    evidence = {name_of(run): trial_evidence(run.params, run.model, run.split.test) for run in sized}
+    evidence = {name_of(run): trial_evidence(run.program, run.split.test) for run in sized}
     choice = smallest_adequate(evidence, _RULE)
     log(f"{len(runs)} runs, {runs[0].split.test.num_trials} test trials; evidence log p(y) in nats a trial")
     width = max(map(len, evidence))
@@ -44,17 +44,17 @@ def compare(given: Sequence[str | Path], *, log: Callable[[str], None] = print) 
     return choice
 
 
-def program_size(run: FittedRun) -> int:
+def program_size(run: Fit) -> int:
     """Parameters of the program, the guide's left out."""
     return sum(leaf.size for leaf in jax.tree.leaves(run.model.networks) if hasattr(leaf, "size"))
 
 
-def name_of(run: FittedRun) -> str:
+def name_of(run: Fit) -> str:
     """The run as it was named, with its folder."""
-    return str(run.paths.folder / run.paths.name)
+    return run.name if run.paths is None else str(run.paths.folder / run.paths.name)
 
 
-def _demand_same_trials(runs: Sequence[FittedRun]) -> None:
+def _demand_same_trials(runs: Sequence[Fit]) -> None:
     names = [name_of(run) for run in runs]
     if len(set(names)) != len(names) or len(runs) < 2:
         raise RunError(f"found the runs {', '.join(names)}; give at least two different ones.")

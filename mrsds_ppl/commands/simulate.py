@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import scipy.io
 
-from mrsds_ppl.build import simulation_options
 from mrsds_ppl.config.loading import reject_unknown
-from mrsds_ppl.data.simulate import SIMULATORS
+from mrsds_ppl.data.simulate import SIMULATORS, simulation_options
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.storage.atomic import written_aside
 

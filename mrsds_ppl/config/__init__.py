@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mrsds_ppl.config.front_door import config_for as config_for
+    from mrsds_ppl.config.arguments import config_for as config_for
     from mrsds_ppl.config.loading import RunConfig as RunConfig
     from mrsds_ppl.config.loading import load_config as load_config
     from mrsds_ppl.config.loading import parse_assignment as parse_assignment
@@ -17,5 +17,5 @@ def __getattr__(name: str) -> Any:
     # The command line takes names from here for its help, which waits for nothing else.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "front_door" if name == "config_for" else "loading"
+    home = "arguments" if name == "config_for" else "loading"
     return getattr(import_module(f"{__name__}.{home}"), name)

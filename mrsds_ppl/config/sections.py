@@ -99,7 +99,7 @@ class InferenceConfig:
 
     ``guide`` is a name, or a class of one's own, ``path/to/file.py:ClassName``. ``encoder: none`` gives every trial a
     posterior of its own, found by smoothing; ``auto`` leaves the choice to
-    :func:`mrsds_ppl.start.choice.choose_start`. ``triangular_cov`` (mean_field and the structured guides),
+    :func:`mrsds_ppl.config.choice.choose_start`. ``triangular_cov`` (mean_field and the structured guides),
     ``covariance`` (mean_field: shared by all bins, or of each bin) and ``trainable_cov`` are of the posterior;
     ``psi_add``: the corrections of the structured guides enter after the dynamics networks, or (false) before them.
     """

@@ -1,8 +1,9 @@
 """Recordings: the container, loaders, splits and simulators."""
 
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.data.loaders import load_recording, load_user_function
 from mrsds_ppl.data.split import Split, choose_held_out_neurons, split_trials
-from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.data.trials import Trials
 
 __all__ = [
     "Batch",

@@ -1,32 +1,17 @@
-"""Trials: the one data container, and the batch of arrays that programs and guides take."""
+"""Trials: the one data container."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.data.ragged import beside, matrix, one_hot, pad, trial_list, whole
 from mrsds_ppl.errors import DataError
-
-
-class Batch(NamedTuple):
-    """Arrays of some trials, a JAX pytree.
-
-    y (trial, time, neuron), zero where not observed; u (trial, time, input); observed and visible (trial, time,
-    neuron): what the likelihood scores and what an encoder may see; lengths (trial,): valid bins; stage (trial, time,
-    stage), one-hot. Inputs and stages may have width 0.
-    """
-
-    y: Any
-    u: Any
-    observed: Any
-    visible: Any
-    lengths: Any
-    stage: Any
 
 
 @dataclass(frozen=True)
@@ -35,8 +20,8 @@ class Trials:
 
     ``dataset`` is an xarray Dataset with y and observed (trial, time, neuron), u (trial, time, input), stage (trial,
     time, stage), lengths (trial), and of simulations x (trial, time, latent), z (trial, time) and messages (trial,
-    time, target, source, latent of the target); coordinates: trial ids, time in seconds, region and name of each
-    neuron. NaN in y is missing.
+    time, target, source, latent of the target); coordinates: id and number of each trial, time in seconds, region and
+    name of each neuron. NaN in y is missing.
     """
 
     dataset: xr.Dataset
@@ -44,16 +29,16 @@ class Trials:
     @classmethod
     def from_arrays(
         cls,
-        ys: Any,
-        us: Any = None,
+        ys: object,
+        us: object = None,
         region_sizes: Sequence[int] | None = None,
         *,
         region_names: Sequence[str] | None = None,
         bin_width: float = 1.0,
-        stages: Any = None,
-        x: Any = None,
-        z: Any = None,
-        messages: Any = None,
+        stages: object = None,
+        x: object = None,
+        z: object = None,
+        messages: object = None,
         labels: Sequence[Any] | None = None,
     ) -> "Trials":
         """Trials from lists of arrays, one a trial, or from arrays with a leading trial axis.
@@ -112,6 +97,7 @@ class Trials:
         region = np.repeat(names, sizes)
         coords = {
             "trial": np.arange(len(signals)),
+            "number": ("trial", np.arange(len(signals), dtype=np.int32)),
             "time": np.arange(y.shape[1]) * bin_width,
             "neuron": [f"{n}:{i}" for n, size in zip(names, sizes, strict=True) for i in range(size)],
             "region": ("neuron", region),
@@ -174,6 +160,11 @@ class Trials:
         return self.dataset["trial"].values
 
     @property
+    def numbers(self) -> np.ndarray:
+        """Place of each trial in the recording, whatever its id; the same in every selection of the trials."""
+        return self.dataset["number"].values
+
+    @property
     def region_sizes(self) -> list[int]:
         """Neurons of each region."""
         return list(self.dataset.attrs["region_sizes"])
@@ -192,6 +183,13 @@ class Trials:
     def bin_width(self) -> float:
         """Seconds."""
         return self.dataset.attrs["bin_width"]
+
+    @cached_property
+    def holds_counts(self) -> bool:
+        """Whether every observed signal is a whole number from 0."""
+        with np.errstate(invalid="ignore"):
+            whole = (self.y >= 0) & (self.y == np.round(self.y))
+        return bool((whole | ~self.observed).all())
 
     @cached_property
     def digest(self) -> str:
@@ -223,7 +221,7 @@ class Trials:
     def num_stages(self) -> int:
         return self.dataset.sizes["stage_kind"]
 
-    def select(self, indices: Any) -> "Trials":
+    def select(self, indices: Sequence[int] | np.ndarray | slice) -> "Trials":
         """The trials at these positions, padded as before."""
         return Trials(self.dataset.isel(trial=indices))
 
@@ -262,14 +260,13 @@ class Trials:
             named = ", ".join(f"{n} ({self.dataset['neuron'].values[n]})" for n in never[:5])
             raise DataError(f"ys: neuron {named} is never observed. Remove it from ys and from region_sizes.")
         if counts:
+            remedy = "These emissions need counts per bin; for rates and other signals use gaussian."
             with np.errstate(invalid="ignore"):
-                self._reject(self.y < 0, "a negative count", "Poisson emissions need counts; for signals use gaussian.")
+                self._reject(self.y < 0, "a negative count", remedy)
                 fractional = self.observed & (self.y != np.round(self.y))
-            self._reject(
-                fractional, "a fractional count", "Poisson emissions need spike counts per bin; for rates use gaussian."
-            )
+            self._reject(fractional, "a fractional count", remedy)
 
-    def batch(self, hidden_neurons: Any = None) -> Batch:
+    def batch(self, hidden_neurons: Sequence[int] | np.ndarray | None = None) -> Batch:
         """Arrays for programs and guides; ``hidden_neurons`` are scored but not shown to an encoder."""
         visible = self.observed.copy()
         if hidden_neurons is not None:
@@ -282,6 +279,7 @@ class Trials:
             visible,
             self.lengths.astype(np.int32),
             self.stage.astype(np.float32),
+            self.numbers,
         )
 
     def _reject(self, bad: np.ndarray, what: str, remedy: str) -> None:

@@ -6,20 +6,20 @@ from typing import Any, NamedTuple
 import jax
 import optax
 from jax import lax, random
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 
 class Descended(NamedTuple):
     """Where a descent ends, and the loss before each step."""
 
-    params: Any
+    params: PyTree
     losses: Float[Array, " step"]
 
 
 def descend(
     key: PRNGKeyArray,
-    loss: Callable[[Any, PRNGKeyArray], Float[Array, ""]],
-    start: Any,
+    loss: Callable[[PyTree, PRNGKeyArray], Float[Array, ""]],
+    start: PyTree,
     *,
     num_steps: int,
     rate: float,

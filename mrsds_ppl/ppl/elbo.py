@@ -52,7 +52,9 @@ class TracedTerms(NamedTuple):
     guide: dict[str, Any]
 
 
-def log_terms(key: Key, params: dict[str, Any], model: Program, guide: Program, *args: Any, **kwargs: Any) -> LogTerms:
+def log_terms(
+    key: Key, params: dict[str, Any], model: Program, guide: Program, *args: object, **kwargs: object
+) -> LogTerms:
     """Draw x from the guide and evaluate every site of guide and program, z summed out of the program.
 
     Raises:
@@ -62,7 +64,7 @@ def log_terms(key: Key, params: dict[str, Any], model: Program, guide: Program, 
 
 
 def traced_terms(
-    key: Key, params: dict[str, Any], model: Program, guide: Program, *args: Any, **kwargs: Any
+    key: Key, params: dict[str, Any], model: Program, guide: Program, *args: object, **kwargs: object
 ) -> TracedTerms:
     """As :func:`log_terms`, with the sites themselves.
 
@@ -117,7 +119,7 @@ class MarkovELBO(ELBO):
     can_infer_discrete = True
 
     def loss_with_mutable_state(
-        self, rng_key: Key, param_map: dict[str, Any], model: Program, guide: Program, *args: Any, **kwargs: Any
+        self, rng_key: Key, param_map: dict[str, Any], model: Program, guide: Program, *args: object, **kwargs: object
     ) -> dict[str, Any]:
         def one(key: Key) -> Array:
             return log_terms(key, param_map, model, guide, *args, **kwargs).bound
@@ -130,7 +132,7 @@ class MarkovELBO(ELBO):
 
 
 def log_weights(
-    key: Key, params: dict[str, Any], model: Program, guide: Program, *args: Any, num_samples: int
+    key: Key, params: dict[str, Any], model: Program, guide: Program, *args: object, num_samples: int
 ) -> Float[Array, "sample trial"]:
     """log p(x_s, y) - log q(x_s) of ``num_samples`` draws for each trial, one draw at a time in memory."""
     keys = random.split(key, num_samples)

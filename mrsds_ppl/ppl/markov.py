@@ -243,13 +243,13 @@ class _Given(Messenger):
         msg["stop"] = True
 
 
-def _factors(program: Program, states: np.ndarray, path: Array, *args: Any) -> _Factors:
+def _factors(program: Program, states: np.ndarray, path: Array, *args: object) -> _Factors:
     given = _Given(states, path)
     with handlers.block(), given:
         program(*args)
     return _Factors(**given.factors)
 
 
-def _run(program: Program, key: Array, *args: Any) -> tuple[Array, Array]:
+def _run(program: Program, key: Array, *args: object) -> tuple[Array, Array]:
     with handlers.block(), handlers.seed(rng_seed=key):
         return program(*args)

@@ -8,7 +8,7 @@ for neuron n with expected signal a(eta), eta = c_n^T [x; 1] and variance v: New
 Expectations over eta are by three Gauss-Hermite nodes.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,8 +20,10 @@ from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.mrsds import Networks
-from mrsds_ppl.nn.activations import ACTIVATIONS
-from mrsds_ppl.statespace.smoothing import PathMoments, valid_bins
+from mrsds_ppl.models.protocols import Emissions
+from mrsds_ppl.models.readout import Readout
+from mrsds_ppl.statespace.linear_gaussian import valid_bins
+from mrsds_ppl.statespace.smoothing import PathMoments
 
 _RIDGE = 1e-2
 _NODES = ((0.0, 2 / 3), (3**0.5, 1 / 6), (-(3**0.5), 1 / 6))
@@ -46,7 +48,7 @@ class LinearNetworks(NamedTuple):
 
     initial: Initial
     dynamics: LinearDynamics
-    emissions: Any
+    emissions: Emissions
 
 
 class LinearProgram(NamedTuple):
@@ -64,13 +66,13 @@ class LinearProgram(NamedTuple):
 
     def with_states(self, states: Float[Array, "trial bin state"], data: Batch) -> "LinearProgram":
         """New states and the transitions they make, with one of each added."""
-        both = valid_bins(data)[:, 1:, None, None]
+        both = valid_bins(data.lengths, data.y.shape[1])[:, 1:, None, None]
         counts = jnp.where(both, states[:, :-1, :, None] * states[:, 1:, None], 0.0).sum((0, 1)) + 1.0
         return LinearProgram(self.networks, jnp.log(counts / counts.sum(1, keepdims=True)), states)
 
     def normalised(self, data: Batch, paths: PathMoments) -> tuple["LinearProgram", PathMoments]:
         """The same law in latents of mean square 1."""
-        valid, networks = valid_bins(data)[..., None], self.networks
+        valid, networks = valid_bins(data.lengths, data.y.shape[1])[..., None], self.networks
         square = paths.mean**2 + jnp.diagonal(paths.covariance, axis1=-2, axis2=-1)
         scale = jnp.sqrt(jnp.where(valid, square, 0.0).sum((0, 1)) / valid.sum())
         weights, latents = networks.dynamics.weights, len(scale)
@@ -125,7 +127,7 @@ def _dynamics(
 ) -> LinearDynamics:
     mean, covariance, lagged = paths
     latents = mean.shape[-1]
-    weight = jnp.where(valid_bins(data)[:, 1:, None], states[:, 1:], 0.0)
+    weight = jnp.where(valid_bins(data.lengths, data.y.shape[1])[:, 1:, None], states[:, 1:], 0.0)
     features = jnp.concatenate([mean[:, :-1], u[:, 1:], jnp.ones_like(mean[:, 1:, :1])], axis=-1)
     gram = jnp.einsum("btk,bti,btj->kij", weight, features, features) + _RIDGE * jnp.eye(features.shape[-1])
     gram = gram.at[:, :latents, :latents].add(jnp.einsum("btk,btij->kij", weight, covariance[:, :-1]))
@@ -140,11 +142,11 @@ def _dynamics(
     return _with_noise(eqx.tree_at(lambda d: d.weights, dynamics, weights), jnp.sqrt(jnp.maximum(variance, 1e-4)))
 
 
-def _emissions(emissions: Any, data: Batch, paths: PathMoments) -> Any:
-    readout, activity = emissions.readout, ACTIVATIONS[emissions.final_activation]
+def _emissions(emissions: Emissions, data: Batch, paths: PathMoments) -> Emissions:
+    readout = emissions.readout
     loadings, (mean, covariance, _) = _loadings(readout), paths
     member = jnp.concatenate([_members(readout), jnp.ones((loadings.shape[0], 1), bool)], axis=1)
-    seen = data.observed & valid_bins(data)[..., None]
+    seen = data.observed & valid_bins(data.lengths, data.y.shape[1])[..., None]
     centre = readout(mean)
     # Second moments stand flat beside each other, so that all neurons share one product of two large matrices.
     trials, bins, neurons = data.y.shape
@@ -154,7 +156,7 @@ def _emissions(emissions: Any, data: Batch, paths: PathMoments) -> Any:
     score, weight, square = (jnp.zeros_like(centre) for _ in range(3))
     for node, share in _NODES:
         eta = centre + node * spread
-        signal, slope = jax.jvp(activity, (eta,), (jnp.ones_like(eta),))
+        signal, slope = jax.jvp(emissions.inverse_link, (eta,), (jnp.ones_like(eta),))
         variance = emissions.variance_of(jnp.maximum(signal, 1e-6))
         score = score + share * slope * (data.y - signal) / variance
         weight = weight + share * slope**2 / variance
@@ -177,24 +179,20 @@ def _emissions(emissions: Any, data: Batch, paths: PathMoments) -> Any:
     coefficients = coefficients + jnp.where(member, change, 0.0)
     emissions = _with_loadings(emissions, coefficients[:, :-1])
     emissions = eqx.tree_at(lambda e: e.readout.bias, emissions, coefficients[:, -1].astype(readout.bias.dtype))
-    if hasattr(emissions, "noise") and emissions.noise.trainable:
-        left = jnp.where(seen, square, 0.0).sum((0, 1)) / jnp.maximum(seen.sum((0, 1)), 1)
-        raw = inverse_softplus(jnp.sqrt(jnp.maximum(left, 1e-6)))
-        emissions = eqx.tree_at(lambda e: e.noise.raw_diagonal, emissions, raw)
-    return emissions
+    return emissions.with_residual(jnp.where(seen, square, 0.0).sum((0, 1)) / jnp.maximum(seen.sum((0, 1)), 1))
 
 
-def _loadings(readout: Any) -> Float[Array, "neuron latent"]:
+def _loadings(readout: Readout) -> Float[Array, "neuron latent"]:
     """The affine map's weights of every latent, zero where a neuron does not see it; a tangent of a perceptron."""
     return jax.jacfwd(readout)(jnp.zeros(sum(readout.latent_sizes), readout.weight.dtype))
 
 
-def _members(readout: Any) -> np.ndarray:
+def _members(readout: Readout) -> np.ndarray:
     owner = readout.owner()
     return owner[:, None] == np.repeat(np.arange(len(readout.latent_sizes)), readout.latent_sizes)
 
 
-def _with_loadings(emissions: Any, loadings: Array) -> Any:
+def _with_loadings(emissions: Emissions, loadings: Array) -> Emissions:
     readout = emissions.readout
     if readout.hidden is not None:
         return emissions

@@ -5,72 +5,27 @@ mean of one bin, x = (I + C^T S^-1 C)^-1 C^T S^-1 (y - b). Switching models fail
 every latent where the activity is.
 """
 
-from typing import Any, NamedTuple
-
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
-from scipy.ndimage import gaussian_filter1d
+from jaxtyping import Float, Int, PyTree
+from numpyro.infer.autoguide import AutoGuide
 
-from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.guides.base import Recognition
+from mrsds_ppl.models.mrsds import MRSDS
+from mrsds_ppl.models.protocols import Emissions
+from mrsds_ppl.statespace.principal_components import Components, principal_components
+from mrsds_ppl.train.history import Keys
 
 _LOADINGS = "emissions/readout.weight_auto_loc"
-_SMOOTHING = 1.5  # bins, standard deviation
 # A neuron that never varied in training has no spread to be measured by, and an encoder no weights that were trained on
 # it: a count of one, or a value as far from its own as others of its region vary, counts as one standard deviation.
 _ONE_COUNT = 1.0
 # A neuron that fired a few times only: a single count is at most ten standard deviations for the encoder, as far as
 # the rarest that other neurons ever show it.
 _RAREST = 0.1
-
-
-class Components(NamedTuple):
-    """Affine model of the signals: y ~ center + x loadings^T, residual variance, and the neurons' total spread.
-
-    A neuron that does not vary has spread 0; see :func:`encoder_spread`.
-    """
-
-    center: Float[np.ndarray, " neuron"]
-    spread: Float[np.ndarray, " neuron"]
-    loadings: Float[np.ndarray, "neuron latent"]
-    residual: Float[np.ndarray, " neuron"]
-
-
-def principal_components(trials: Trials, latent_sizes: tuple[int, ...]) -> Components:
-    """Components of each region's smoothed signals, scaled to unit variance of the latents.
-
-    Args:
-        trials: training trials.
-        latent_sizes: latents of each region, or one entry for a pooled latent.
-    """
-    observed = trials.observed
-    filled = np.where(observed, trials.y, 0.0)
-    count = np.maximum(observed.sum((0, 1)), 1)
-    center = filled.sum((0, 1)) / count
-    deviation = np.where(observed, trials.y - center, 0.0)
-    variance = (deviation**2).sum((0, 1)) / count
-    weight = gaussian_filter1d(observed.astype(np.float32), _SMOOTHING, axis=1)
-    smooth = gaussian_filter1d(deviation.astype(np.float32), _SMOOTHING, axis=1) / np.maximum(weight, 1e-3)
-    valid = np.arange(trials.num_bins) < trials.lengths[:, None]
-    rows = smooth[valid]
-    owner = trials.region_of_neuron if len(latent_sizes) > 1 else np.zeros(trials.num_neurons, int)
-    loadings = np.zeros((trials.num_neurons, sum(latent_sizes)))
-    first = 0
-    for region, size in enumerate(latent_sizes):
-        neurons = np.flatnonzero(owner == region)
-        scatter = rows[:, neurons].T @ rows[:, neurons] / len(rows)
-        eigenvalues, vectors = np.linalg.eigh(scatter.astype(float))
-        top = np.argsort(eigenvalues)[::-1][:size]
-        loadings[np.ix_(neurons, first + np.arange(len(top)))] = vectors[:, top] * np.sqrt(
-            np.maximum(eigenvalues[top], 1e-8)
-        )
-        first += size
-    residual = np.maximum(variance - (loadings**2).sum(1), 0.1 * variance + 1e-4)
-    # Rounding would leave a constant signal a tiny spread.
-    varies = np.where(observed, trials.y, -np.inf).max((0, 1)) > np.where(observed, trials.y, np.inf).min((0, 1))
-    return Components(center, np.where(varies, np.sqrt(variance), 0.0), loadings, residual)
 
 
 def encoder_spread(
@@ -97,58 +52,39 @@ def encoder_spread(
     return np.where(varies, spread, floor)
 
 
-def initialize(params: dict[str, Any], trials: Trials, latent_sizes: tuple[int, ...], counts: bool) -> dict[str, Any]:
+def start_by_components(
+    key: Keys, params: dict[str, PyTree], model: MRSDS, guide: AutoGuide, data: Batch
+) -> dict[str, PyTree]:
+    """A :class:`~mrsds_ppl.start.protocol.Start`: :func:`initialize` with the trials of a batch; nothing is random."""
+    whole = jax.tree.map(np.asarray, data)
+    signals = np.where(whole.observed, whole.y, np.nan)
+    paths = [y[:length] for y, length in zip(signals, whole.lengths, strict=True)]
+    trials = Trials.from_arrays(paths, region_sizes=model.region_sizes)
+    return initialize(params, trials, model.latent_sizes)
+
+
+def initialize(params: dict[str, PyTree], trials: Trials, latent_sizes: tuple[int, ...]) -> dict[str, PyTree]:
     """Parameters with emissions and recognition set from the data.
 
     Args:
         params: parameters by site, as declared by program and guide.
         trials: training trials.
         latent_sizes: latents of each region.
-        counts: whether signals are counts with a softplus or exp rate.
     """
     found = principal_components(trials, latent_sizes)
-    params = dict(params)
-    if "emissions$params" in params:
-        emissions = _emissions(params["emissions$params"], found, trials, latent_sizes, counts)
-        params["emissions$params"] = emissions
-        # Under a prior the loadings are a site of their own, and its posterior starts around them.
-        if _LOADINGS in params and emissions.readout.hidden is None:
-            params[_LOADINGS] = emissions.readout.weight
+    before: Emissions = params["emissions$params"]
+    emissions = before.at_components(found.center, found.loadings, found.residual)
+    params = {**params, "emissions$params": emissions}
+    # Under a prior the loadings are a site of their own, and its posterior starts around them.
+    if _LOADINGS in params and emissions.readout.hidden is None:
+        params[_LOADINGS] = emissions.readout.weight
     if "recognition$params" in params:
-        spread = encoder_spread(found.spread, trials.region_of_neuron, counts)
+        spread = encoder_spread(found.spread, trials.region_of_neuron, emissions.counts)
         params["recognition$params"] = _recognition(params["recognition$params"], found._replace(spread=spread))
     return params
 
 
-def _emissions(emissions: Any, found: Components, trials: Trials, latent_sizes: tuple[int, ...], counts: bool) -> Any:
-    readout = emissions.readout
-    gain = np.ones_like(found.center)
-    bias = found.center
-    if counts:
-        rate = np.maximum(found.center, 1e-3)
-        exponential = emissions.final_activation == "exp"
-        bias = np.log(rate) if exponential else rate + np.log(-np.expm1(-rate))
-        gain = 1.0 / rate if exponential else 1.0 / -np.expm1(-rate)
-    readout = eqx.tree_at(lambda r: r.bias, readout, jnp.asarray(bias, jnp.float32))
-    if readout.hidden is None:
-        starts = np.concatenate([[0], np.cumsum(latent_sizes)])
-        owner = trials.region_of_neuron if len(latent_sizes) > 1 else np.zeros(trials.num_neurons, int)
-        weight = np.zeros(readout.weight.shape)
-        for region, size in enumerate(latent_sizes):
-            chosen = owner == region
-            weight[chosen, :size] = (gain[:, None] * found.loadings)[chosen, starts[region] : starts[region] + size]
-        readout = eqx.tree_at(lambda r: r.weight, readout, jnp.asarray(weight, jnp.float32))
-    emissions = eqx.tree_at(lambda e: e.readout, emissions, readout)
-    if not counts:
-        noise = emissions.noise
-        start = Covariance(
-            noise.raw_diagonal.shape, np.sqrt(found.residual), triangular=False, trainable=noise.trainable
-        )
-        emissions = eqx.tree_at(lambda e: e.noise.raw_diagonal, emissions, start.raw_diagonal.astype(jnp.float32))
-    return emissions
-
-
-def _recognition(recognition: Any, found: Components) -> Any:
+def _recognition(recognition: Recognition, found: Components) -> Recognition:
     weighted = found.loadings / found.residual[:, None]
     posterior = np.linalg.inv(np.eye(found.loadings.shape[1]) + found.loadings.T @ weighted)
     direct = found.spread[:, None] * (weighted @ posterior)

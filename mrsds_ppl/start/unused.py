@@ -3,14 +3,12 @@
 A state is unused where its share of the bins, by the smoothed posterior, is below a tenth of an even one, 1 / (10 K).
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jaxtyping import Array, Float, Num, PRNGKeyArray
+from jaxtyping import Array, Float, Num, PRNGKeyArray, PyTree
 
 _NOISE = 0.1  # of a revived state's parameters, as a fraction of their own spread
 _LOG_LEAVE = float(np.log(0.05 / 0.95))
@@ -60,7 +58,7 @@ def unused_sentence(shares: Float[np.ndarray, " state"], *, revived: bool) -> st
     return f"warning: {named}, {limit}; {end}"
 
 
-def revived(key: PRNGKeyArray, params: dict[str, Any], shares: Float[Array, " state"]) -> dict[str, Any]:
+def revived(key: PRNGKeyArray, params: dict[str, PyTree], shares: Float[Array, " state"]) -> dict[str, PyTree]:
     """Parameters in which unused states have those of the most used one, disturbed by a tenth of their spread.
 
     A revived state is entered from elsewhere as easily as the most used one, and the two change into each other in one

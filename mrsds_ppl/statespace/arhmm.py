@@ -15,6 +15,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from mrsds_ppl.statespace.chain import Chain, Smoothed, hold_after, smooth
 
 _RIDGE = 1e-3
+_STARTS, _ITERATIONS = 8, 40  # of expectation-maximisation
+_STAY = 0.95  # probability of keeping the state at the start, and in a prior worth a tenth of the bins
 _WINDOW = 20  # bins that a random start fits its regressions to
 
 
@@ -41,11 +43,8 @@ def fit_arhmm(
     lengths: Int[Array, " trial"],
     *,
     num_states: int,
-    num_starts: int = 8,
-    num_iterations: int = 40,
-    stay: float = 0.95,
 ) -> ARHMMFit:
-    """Fit from ``num_starts`` random starts and keep the likeliest.
+    """The likeliest fit of eight random starts.
 
     Each start fits one regression per state to a short random stretch of a random trial.
 
@@ -55,15 +54,13 @@ def fit_arhmm(
         u: inputs; width 0 leaves them out.
         lengths: valid bins of each trial.
         num_states: K.
-        num_starts, num_iterations: starts, and steps of expectation-maximisation of each.
-        stay: probability of keeping the state at the start, and in a prior worth a tenth of the bins.
     """
     ones = jnp.ones((*x.shape[:2], 1), x.dtype)
     features = jnp.concatenate([x[:, :-1], u[:, 1:], ones[:, 1:]], axis=-1).swapaxes(0, 1)
     targets = x[:, 1:].swapaxes(0, 1)
     valid = (jnp.arange(1, x.shape[1])[:, None] < lengths).astype(x.dtype)
     eye = jnp.eye(num_states, dtype=x.dtype)
-    sticky = eye * stay + (1 - eye) * (1 - stay) / max(num_states - 1, 1)
+    sticky = eye * _STAY + (1 - eye) * (1 - _STAY) / max(num_states - 1, 1)
     pseudo_counts = 0.1 * valid.sum() / num_states * sticky
 
     def regressions(weights_of_bins: Array) -> tuple[Array, Array]:
@@ -100,10 +97,10 @@ def fit_arhmm(
         return ARHMM(weights, jnp.log(sticky), scale)
 
     def one_start(key: Array) -> tuple[ARHMM, Array]:
-        model, _ = lax.scan(improve, begin(key), None, length=num_iterations)
+        model, _ = lax.scan(improve, begin(key), None, length=_ITERATIONS)
         return model, expect(model).log_normalizer.sum() / valid.sum()
 
-    models, log_likelihoods = lax.map(one_start, random.split(key, num_starts))
+    models, log_likelihoods = lax.map(one_start, random.split(key, _STARTS))
     best = jnp.argmax(jnp.where(jnp.isfinite(log_likelihoods), log_likelihoods, -jnp.inf))
     model = jax.tree.map(lambda leaf: leaf[best], models)
     return ARHMMFit(model, expect(model), log_likelihoods)

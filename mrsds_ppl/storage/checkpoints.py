@@ -52,6 +52,10 @@ class Checkpoints:
         """The folder of a step's checkpoint."""
         return self.directory / str(step)
 
+    def where(self, step: int) -> Path:
+        """The same, as every :class:`~mrsds_ppl.storage.stores.Store` has it."""
+        return self.path(step)
+
     def clear(self) -> None:
         """Removes all checkpoints, for a run that starts anew under an old name."""
         if self.directory.is_dir():

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mrsds_ppl.errors import RunError
+
 
 @dataclass(frozen=True)
 class RunPaths:
@@ -49,6 +51,11 @@ class RunPaths:
         return self._file("_posterior.nc")
 
     @property
+    def trials(self) -> Path:
+        """The recording, where it came from memory."""
+        return self._file("-data.nc")
+
+    @property
     def report(self) -> Path:
         return self._file("_report.html")
 
@@ -61,3 +68,38 @@ def run_endings() -> tuple[str, ...]:
     blank = RunPaths(Path(), "")
     properties = [name for name, value in vars(RunPaths).items() if isinstance(value, property)]
     return tuple(sorted((getattr(blank, name).name for name in properties), key=len, reverse=True))
+
+
+def find_run(given: str | Path) -> RunPaths:
+    """The run that a user means by ``DIR/NAME``, by any one of its files, or by a ``DIR`` that holds exactly one.
+
+    Raises:
+        RunError: there is no such run, or several; what was found is named.
+    """
+    path = Path(given).expanduser()
+    if _config_of(path).is_file():
+        return RunPaths(path.parent, path.name)
+    for ending in run_endings():
+        prefix = path.with_name(path.name.removesuffix(ending)) if path.name.endswith(ending) else None
+        if prefix is not None and prefix.name and _config_of(prefix).is_file():
+            return RunPaths(prefix.parent, prefix.name)
+    folder = path if path.is_dir() else path.parent
+    found = _runs_in(folder)
+    if path.is_dir() and len(found) == 1:
+        return RunPaths(path, found[0])
+    remedy = "give a run as DIR/NAME, as one of its files, or as a folder that holds exactly one"
+    if path.is_dir() and found:
+        raise RunError(f"{path}: holds {len(found)} runs ({', '.join(found)}); {remedy}.")
+    if not folder.is_dir():
+        raise RunError(f"{path}: no such run, and no folder {folder}; {remedy}.")
+    raise RunError(
+        f"{path}: no such run; {folder} holds {', '.join(found) or f'none (no *{CONFIG_ENDING})'}; {remedy}."
+    )
+
+
+def _config_of(prefix: Path) -> Path:
+    return prefix.with_name(f"{prefix.name}{CONFIG_ENDING}") if prefix.name else prefix / CONFIG_ENDING
+
+
+def _runs_in(folder: Path) -> list[str]:
+    return sorted(p.name.removesuffix(CONFIG_ENDING) for p in folder.glob(f"*{CONFIG_ENDING}"))

@@ -38,6 +38,7 @@ class TrainingProgress:
         first_step: steps already done, more than 0 after resuming.
         shown: metrics to show, in this order; those that a history lacks are left out.
         console: where the bar goes, standard error by default.
+        visible: whether there is a bar at all; it needs a terminal or a notebook.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class TrainingProgress:
         first_step: int = 0,
         shown: tuple[str, ...] = ("loss",),
         console: Console | None = None,
+        visible: bool = True,
     ) -> None:
         self.stage = stage
         self.num_steps = num_steps
@@ -63,7 +65,7 @@ class TrainingProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[values]}"),
             console=console,
-            disable=not console.is_terminal,
+            disable=not visible or not (console.is_terminal or console.is_jupyter),
         )
         self._task = self._bar.add_task(stage, total=num_steps, completed=first_step, values="")
 

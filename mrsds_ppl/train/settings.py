@@ -87,7 +87,7 @@ class TrainingSettings(Adam):
 @section
 @dataclass(frozen=True)
 class StartOptions:
-    """Where training begins; :func:`mrsds_ppl.start.choice.choose_start` says what ``auto`` chooses, and why.
+    """Where training begins; :func:`mrsds_ppl.config.choice.choose_start` says what ``auto`` chooses, and why.
 
     Args:
         method: ``staged``: principal components, warm-up, states of an AR-HMM, networks refitted to them.

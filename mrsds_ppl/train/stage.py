@@ -3,48 +3,23 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Float
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.mrsds import MRSDS
 from mrsds_ppl.statespace.smoothing import PathMoments
-from mrsds_ppl.storage.checkpoints import Checkpoints
-from mrsds_ppl.storage.paths import RunPaths
-from mrsds_ppl.train.history import History, TrainState
+from mrsds_ppl.storage.stores import Store, Stores
+from mrsds_ppl.train.history import History, Keys, TrainState
 from mrsds_ppl.train.progress import ScalarLog, TrainingProgress
-from mrsds_ppl.train.training import Objective, RunChunk, TrainingSettings, train
+from mrsds_ppl.train.training import Objective, RunChunk, TrainingSettings, TrainResult, train
 
 _SHOWN = ("elbo", "log_px", "log_py", "log_qx")
 
 
-class Fit(NamedTuple):
-    """Fitted parameters, the history of training, steps done and skipped, and whether the run was stopped.
-
-    Where there were restarts, ``restart_bounds`` holds their bounds on held-out trials, and ``restart`` the best's
-    number.
-    """
-
-    params: dict[str, Any]
-    history: History
-    step: int
-    skipped: int
-    stopped: bool
-    restart_bounds: Float[np.ndarray, " restart"] | None = None
-    restart: int = 0
-
-
-class Trained(NamedTuple):
-    """How a stage ended; ``history`` holds what went before as well."""
-
-    state: TrainState
-    history: History
-    stopped: bool
-
-    def fit(self) -> Fit:
-        return Fit(self.state.params, self.history, int(self.state.step), int(np.sum(self.state.skipped)), self.stopped)
+# (key, params, model, guide, data) -> params: what comes before joint training, see :mod:`mrsds_ppl.start.protocol`.
+Start: TypeAlias = Callable[[Keys, dict[str, Any], MRSDS, Any, Batch], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -54,62 +29,75 @@ class Stages:
     Args:
         model, guide, objective: what is trained.
         data: training set, on the device.
-        paths: where checkpoints and scalars go.
+        stores: where states and scalars go.
         save_steps: steps between checkpoints.
         should_stop: asked between chunks.
         say: prints a line.
+        progress: whether a bar is shown.
         constrain: from the parameters that are trained to the values of their sites.
         held_out: trials that choose among restarts; None where there are none, and keys and parameters are of one.
-        smooths: whether the start is by smoothing.
+        start: what comes before joint training; None for nothing.
         entries_of: parameters of a guide without an encoder for given posteriors of the training trials, which start
             and end by smoothing; None for a guide that has to be trained.
-        message_sparsity: weight of the penalty on messages between regions, for that start.
-        evidence_steps: Gauss-Newton steps on the evidence in it.
         transition_rounds: of expectation-maximisation of the transitions after all training, latents summed out.
+        run_chunk: the compiled loop of joint training, where the start has it too.
     """
 
     model: MRSDS
     guide: Any
     objective: Objective
     data: Batch
-    paths: RunPaths
+    stores: Stores
     save_steps: int
     should_stop: Callable[[], bool]
     say: Callable[[str], None]
+    progress: bool = True
     constrain: Callable[[Any], Any] = lambda params: params
     held_out: Batch | None = None
-    smooths: bool = False
+    start: Start | None = None
     entries_of: Callable[[PathMoments], dict[str, Any]] | None = None
-    message_sparsity: float = 0.0
-    evidence_steps: int = 0
     transition_rounds: int = 0
+    run_chunk: RunChunk | None = None
 
 
 def run_stage(
     name: str,
-    state: TrainState,
-    history: History,
+    before: TrainResult,
     stages: Stages,
     objective: Objective,
     settings: TrainingSettings,
-    checkpoints: Checkpoints,
+    store: Store,
     run_chunk: RunChunk,
-) -> Trained:
-    """One stage to its end, with progress, scalars and checkpoints; ``history`` is of what went before."""
-    first, parts, count = int(state.step), [history], state.skipped.size
+) -> TrainResult:
+    """One stage to its end, with progress, scalars and checkpoints.
+
+    Args:
+        name: of the stage, as the user reads it.
+        before: the state to start from, and the history of what went before, which the result's goes on with.
+        stages: what all stages share.
+        objective, settings: of this stage.
+        store: its checkpoints.
+        run_chunk: its compiled loop.
+    """
+    state = before.state
+    first, parts, count = int(state.step), [before.history], state.skipped.size
     stacked = state.skipped.ndim > 0
     names = [f"{name}-{number}" for number in range(count)] if stacked else [name]
-    with TrainingProgress(name, settings.num_steps, first, shown=_SHOWN) as progress, ExitStack() as open_logs:
-        scalars = [open_logs.enter_context(ScalarLog(stages.paths.scalars, each, first)) for each in names]
+    with (
+        TrainingProgress(name, settings.num_steps, first, shown=_SHOWN, visible=stages.progress) as progress,
+        ExitStack() as open_logs,
+    ):
+        folder = stages.stores.scalars
+        scalars = [open_logs.enter_context(ScalarLog(folder, each, first)) for each in names if folder is not None]
 
         def saved(state: TrainState) -> None:
-            checkpoints.save(int(state.step), state, {"history": History.concatenate(parts).to_dict()})
+            store.save(int(state.step), state, {"history": History.concatenate(parts).to_dict()})
 
         def on_chunk(state: TrainState, chunk: History) -> None:
             each = [chunk.restart(number) for number in range(count)] if stacked else [chunk]
             # The line on the screen is the best restart's of the moment.
             progress.update(each[int(np.argmin([np.mean(one.loss) for one in each]))])
-            for log, one in zip(scalars, each, strict=True):
+            for log, one in zip(scalars, each, strict=False):
                 log.write(one)
             parts.append(chunk)
             step = int(state.step)
@@ -125,11 +113,11 @@ def run_stage(
             settings,
             on_chunk=on_chunk,
             should_stop=stages.should_stop,
-            last_checkpoint=lambda: None if (last := checkpoints.latest()) is None else checkpoints.path(last),
+            last_checkpoint=lambda: None if (last := store.latest()) is None else store.where(last),
             run_chunk=run_chunk,
         )
         step = int(result.state.step)
-        if result.stopped and checkpoints.latest() != step:
+        if result.stopped and store.latest() != step:
             saved(result.state)
     for number, skipped in enumerate(np.atleast_1d(result.state.skipped)):
         if skipped:
@@ -137,4 +125,4 @@ def run_stage(
             stages.say(
                 f"warning: {skipped} of {step} steps{whose} were skipped because their loss or gradient was not finite"
             )
-    return Trained(result.state, History.concatenate(parts), result.stopped)
+    return result._replace(history=History.concatenate(parts))

@@ -41,11 +41,35 @@ STACKED_OUT: Any = (STACKED_STATE, History._make((None, 1, None, 1, 1, 1, 1)))
 
 
 class TrainResult(NamedTuple):
-    """How a call of `train` ended."""
+    """How a call of `train`, or a stage of a fit, ended.
+
+    ``history`` holds the steps of this call, of a stage those before it as well, on the host. ``stopped``: it was asked
+    to stop before the end, and ``state`` is worth a checkpoint. ``skipped_before``: steps skipped in earlier stages.
+    Where there were restarts, ``restart_bounds`` holds their bounds on held-out trials, and ``restart`` the number of
+    the one that was kept.
+    """
 
     state: TrainState
-    history: History  # the steps of this call, on the host
-    stopped: bool  # it was asked to stop before the end; `state` is then worth a checkpoint
+    history: History
+    stopped: bool = False
+    skipped_before: int = 0
+    restart_bounds: Float[np.ndarray, " restart"] | None = None
+    restart: int = 0
+
+    @property
+    def params(self) -> PyTree:
+        """Parameters that were trained."""
+        return self.state.params
+
+    @property
+    def step(self) -> int:
+        """Steps done in the last stage."""
+        return int(self.state.step)
+
+    @property
+    def skipped(self) -> int:
+        """Steps left out because they were not finite, in all stages."""
+        return self.skipped_before + int(np.sum(self.state.skipped))
 
 
 def initial_state(params: PyTree, key: Keys, settings: TrainingSettings, *, stacked: bool = False) -> TrainState:

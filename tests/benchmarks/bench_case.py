@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from mrsds_ppl.build import initial_parameters
-from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.guides import GUIDES
 from mrsds_ppl.models import MRSDS
 from mrsds_ppl.train.history import stack
@@ -45,7 +45,8 @@ def make_batch(sizes, num_trials):
     y = np.random.default_rng(0).normal(size=(num_trials, sizes.bins, sizes.neurons)).astype(np.float32)
     nothing = np.zeros((num_trials, sizes.bins, 0), np.float32)
     seen = np.ones(y.shape, bool)
-    return Batch(y, nothing, seen, seen, np.full(num_trials, sizes.bins, np.int32), nothing)
+    lengths, number = np.full(num_trials, sizes.bins, np.int32), np.arange(num_trials, dtype=np.int32)
+    return Batch(y, nothing, seen, seen, lengths, nothing, number)
 
 
 def make_model(sizes, num_trials=None):

@@ -1,14 +1,15 @@
 """How well the flow of a simulation is recovered: both vector fields in the space of the true latents."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.flow import check_state, inputs_of, mean_maps
 from mrsds_ppl.analysis.recovery.alignment import LatentAlignment
-from mrsds_ppl.models.mrsds import MRSDS
 
 
 class FieldCosine(NamedTuple):
@@ -19,26 +20,25 @@ class FieldCosine(NamedTuple):
 
 
 def change_in_true_latents(
-    params: dict[str, Any],
-    model: MRSDS,
+    fitted: FittedProgram,
     alignment: LatentAlignment,
     x_true: Float[np.ndarray, "point true_latent"],
     *,
     state: int,
-    u: Any = None,
+    u: Float[np.ndarray, " input"] | Sequence[float] | None = None,
 ) -> Float[np.ndarray, "point true_latent"]:
     """Change of all latents in one bin at points given, and returned, in the space of a simulation's true latents.
 
         x = (x_true - c) A^+,    change = (f_k(x, u) - x) A        for the aligned map x_true = x A + c of each region
 
     Args:
-        params: fitted parameters by site.
-        model: the program.
+        fitted: program and parameters.
         alignment: of estimated to true latents, by :func:`mrsds_ppl.analysis.recovery.alignment.align_latents`.
         x_true: points, such as the true latents of visited bins.
         state: discrete state k.
         u: inputs (input,), zero unless given.
     """
+    model = fitted.model
     check_state(model, state)
     ends = np.cumsum([w.shape[1] for w in alignment.weights])[:-1]
     parts = np.split(x_true, ends, axis=1)
@@ -46,7 +46,7 @@ def change_in_true_latents(
         [(p - c) @ np.linalg.pinv(w) for p, w, c in zip(parts, alignment.weights, alignment.offsets, strict=True)],
         axis=1,
     )
-    change = np.asarray(mean_maps(params, jnp.asarray(x), inputs_of(model, u), model=model))[state] - x
+    change = np.asarray(mean_maps(fitted, jnp.asarray(x), inputs_of(model, u)))[state] - x
     pieces = np.split(change, np.cumsum(model.latent_sizes)[:-1], axis=1)
     return np.concatenate([p @ w for p, w in zip(pieces, alignment.weights, strict=True)], axis=1)
 

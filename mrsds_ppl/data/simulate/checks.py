@@ -23,7 +23,7 @@ def check_number(
         raise ConfigError(f"data.simulation.{name}: found {value!r}, need {noun} of at least {least}{limit}{why}.")
 
 
-def check_flag(name: str, value: Any) -> None:
+def check_flag(name: str, value: object) -> None:
     """Raises ConfigError where ``value`` is not true or false."""
     if not isinstance(value, bool | np.bool_):
         raise ConfigError(f"data.simulation.{name}: found {value!r}, need true or false.")

@@ -1,6 +1,7 @@
 """Messages and flow of a fitted run, for its report."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -15,9 +16,11 @@ from mrsds_ppl.analysis.communication import (
 )
 from mrsds_ppl.analysis.flow import FixedPoint, Held, Plane, VectorField, fixed_points, vector_field, visited_grid
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths
-from mrsds_ppl.fitted import FittedRun
 from mrsds_ppl.output.report.conditions import Conditions
 from mrsds_ppl.output.report.findings import Field
+
+if TYPE_CHECKING:
+    import mrsds_ppl.fitted
 
 _DRAWS = 20
 _GRID = {1: 161, 2: 17}
@@ -26,7 +29,7 @@ _PATHS = 12
 _CONDITIONS = 6
 
 
-def norms_of_trial(run: FittedRun, trial: int, draws: np.ndarray, z_prob: np.ndarray) -> xr.DataArray:
+def norms_of_trial(fit: "mrsds_ppl.fitted.Fit", trial: int, draws: np.ndarray, z_prob: np.ndarray) -> xr.DataArray:
     """Mean norms of the messages of one test trial, averaged over the state posterior.
 
     Args:
@@ -37,20 +40,20 @@ def norms_of_trial(run: FittedRun, trial: int, draws: np.ndarray, z_prob: np.nda
     Returns:
         (time, target, source) of the trial's own bins; NaN in the first, which no message goes to.
     """
-    test = run.split.test
+    test = fit.split.test
     paths = PosteriorPaths(draws[:, None], np.broadcast_to(z_prob, (len(draws), 1, *z_prob.shape)))
-    norms = message_norms(path_messages(run.params, run.model, test.select([trial]), paths))["mean"]
+    norms = message_norms(path_messages(fit.program, test.select([trial]), paths))["mean"]
     own = norms.isel(trial=0, time=slice(0, int(test.lengths[trial]))).transpose("time", "target", "source")
     return own.where(np.arange(own.sizes["time"])[:, None, None] > 0)
 
 
-def communication_of(run: FittedRun) -> np.ndarray:
+def communication_of(fit: "mrsds_ppl.fitted.Fit") -> np.ndarray:
     """(state, target, source + input): mean norm of the messages of each state in test trials; 0 where it never is."""
-    found = state_communication(random.key(0), run.params, run.model, run.guide, run.split.test, draws=_DRAWS)
+    found = state_communication(random.key(0), fit.program, fit.split.test, draws=_DRAWS)
     return np.nan_to_num(found.mean("draw").values)
 
 
-def conditions_of(run: FittedRun, labels: np.ndarray) -> Conditions:
+def conditions_of(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray) -> Conditions:
     """Mean norms of the messages in the test trials of each label; at most six labels, those of most trials.
 
     Args:
@@ -60,14 +63,14 @@ def conditions_of(run: FittedRun, labels: np.ndarray) -> Conditions:
     names, counts = np.unique(labels, return_counts=True)
     most = names[np.argsort(-counts, kind="stable")[:_CONDITIONS]]
     shown = np.isin(labels, most)
-    test, labels = run.split.test.select(np.flatnonzero(shown)), labels[shown]
-    told = posterior_messages(random.key(0), run.params, run.model, run.guide, test, draws=_DRAWS)
+    test, labels = fit.split.test.select(np.flatnonzero(shown)), labels[shown]
+    told = posterior_messages(random.key(0), fit.program, test, draws=_DRAWS)
     found = communication_matrix(told, labels=labels)
     kept = [str(name) for name in found["condition"].values]
     return Conditions(kept, np.array([(labels == name).sum() for name in kept]), found.mean("draw").values)
 
 
-def flow_fields(run: FittedRun, x: np.ndarray, z_prob: np.ndarray, regions: list[str]) -> list[Field]:
+def flow_fields(fit: "mrsds_ppl.fitted.Fit", x: np.ndarray, z_prob: np.ndarray, regions: list[str]) -> list[Field]:
     """Flow of every region, or of the whole plane where all regions together have two latents.
 
     A region of more than two latents is drawn in the plane of its two principal components.
@@ -79,12 +82,12 @@ def flow_fields(run: FittedRun, x: np.ndarray, z_prob: np.ndarray, regions: list
     """
     filled = x.reshape(-1, x.shape[-1])
     filled = filled[np.isfinite(filled).all(1)].astype(np.float64)
-    sizes = run.model.latent_sizes
+    sizes = fit.model.latent_sizes
     state = z_prob.argmax(-1)[..., None]
-    paths = [np.where(state == k, x, np.nan)[:_PATHS] for k in range(run.model.num_states)]
+    paths = [np.where(state == k, x, np.nan)[:_PATHS] for k in range(fit.model.num_states)]
     if sum(sizes) == 2 and len(sizes) == 2:
         names = [f"{name} latent (a.u.)" for name in regions]
-        return [_field(run, None, paths, filled, " and ".join(regions), names, {})]
+        return [_field(fit, None, paths, filled, " and ".join(regions), names, {})]
     ends = np.cumsum(sizes)[:-1]
     blocks = np.split(filled, ends, axis=1)
     paths_of = zip(*(np.split(some, ends, axis=-1) for some in paths), strict=True)
@@ -93,12 +96,12 @@ def flow_fields(run: FittedRun, x: np.ndarray, z_prob: np.ndarray, regions: list
         held: Held = {other: block.mean(0) for other, block in enumerate(blocks) if other != region}
         kind = "latent" if size <= 2 else "component"
         names = [f"{name} {kind}{f' {i + 1}' if size > 1 else ''} (a.u.)" for i in range(min(size, 2))]
-        fields.append(_field(run, region, own, blocks[region], name, names, held))
+        fields.append(_field(fit, region, own, blocks[region], name, names, held))
     return fields
 
 
 def _field(
-    run: FittedRun,
+    fit: "mrsds_ppl.fitted.Fit",
     region: int | None,
     paths: Sequence[np.ndarray],
     visited: np.ndarray,
@@ -114,10 +117,10 @@ def _field(
     # Coordinates keep the origin of the latents, so that ticks can be compared with other figures.
     axes = plane.directions.T
     grid = visited_grid(visited @ axes, _GRID[axes.shape[1]])
-    states = range(run.model.num_states)
-    flows = [vector_field(run.params, run.model, region, state=k, grid=grid, at=held, plane=plane) for k in states]
+    states = range(fit.model.num_states)
+    flows = [vector_field(fit.program, region, state=k, grid=grid, at=held, plane=plane) for k in states]
     whole = axes.shape[0] == axes.shape[1]
-    found = [_fixed_points(run, region, k, flows[k], held) if whole else [] for k in states]
+    found = [_fixed_points(fit, region, k, flows[k], held) if whole else [] for k in states]
     return Field(
         region=name,
         coordinates=coordinates,
@@ -139,14 +142,15 @@ def _plane(visited: np.ndarray) -> Plane:
     return Plane(centre - (centre @ directions.T) @ directions, directions)
 
 
-def _fixed_points(run: FittedRun, region: int | None, state: int, flow: VectorField, held: Held) -> list[FixedPoint]:
+def _fixed_points(
+    fit: "mrsds_ppl.fitted.Fit", region: int | None, state: int, flow: VectorField, held: Held
+) -> list[FixedPoint]:
     """Fixed points within the grid, sought from its slowest points and from some all over it."""
     low, high = flow.points.min(0), flow.points.max(0)
     every = np.argsort(np.linalg.norm(flow.change, axis=1))
     starts = np.concatenate([every[: _STARTS // 2], every[:: max(len(every) // (_STARTS // 2), 1)]])
     found = fixed_points(
-        run.params,
-        run.model,
+        fit.program,
         state=state,
         starts=flow.points[starts],
         region=region,

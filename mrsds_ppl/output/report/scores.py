@@ -1,30 +1,28 @@
 """Scores of a fitted run beside those of plain predictions, for its report."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import xarray as xr
 
 from mrsds_ppl.analysis.baselines import hidden_from_visible, next_from_last, trial_average
 from mrsds_ppl.analysis.metrics import bits_per_spike, evaluate
 from mrsds_ppl.analysis.posterior import Reconstruction
-from mrsds_ppl.fitted import FittedRun
 from mrsds_ppl.output.report.findings import Score
 
+if TYPE_CHECKING:
+    import mrsds_ppl.fitted
 
-class Files(NamedTuple):
-    """What the run wrote, and what is computed anew from its parameters."""
 
-    mat: dict[str, np.ndarray]
-    sample_stats: xr.Dataset
+class Predicted(NamedTuple):
+    """Expected signals of test trials: given all of them, and given the neurons that were not hidden."""
+
     plain: Reconstruction
     smoothed: Reconstruction
-    hidden: np.ndarray
 
 
-def score_lines(run: FittedRun, files: Files) -> tuple[list[Score], np.ndarray]:
+def score_lines(fit: "mrsds_ppl.fitted.Fit", predicted: Predicted) -> tuple[list[Score], np.ndarray]:
     """The table's lines, and the trial average as a prediction of every test trial."""
-    train, test = run.split.train, run.split.test
+    train, test = fit.split.train, fit.split.test
     average = trial_average(train.y, train.observed, test.num_bins)
     repeated = np.broadcast_to(average, test.y.shape)
 
@@ -32,38 +30,42 @@ def score_lines(run: FittedRun, files: Files) -> tuple[list[Score], np.ndarray]:
         observed = trials.observed & np.isfinite(estimate) if linear is None else trials.observed & np.isfinite(linear)
 
         def of(prediction: Any) -> Any:
-            return evaluate(trials.y, observed, np.asarray(prediction, np.float64), run.counts, some)
+            return evaluate(trials.y, observed, np.asarray(prediction, np.float64), fit.counts, some)
 
         ours = of(estimate)
         return Score(name, ours.r2, of(simple).r2, None if linear is None else of(linear).r2, ours.bits_per_spike)
 
-    fitted = files.mat["ys_recon_train"].reshape(train.y.shape)
+    fitted = fit.train.y_mean
     own = np.broadcast_to(trial_average(train.y, train.observed, train.num_bins), train.y.shape)
     lines = [
         line("training trials, given all their data", train, fitted, own),
-        line("test trials, given all their data", test, files.plain.y_mean, repeated),
-        line("test trials, one bin ahead", test, files.plain.y_next, repeated, next_from_last(train.y, test.y)),
+        line("test trials, given all their data", test, predicted.plain.y_mean, repeated),
+        line("test trials, one bin ahead", test, predicted.plain.y_next, repeated, next_from_last(train.y, test.y)),
     ]
-    if len(files.hidden):
-        linear = hidden_from_visible(train.y, test.y, files.hidden)
-        lines.append(line("test trials, hidden neurons", test, files.smoothed.y_mean, repeated, linear, files.hidden))
+    if len(fit.hidden_neurons):
+        linear = hidden_from_visible(train.y, test.y, fit.hidden_neurons)
+        lines.append(
+            line("test trials, hidden neurons", test, predicted.smoothed.y_mean, repeated, linear, fit.hidden_neurons)
+        )
     return lines, repeated
 
 
-def scores_by_neuron(run: FittedRun, files: Files, average: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+def scores_by_neuron(
+    fit: "mrsds_ppl.fitted.Fit", predicted: Predicted, average: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, str]:
     """Score of each hidden neuron by the model and by the trial average, and the score's name."""
-    test = run.split.test
-    if run.counts:
+    test = fit.split.test
+    if fit.counts:
         pairs = [
             [
                 bits_per_spike(test.y[..., [n]], test.observed[..., [n]], np.asarray(rate[..., [n]], np.float64))
-                for n in files.hidden
+                for n in fit.hidden_neurons
             ]
-            for rate in (files.smoothed.y_mean, average)
+            for rate in (predicted.smoothed.y_mean, average)
         ]
         return np.array(pairs[0]), np.array(pairs[1]), "bits per spike"
     ours, simple = (
-        evaluate(test.y, test.observed, np.asarray(p, np.float64), False, files.hidden).r2_by_neuron
-        for p in (files.smoothed.y_mean, average)
+        evaluate(test.y, test.observed, np.asarray(p, np.float64), False, fit.hidden_neurons).r2_by_neuron
+        for p in (predicted.smoothed.y_mean, average)
     )
     return ours, simple, "R²"
