@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from mrsds_ppl.analysis.alignment import align_latents
+from mrsds_ppl.analysis.recovery.alignment import align_latents
 from mrsds_ppl.data.simulate import simulate_oscillators
 from mrsds_ppl.data.simulate.oscillators import OscillatorWorld, draw_world, sent_messages
 from mrsds_ppl.data.split import split_trials

@@ -11,10 +11,10 @@ import numpy as np
 from jax import random
 from scipy.stats import ks_2samp
 
-from mrsds_ppl.analysis.alignment import align_latents, match_states
 from mrsds_ppl.analysis.communication import posterior_messages
-from mrsds_ppl.analysis.message_scores import message_scores
 from mrsds_ppl.analysis.posterior_paths import posterior_paths
+from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states
+from mrsds_ppl.analysis.recovery.message_scores import message_scores
 from mrsds_ppl.analysis.rollouts import generate
 from mrsds_ppl.fitted import load_run
 

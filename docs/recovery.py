@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from jax import random
 
-from mrsds_ppl.analysis.alignment import LatentAlignment, align_latents, match_states
 from mrsds_ppl.analysis.communication import path_messages
 from mrsds_ppl.analysis.flow import fixed_points
-from mrsds_ppl.analysis.flow_scores import change_in_true_latents, field_cosine
-from mrsds_ppl.analysis.message_scores import message_scores
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths, posterior_paths
+from mrsds_ppl.analysis.recovery.alignment import LatentAlignment, align_latents, match_states
+from mrsds_ppl.analysis.recovery.flow_scores import change_in_true_latents, field_cosine
+from mrsds_ppl.analysis.recovery.message_scores import message_scores
 from mrsds_ppl.data.simulate.double_well import LEFT
 from mrsds_ppl.data.simulate.lotka_volterra import euler, simulate_lotka_volterra
 from mrsds_ppl.fitted import FittedRun, load_run

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.io
 import xarray as xr
 
-from mrsds_ppl.analysis.alignment import align_latents, match_states
+from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states
 from mrsds_ppl.output.plots import plot_trial
 
 matplotlib.use("agg")

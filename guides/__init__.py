@@ -11,7 +11,7 @@ from mrsds_ppl.guides.path_guide import PathGuide, for_new_trials
 from mrsds_ppl.guides.rollout import Rollout
 from mrsds_ppl.guides.structured import Structured
 from mrsds_ppl.guides.switching_structured import SwitchingStructured
-from mrsds_ppl.inference.gaussian_chain import GaussianChain
+from mrsds_ppl.ppl.gaussian_chain import GaussianChain
 
 GUIDES: dict[str, type[AutoGuide]] = {
     "gaussian_markov": GaussianMarkov,

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.guides.base import padding, positive, unconstrained_scale
 from mrsds_ppl.guides.path_guide import START_SCALE, PathGuide
-from mrsds_ppl.inference.smoothing import PathMoments, independent_scales
+from mrsds_ppl.statespace.smoothing import PathMoments, independent_scales
 
 _STEPS = 0  # from smoothed paths, steps on draws gain less than a nat a trial, and may lose ten
 

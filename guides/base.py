@@ -17,10 +17,10 @@ from numpyro.infer import init_to_value
 from numpyro.infer.autoguide import AutoDelta, AutoGuide, AutoNormal
 
 from mrsds_ppl.data.trials import Batch
-from mrsds_ppl.inference.markov import summed_out
 from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.nn import draws
 from mrsds_ppl.nn.encoders import ENCODERS, EncoderOptions, Linear
+from mrsds_ppl.ppl.markov import summed_out
 
 
 class Standardizer(eqx.Module):

@@ -16,8 +16,8 @@ from jaxtyping import Array, Float
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.guides.base import AmortizedGuide, lower_triangle, padding, positive
-from mrsds_ppl.inference.gaussian_chain import GaussianChain
 from mrsds_ppl.models.mrsds import Networks
+from mrsds_ppl.ppl.gaussian_chain import GaussianChain
 
 
 class GaussianMarkov(AmortizedGuide):

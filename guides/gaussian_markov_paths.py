@@ -17,8 +17,8 @@ from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.guides.base import lower_triangle, padding, positive, unconstrained_scale
 from mrsds_ppl.guides.gaussian_markov import bounded
 from mrsds_ppl.guides.path_guide import START_SCALE, PathGuide
-from mrsds_ppl.inference.gaussian_chain import GaussianChain
-from mrsds_ppl.inference.smoothing import PathMoments, chain_of
+from mrsds_ppl.ppl.gaussian_chain import GaussianChain
+from mrsds_ppl.statespace.smoothing import PathMoments, chain_of
 
 
 class GaussianMarkovPaths(PathGuide):

@@ -22,10 +22,10 @@ from numpyro.infer.autoguide import AutoGuide
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides.base import guide_of_weights, padding
-from mrsds_ppl.inference.elbo import log_terms
-from mrsds_ppl.inference.filtering import smooth_new_trials
-from mrsds_ppl.inference.initialization import principal_components
-from mrsds_ppl.inference.smoothing import PathMoments
+from mrsds_ppl.models.filtering import smooth_new_trials
+from mrsds_ppl.ppl.elbo import log_terms
+from mrsds_ppl.statespace.principal_components import principal_components
+from mrsds_ppl.statespace.smoothing import PathMoments
 
 START_SCALE = -0.5  # of tables that say nothing yet: a standard deviation of 0.46 by `positive`
 _MARKS, _CHECKS = "auto_trials", 8

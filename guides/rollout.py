@@ -19,8 +19,8 @@ from jax import lax, random
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from mrsds_ppl.inference.markov import Evaluated
 from mrsds_ppl.models.dynamics import Dynamics
+from mrsds_ppl.ppl.markov import Evaluated
 
 _FARTHEST = 100.0
 

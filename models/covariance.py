@@ -52,6 +52,11 @@ class Covariance(eqx.Module):
         lower = self.lower if self.trainable else lax.stop_gradient(self.lower)
         return diagonal + jnp.tril(lower, -1)
 
+    def scaled(self, factor: float | Float[Array, ""]) -> "Covariance":
+        """The same with L times ``factor``."""
+        scaled = eqx.tree_at(lambda n: n.raw_diagonal, self, inverse_softplus(self.scale * factor))
+        return scaled if self.lower is None else eqx.tree_at(lambda n: n.lower, scaled, self.lower * factor)
+
     def around(self, mean: Float[Array, "*batch size"]) -> dist.Distribution:
         """N(mean, L L^T), for one covariance without leading axes."""
         if self.lower is None:

@@ -15,7 +15,7 @@ differs). Source: Karniol-Tambour et al., ICLR 2024, section 3.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -43,6 +43,23 @@ class DynamicsOptions:
     triangular_covariance: bool = False
     trainable_covariance: bool = True
     noise_scale: float = 0.3
+
+
+@runtime_checkable
+class StateDynamics(Protocol):
+    """p(x_t | z_t = k, x_{t-1}, u_t) = N(f_k(x_{t-1}, u_t), Q) of any form of f."""
+
+    @property
+    def noise(self) -> Covariance:
+        """Q."""
+        ...
+
+    def means(self, x: Array, u: Array) -> Array:
+        """f_k(x, u) for every state k: (*batch, latent), (*batch, input) -> (state, *batch, latent)."""
+        ...
+
+
+AnyDynamics = TypeVar("AnyDynamics", bound=StateDynamics)
 
 
 class Messages(NamedTuple):
@@ -219,6 +236,11 @@ class Dynamics(eqx.Module):
     def _slots(self) -> np.ndarray:
         width = max(self.latent_sizes)
         return np.concatenate([r * width + np.arange(size) for r, size in enumerate(self.latent_sizes)])
+
+
+def with_scaled_noise(dynamics: AnyDynamics, factor: float | Float[Array, ""]) -> AnyDynamics:
+    """The same dynamics with the Cholesky factor of Q times ``factor``."""
+    return eqx.tree_at(lambda d: d.noise, dynamics, replace_fn=lambda noise: noise.scaled(factor))
 
 
 def every_message(

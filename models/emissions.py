@@ -9,7 +9,7 @@ C_r is affine, or a perceptron per region. A missing entry of y scores nothing. 
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -28,10 +28,15 @@ from mrsds_ppl.nn.stacked import StackedMLP
 _LARGEST_COUNT = 1e9  # that 32 bits hold with room for chance
 
 
+@runtime_checkable
 class Emissions(Protocol):
     """What the program asks of an emission."""
 
-    readout: "Readout"
+    @property
+    def readout(self) -> "Readout": ...
+
+    @property
+    def final_activation(self) -> str | None: ...
 
     def activity(self, x: Array) -> Array:
         """Expected y given x: (*batch, latent) -> (*batch, neuron)."""

@@ -24,8 +24,6 @@ from jaxtyping import Array, Num, PRNGKeyArray
 from numpyro.contrib.module import eqx_from_dict, eqx_module, eqx_to_dict, random_eqx_module
 
 from mrsds_ppl.data.trials import Batch
-from mrsds_ppl.inference.chain import LogNormalizer, sequential_log_normalizer
-from mrsds_ppl.inference.markov import Switching, markov, select
 from mrsds_ppl.models.covariance import AnyArray
 from mrsds_ppl.models.dynamics import Dynamics, DynamicsOptions
 from mrsds_ppl.models.emissions import EMISSIONS, Emissions, Readout
@@ -33,6 +31,8 @@ from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.transitions import Transitions
 from mrsds_ppl.nn import draws
 from mrsds_ppl.ppl.enumerated import enumerated
+from mrsds_ppl.ppl.markov import Switching, markov, select
+from mrsds_ppl.statespace.chain import LogNormalizer, sequential_log_normalizer
 
 # One state a trial where states are drawn; the constant of all states where they are summed.
 States = Array | np.ndarray

@@ -4,23 +4,32 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import numpyro
 from jax import random
+from jaxtyping import PRNGKeyArray
 from numpyro.distributions import biject_to
 from numpyro.infer.autoguide import AutoGuide
 
-from mrsds_ppl.config import RunConfig, reject_unknown
+from mrsds_ppl.config.loading import RunConfig, reject_unknown
+from mrsds_ppl.config.names import ROLLOUT_GUIDES, TRIANGULAR_GUIDES
 from mrsds_ppl.data.loaders import load_recording, load_user_function
-from mrsds_ppl.data.simulate import SIMULATORS
+from mrsds_ppl.data.simulate import SIMULATORS, simulation_options
+from mrsds_ppl.data.split import Split, choose_held_out_neurons
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import ConfigError
-from mrsds_ppl.guides import GUIDES, AmortizedGuide, GaussianMarkovPaths, PathGuide
-from mrsds_ppl.inference.markov import summed_out
-from mrsds_ppl.inference.training import TrainingSettings
+from mrsds_ppl.guides import GUIDES, AmortizedGuide, GaussianMarkovPaths, PathGuide, for_new_trials
+from mrsds_ppl.guides.user import check_sites, make_of, user_guide
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
-from mrsds_ppl.names import ROLLOUT_GUIDES, TRIANGULAR_GUIDES
 from mrsds_ppl.nn.encoders import EncoderOptions
-from mrsds_ppl.user_guide import check_sites, make_of, user_guide
+from mrsds_ppl.ppl.markov import summed_out
+from mrsds_ppl.start.laplace_em import LaplaceEM
+from mrsds_ppl.start.smoothing_start import GuideTraining, SmoothingStart
+from mrsds_ppl.start.staged import Staged
+from mrsds_ppl.train.stage import Stages, Start
+from mrsds_ppl.train.training import TrainingSettings
+
+_START_STEPS = 200
 
 
 def make_trials(config: RunConfig) -> Trials:
@@ -47,13 +56,6 @@ def make_trials(config: RunConfig) -> Trials:
         trials = trials.with_inputs(data.inputs)
     trials.validate(counts=config.model.emissions.dist == "poisson")
     return trials
-
-
-def simulation_options(name: str) -> list[str]:
-    """Keyword arguments of a simulator."""
-    import inspect
-
-    return [p for p in inspect.signature(SIMULATORS[name]).parameters if p != "seed"]
 
 
 def make_model(config: RunConfig, trials: Trials, num_trials: int) -> MRSDS:
@@ -163,14 +165,14 @@ def make_settings(config: RunConfig, trials: Trials) -> TrainingSettings:
     )
 
 
-class Start(NamedTuple):
+class Begun(NamedTuple):
     """Unconstrained values of every ``param`` site, and the map from them to the values that the sites take."""
 
     params: dict[str, Any]
     constrain: Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def initial_parameters(key: jax.Array, model: MRSDS, guide: Any, batch: Batch) -> Start:
+def initial_parameters(key: jax.Array, model: MRSDS, guide: Any, batch: Batch) -> Begun:
     """Parameters of program and guide before training.
 
     Args:
@@ -206,7 +208,7 @@ def initial_parameters(key: jax.Array, model: MRSDS, guide: Any, batch: Batch) -
     values = collect(key) if keeps_values else jax.jit(collect)(key)
     transforms = {name: biject_to(constraint) for name, constraint in constraints.items()}
     params = {name: transforms[name].inv(v) if name in transforms else v for name, v in values.items()}
-    return Start(params, lambda p: {n: transforms[n](v) if n in transforms else v for n, v in p.items()})
+    return Begun(params, lambda p: {n: transforms[n](v) if n in transforms else v for n, v in p.items()})
 
 
 def needs_every_trial(guide: Any) -> bool:
@@ -214,3 +216,62 @@ def needs_every_trial(guide: Any) -> bool:
     if isinstance(guide, AmortizedGuide):
         return guide.global_guide is not None
     return bool(getattr(guide, "needs_every_trial", True))
+
+
+def fitted_values(
+    key: PRNGKeyArray, guide: Any, values: dict[str, Any], split: Split, hidden: np.ndarray
+) -> dict[str, Any]:
+    """Values of all sites that serve training and test trials, the latter with neurons hidden too.
+
+    Args:
+        key: of the run.
+        guide: the guide.
+        values: of the sites, as trained.
+        split: the trials.
+        hidden: neurons hidden for co-smoothing.
+    """
+    # Weights that have a prior enter what follows by their posterior medians.
+    values = values | {name: v for name, v in guide.median(values, split.test.batch()).items() if name != "x"}
+    return for_new_trials(random.fold_in(key, 4), values, guide, [split.test.batch(), split.test.batch(hidden)])
+
+
+def hidden_neurons(config: RunConfig, split: Split) -> np.ndarray:
+    """Indices of the neurons that are hidden from the posterior in the test of co-smoothing."""
+    return choose_held_out_neurons(split.test.region_sizes, config.training.drop_perc, config.training.data_seed)
+
+
+def make_start(config: RunConfig, stages: Stages, settings: TrainingSettings) -> Start | None:
+    """What comes before joint training; nothing where weights have a prior or it is left out.
+
+    Args:
+        config: the configuration.
+        stages: what is trained; its loop is that of joint training.
+        settings: of joint training.
+    """
+    training, model = config.training, stages.model
+    steps = _START_STEPS if training.switch_init_steps is None else training.switch_init_steps
+    if steps == 0 or model.options.weight_prior is not None:
+        return None
+    if config.starts_by_smoothing:
+        laplace_em = LaplaceEM(
+            sparsity=training.message_sparsity or 0.0,
+            evidence_steps=training.evidence_steps,
+            should_stop=stages.should_stop,
+            say=stages.say,
+        )
+        guide = GuideTraining(stages.objective, settings, steps, stages.should_stop, stages.progress)
+        return SmoothingStart(laplace_em, None if config.inference.posterior_per_trial else guide)
+    if model.num_states == 1:
+        return None
+    assert stages.run_chunk is not None
+    return Staged(
+        stages.objective,
+        settings,
+        stages.run_chunk,
+        steps,
+        stacked=training.restarts > 1,
+        constrain=stages.constrain,
+        should_stop=stages.should_stop,
+        say=stages.say,
+        progress=stages.progress,
+    )

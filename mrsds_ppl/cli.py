@@ -1,4 +1,4 @@
-"""The ``mrsds`` command: parses, calls :mod:`mrsds_ppl.run`, prints.
+"""The ``mrsds`` command: parses, calls :mod:`mrsds_ppl.commands.fit`, prints.
 
 Exit status: 0 done; 2 a mistake that the user can mend, told in one block; 130 interrupted; 141 nobody reads on, as
 where the output goes to ``head``. The command functions import what they need themselves, the run last, so that help
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mrsds_ppl import __version__
-from mrsds_ppl.compiler_flags import choose_compiler_flags
+from mrsds_ppl.backend.compiler_flags import choose_optimization_level
+from mrsds_ppl.config.names import GUIDE_NAMES, SIMULATORS, nearest
 from mrsds_ppl.errors import MrsdsError
-from mrsds_ppl.names import GUIDE_NAMES, SIMULATORS, nearest
 
 _SEEDS = ("data_seed", "model_seed", "train_seed")
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, commands = _parsers()
     _refuse_misspelt(argv, parser, commands)
     args = parser.parse_args(argv)
-    choose_compiler_flags()
+    choose_optimization_level()
     try:
         args.run(args)
     except MrsdsError as error:
@@ -50,36 +50,36 @@ def _fit(args: argparse.Namespace) -> None:
     config_path = _config_path(args)
     config = _load(config_path, args)
 
-    from mrsds_ppl import run
+    from mrsds_ppl.commands import fit as command
 
     name = config_path.stem if args.name is None else args.name
-    run.fit(
+    command.fit(
         config,
-        config_path=config_path,
         name=name,
         result_path=args.result_path,
         resume=args.resume,
+        overwrite=args.overwrite,
         gpu=args.gpu,
         log=_log,
     )
 
 
 def _simulate(args: argparse.Namespace) -> None:
-    from mrsds_ppl.config import parse_assignment
+    from mrsds_ppl.config.loading import parse_assignment
 
     options = dict(parse_assignment(text) for text in args.settings)
     if args.trials is not None:
         options["num_trials"] = args.trials
 
-    from mrsds_ppl import simulating
+    from mrsds_ppl.commands import simulate as command
 
-    simulating.simulate(args.simulator, args.out, seed=args.seed, options=options, log=_log)
+    command.simulate(args.simulator, args.out, seed=args.seed, options=options, log=_log)
 
 
 def _infer(args: argparse.Namespace) -> None:
-    from mrsds_ppl import fitted
+    from mrsds_ppl.commands import infer as command
 
-    fitted.infer(args.fitted, args.data, out=args.out, draws=args.draws, seed=args.seed, log=_log)
+    command.infer(args.fitted, args.data, out=args.out, draws=args.draws, seed=args.seed, log=_log)
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -88,15 +88,15 @@ def _report(args: argparse.Namespace) -> None:
     # Figures go to the page alone; other backends would open windows.
     mpl.use("agg")
 
-    from mrsds_ppl import reporting
+    from mrsds_ppl.commands import report as command
 
-    reporting.report(args.fitted, out=args.out, labels=args.labels, log=_log)
+    command.report(args.fitted, out=args.out, labels=args.labels, log=_log)
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from mrsds_ppl import comparing
+    from mrsds_ppl.commands import compare as command
 
-    comparing.compare(args.fitted, log=_log)
+    command.compare(args.fitted, log=_log)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -106,14 +106,14 @@ def _check(args: argparse.Namespace) -> None:
         args.data_path = args.recording
     config = _load(args.config, args)
 
-    from mrsds_ppl import run
+    from mrsds_ppl.commands import fit as command
 
-    _log(run.check(config))
+    _log(command.check(config))
 
 
 def _load(path: Path, args: argparse.Namespace) -> Any:
     """The configuration with what the command line says about it; an option of its own wins over --set."""
-    from mrsds_ppl.config import load_config, parse_assignment
+    from mrsds_ppl.config.loading import load_config, parse_assignment
 
     overrides = dict(parse_assignment(text) for text in args.settings)
     options = {
@@ -176,7 +176,9 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser)
     _add_restarts(parser)
     parser.add_argument("--gpu", "-gpu", metavar="I", type=int, help="number of the GPU; default: the first")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of NAME")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on from the last checkpoint of NAME")
+    again.add_argument("--overwrite", action="store_true", help="replace a run of this name")
 
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:

@@ -1,276 +1,314 @@
-"""A fitted run read back from its files, and the posterior of new trials under it: the story of ``mrsds infer``."""
+"""``Fit``: what a fit knows and can do. Results are xarray objects, with coordinates to select by."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import scipy.io
-import yaml
+import xarray as xr
 from jax import random
 from jaxtyping import PRNGKeyArray
 
 from mrsds_ppl import __version__
-from mrsds_ppl.build import initial_parameters, make_guide, make_model, make_settings, make_trials, needs_every_trial
-from mrsds_ppl.config import VERSIONS, RunConfig, load_config
-from mrsds_ppl.data.loaders import load_recording, load_user_function
-from mrsds_ppl.data.split import Split, split_trials
+from mrsds_ppl.analysis import labelled
+from mrsds_ppl.analysis.communication import communication_matrix, posterior_messages, state_communication
+from mrsds_ppl.analysis.evidence import trial_evidence
+from mrsds_ppl.analysis.forecast import forecast
+from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
+from mrsds_ppl.analysis.silencing import silence
+from mrsds_ppl.build import hidden_neurons
+from mrsds_ppl.config.loading import RunConfig
+from mrsds_ppl.data.check import check_trials
+from mrsds_ppl.data.labels import labels_of
+from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.device import enable_compilation_cache
-from mrsds_ppl.errors import DataError, RunError
+from mrsds_ppl.errors import DataError
 from mrsds_ppl.guides import for_new_trials
-from mrsds_ppl.inference.checkpoints import Checkpoints
-from mrsds_ppl.inference.paths import CONFIG_ENDING, RunPaths, run_endings
-from mrsds_ppl.inference.posterior import PosteriorSampler, PosteriorSet
-from mrsds_ppl.inference.training import History, initial_state
 from mrsds_ppl.models.mrsds import MRSDS
-from mrsds_ppl.output.atomic import written_aside
-from mrsds_ppl.output.datatree import write_posterior
-from mrsds_ppl.output.matfile import split_arrays
+from mrsds_ppl.output.datatree import SplitName, posterior_tree
+from mrsds_ppl.output.plots.of_fit import Plots
+from mrsds_ppl.output.results import read_run, save_run
+from mrsds_ppl.output.shown import as_html, as_text
+from mrsds_ppl.storage.paths import RunPaths, find_run
+from mrsds_ppl.train.history import History
+from mrsds_ppl.train.training import TrainResult
 
 
 @dataclass(frozen=True)
-class FittedRun:
-    """A run as its files give it back.
+class Fit:
+    """A fitted program, its posterior of the trials, and what is read off both.
 
     ``params`` are the values of the program's and the guide's sites; weights that have a prior stand there as their
-    posterior medians. ``trials`` is the recording, ``split`` its training and test trials. ``history`` is of the last
-    stage of training, ``step`` and ``skipped`` its steps done and left out. ``versions`` is what the run noted of the
-    packages it ran on.
+    posterior medians. ``trials`` is the recording, ``split`` its training and test trials, ``train`` and ``test`` their
+    posteriors; ``scores`` those of the run, under the keys of ``NAME_latents.mat``. ``paths`` says where its files are,
+    where it has any.
     """
 
-    paths: RunPaths
     config: RunConfig
-    versions: dict[str, str]
     model: MRSDS
     guide: Any
     params: dict[str, Any]
     trials: Trials
     split: Split
-    history: History
-    step: int
-    skipped: int
+    trained: TrainResult
+    train: PosteriorSet
+    test: PosteriorSet
+    scores: dict[str, list[float]]
+    tree: xr.DataTree | None = None
+    paths: RunPaths | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
+
+    @property
+    def name(self) -> str:
+        """Name of the run; ``fit`` where it has none."""
+        return "fit" if self.paths is None else self.paths.name
+
+    @property
+    def history(self) -> History:
+        """Of training, step by step."""
+        return self.trained.history
 
     @property
     def counts(self) -> bool:
         """Whether signals are spike counts."""
         return self.config.model.emissions.dist == "poisson"
 
+    @cached_property
+    def hidden_neurons(self) -> np.ndarray:
+        """Indices of the neurons that are hidden from the posterior in the test of co-smoothing."""
+        return hidden_neurons(self.config, self.split)
 
-def find_run(given: str | Path) -> RunPaths:
-    """The run that a user means by ``DIR/NAME``, by any one of its files, or by a ``DIR`` that holds exactly one.
+    @cached_property
+    def latents(self) -> xr.DataArray:
+        """Posterior means (trial, time, latent) of all trials, in latent units; NaN after the end of a trial."""
+        return labelled.latents(self.model, self.trials, {"train": self.train, "test": self.test})
 
-    Raises:
-        RunError: there is no such run, or several; what was found is named.
-    """
-    path = Path(given).expanduser()
-    if _config_of(path).is_file():
-        return RunPaths(path.parent, path.name)
-    for ending in run_endings():
-        prefix = path.with_name(path.name.removesuffix(ending)) if path.name.endswith(ending) else None
-        if prefix is not None and prefix.name and _config_of(prefix).is_file():
-            return RunPaths(prefix.parent, prefix.name)
-    folder = path if path.is_dir() else path.parent
-    found = _runs_in(folder)
-    if path.is_dir() and len(found) == 1:
-        return RunPaths(path, found[0])
-    remedy = "give a run as DIR/NAME, as one of its files, or as a folder that holds exactly one"
-    if path.is_dir() and found:
-        raise RunError(f"{path}: holds {len(found)} runs ({', '.join(found)}); {remedy}.")
-    if not folder.is_dir():
-        raise RunError(f"{path}: no such run, and no folder {folder}; {remedy}.")
-    raise RunError(
-        f"{path}: no such run; {folder} holds {', '.join(found) or f'none (no *{CONFIG_ENDING})'}; {remedy}."
-    )
+    @cached_property
+    def states(self) -> xr.DataArray:
+        """Probabilities (trial, time, state) of the discrete states in all trials; NaN after the end of a trial."""
+        return labelled.states(self.trials, {"train": self.train, "test": self.test})
 
-
-def load_run(given: str | Path | RunPaths) -> FittedRun:
-    """A run from its configuration and its latest checkpoint, that of the dynamics-only stage where there is one.
-
-    Args:
-        given: see :func:`find_run`.
-
-    Raises:
-        RunError: there is no such run, or it has no checkpoint yet, or a damaged one.
-        ConfigError, DataError: its configuration or its recording cannot be read any more.
-    """
-    paths = given if isinstance(given, RunPaths) else find_run(given)
-    config = load_config(paths.config)
-    stages = (Checkpoints(paths.dynamics_checkpoints), Checkpoints(paths.checkpoints))
-    checkpoints = next((stage for stage in stages if stage.latest() is not None), None)
-    if checkpoints is None:
-        raise RunError(
-            f"{paths.checkpoints}: holds no checkpoint, so nothing was fitted yet; run mrsds fit to its end."
+    @cached_property
+    def posterior(self) -> xr.DataTree:
+        """Draws, predictions and likelihoods in ArviZ's schema, as in ``NAME_posterior.nc``."""
+        if self.tree is not None:
+            return self.tree
+        return self.tree_of(
+            {"train": self.train, "test": self.test},
+            {"train": self.split.train, "test": self.split.test},
+            self.config.output.trials,
         )
-    trials = make_trials(config)
-    split = split_trials(trials, config.training.test_perc, config.training.data_seed)
-    model = make_model(config, split.train, split.train.num_trials)
-    guide = make_guide(config, model)
-    few = split.train.select(slice(0, min(2, split.train.num_trials))).batch()
-    shown = split.train.batch() if needs_every_trial(guide) else few
-    start = initial_parameters(random.key(config.training.train_seed), model, guide, shown)
-    like = initial_state(start.params, random.key(0), make_settings(config, split.train))
-    state, extra = checkpoints.restore(None, like)
-    params = start.constrain(state.params)
-    params |= {name: v for name, v in guide.median(params, split.test.batch()).items() if name != "x"}
-    params = for_new_trials(random.key(config.training.train_seed), params, guide, [split.test.batch()])
-    return FittedRun(
-        paths=paths,
-        config=config,
-        versions=_versions(paths.config),
-        model=model,
-        guide=guide,
-        params=params,
-        trials=trials,
-        split=split,
-        history=History.from_dict(extra["history"]),
-        step=int(state.step),
-        skipped=int(state.skipped),
-    )
 
+    def messages(
+        self, trials: str | Trials = "test", *, draws: int = 50, state: int | None = None, seed: int = 0
+    ) -> xr.DataArray:
+        """Messages along draws of the latents, (draw, trial, time, target, source, latent), in latent units a bin.
 
-def load_new_trials(run: FittedRun, data: str) -> Trials:
-    """Trials to infer: a file that :func:`load_recording` reads, or ``file.py:function``.
+        The networks' weights are held at their fitted values, so that draws differ less than messages are uncertain.
 
-    Raises:
-        DataError: they cannot be read, or were not recorded as the run's; see :func:`check_trials`.
-    """
-    settings = run.config.data
-    options: dict[str, Any] = {"bin_width": run.trials.bin_width}
-    if settings.region_names is not None:
-        options["region_names"] = settings.region_names
-    trials = load_user_function(data, **options) if ".py:" in data else load_recording(data, **options)
-    if settings.inputs is not None and 0 < trials.num_inputs < settings.inputs:
-        trials = trials.with_inputs(settings.inputs)
-    check_trials(run, trials)
-    return trials
+        Args:
+            trials: ``test``, ``train``, ``all``, or other trials of the same neurons.
+            draws: draws of the latents.
+            state: messages of this state in every bin; by default averaged over the states of each bin.
+            seed: of the draws.
 
+        Raises:
+            RunError: there is no such state.
+            DataError: the trials do not fit.
+        """
+        key, params, chosen = self._for(trials, seed)
+        return posterior_messages(key, params, self.model, self.guide, chosen, draws=draws, state=state)
 
-def check_trials(run: FittedRun, trials: Trials) -> None:
-    """Check that trials can be read by a fitted run: the same neurons, inputs, stages and bins.
+    def communication(
+        self, labels: Mapping[Any, Any] | Sequence[Any] | None = None, *, draws: int = 20, seed: int = 0
+    ) -> xr.Dataset:
+        """Mean norm of each message in test trials, (state, target, source), or of each condition in all trials.
 
-    A neuron of the fit that was not recorded this time may be NaN throughout.
+        Args:
+            labels: condition of each trial, by trial id, or one for each trial of ``latents`` in order; the axis is
+                then ``condition``.
+            draws: draws of the latents.
+            seed: of the draws.
 
-    Raises:
-        DataError: what differs, as found and as fitted.
-    """
-    fitted = run.trials
-    for what, found, wanted in (
-        ("region_sizes", trials.region_sizes, fitted.region_sizes),
-        ("us: number of inputs", trials.num_inputs, fitted.num_inputs),
-        ("stages: number of stages", trials.num_stages, fitted.num_stages),
-    ):
-        if found != wanted:
-            raise DataError(
-                f"{what}: found {found}, but {run.paths.name} was fitted to {wanted}. Give the same neurons, inputs "
-                "and stages in the same order; fill neurons that were not recorded with NaN."
-            )
-    if not np.isclose(trials.bin_width, fitted.bin_width):
-        raise DataError(
-            f"bin_width: found bins of {trials.bin_width:g} s, but {run.paths.name} was fitted to bins of "
-            f"{fitted.bin_width:g} s, and its dynamics go from bin to bin. Bin the recording anew."
+        Raises:
+            DataError: a label for a trial that does not exist, or none for one that does.
+        """
+        key = random.key(seed)
+        if labels is None:
+            found = state_communication(key, self.params, self.model, self.guide, self.split.test, draws=draws)
+        else:
+            given = labels_of(labels, self.trials.ids)
+            key, params, chosen = self._for("all", seed)
+            told = posterior_messages(key, params, self.model, self.guide, chosen, draws=draws)
+            found = communication_matrix(told, labels=given)
+        return xr.Dataset({"mean": found.mean("draw")}, attrs={"units": "latent units per bin"})
+
+    def evidence(self, trials: str | Trials = "test") -> xr.DataArray:
+        """log p(y) of each trial in nats, states and latents summed out."""
+        chosen = self._trials(trials)
+        values = trial_evidence(self.params, self.model, chosen)
+        return xr.DataArray(values, {"trial": chosen.ids}, ("trial",), "evidence", {"units": "nats"})
+
+    def score(self, trials: str | Trials = "test", *, seed: int = 0) -> xr.Dataset:
+        """R^2, squared error and bits per spike: given all data, one bin ahead, and of hidden neurons.
+
+        Args:
+            trials: ``test``, ``train``, ``all``, or other trials of the same neurons.
+            seed: of the draws of the latents.
+        """
+        key, params, chosen = self._for(trials, seed)
+        params = for_new_trials(key, params, self.guide, [chosen.batch(self.hidden_neurons)])
+        sampler = PosteriorSampler(self.model, self.guide)
+        return labelled.scores(key, params, sampler, chosen, self.hidden_neurons, self.counts)
+
+    def forecast(
+        self, horizon: int, trials: str | Trials = "test", *, draws: int = 50, seed: int = 0, **options: Any
+    ) -> xr.Dataset:
+        """Expected signals up to ``horizon`` bins after some bins, that see no later bin, and their R^2.
+
+        Args:
+            horizon: in bins.
+            trials: ``test``, ``train``, ``all``, or other trials.
+            draws: paths that are averaged.
+            seed: of the draws.
+            options: see :func:`mrsds_ppl.analysis.forecast.forecast`.
+        """
+        key, params, chosen = self._for(trials, seed)
+        found = forecast(key, params, self.model, self.guide, chosen, horizon, draws, **options)
+        return labelled.forecasts(found, chosen)
+
+    def silence(
+        self,
+        region: str | None = None,
+        message: tuple[str, str] | None = None,
+        trials: str | Trials = "test",
+        *,
+        seed: int = 0,
+        **options: Any,
+    ) -> xr.Dataset:
+        """What would have followed had a region fallen silent, or one message (source, target) not arrived.
+
+        Args:
+            region, message: one of the two.
+            trials: ``test``, ``train``, ``all``, or other trials.
+            seed: of the draws.
+            options: see :func:`mrsds_ppl.analysis.silencing.silence`.
+        """
+        key, params, chosen = self._for(trials, seed)
+        found = silence(key, params, self.model, self.guide, chosen, region=region, message=message, **options)
+        return labelled.silenced(found, self.model, chosen)
+
+    def flow(self, region: str | None = None, *, count: int = 17) -> xr.Dataset:
+        """Where the latents of a region, or of all, go in the next bin: vector field of each state, others held.
+
+        Args:
+            region: its name; it has at most two latents, as do all together where it is left out.
+            count: grid lines along each latent.
+        """
+        return labelled.flow(self.params, self.model, self.trials, self.latents.values, region, count)
+
+    def infer(self, trials: Trials, *, draws: int = 100, seed: int = 0) -> xr.DataTree:
+        """Posterior of new trials of the same neurons: as ``posterior``, where they stand as test trials."""
+        return self.tree_of({"test": self.infer_set(trials, draws=draws, seed=seed)}, {"test": trials}, "test")
+
+    def infer_set(self, trials: Trials, *, draws: int = 100, seed: int = 0) -> PosteriorSet:
+        """The same as plain arrays."""
+        key, params, chosen = self._for(trials, seed)
+        return PosteriorSampler(self.model, self.guide).infer(key, params, chosen, draws=draws)
+
+    @property
+    def plot(self) -> Plots:
+        """Figures, one method each: ``plot.latents()``, ``plot.states()``, ``plot.communication()`` and so on."""
+        return Plots(self)
+
+    def report(self, path: str | Path, *, labels: Mapping[Any, Any] | Sequence[Any] | None = None) -> Path:
+        """Write one self-contained HTML page.
+
+        Args:
+            path: where it shall appear.
+            labels: conditions of the trials, as in :meth:`communication`; those of the recording by default.
+        """
+        from mrsds_ppl.output.report.gather import write_report
+
+        of_test = self.split.test.labels
+        if labels is not None:
+            of_test = labels_of(labels, self.trials.ids)[np.isin(self.trials.ids, self.split.test.ids)]
+        return write_report(self, Path(path), of_test)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> RunPaths:
+        """Write the files of a run, which :func:`mrsds_ppl.load` reads back.
+
+        Args:
+            path: folder and name, such as ``results/mouse12``.
+            overwrite: replace a run of this name.
+
+        Raises:
+            RunError: a run of this name exists, or a file cannot be written.
+        """
+        return save_run(self, RunPaths(Path(path).parent, Path(path).name), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, given: str | Path) -> "Fit":
+        """The fit of a run, read back from its files.
+
+        Args:
+            given: ``DIR/NAME``, any one of the run's files, or a folder that holds exactly one run.
+
+        Raises:
+            RunError: there is no such run, or it has not ended yet, or its files are damaged.
+            ConfigError, DataError: its configuration or its recording cannot be read any more.
+        """
+        return cls(**read_run(find_run(given)))
+
+    def tree_of(
+        self, sets: Mapping[SplitName, PosteriorSet], trials: Mapping[SplitName, Trials], which: Literal["test", "all"]
+    ) -> xr.DataTree:
+        """Posteriors of some trials in ArviZ's schema; see :func:`mrsds_ppl.output.datatree.posterior_tree`."""
+        return posterior_tree(
+            sets=sets,
+            trials=trials,
+            which=which,
+            latent_region_sizes=self.model.latent_sizes,
+            global_parameters=self.model.global_parameters(self.params),
+            attrs={"mrsds_ppl_version": __version__, **self._about()},
         )
-    if not trials.observed.any():
-        raise DataError("ys: no value of any trial is observed, so there is nothing to infer from.")
-    # Whoever fits needs every neuron at least once; whoever infers does not.
-    seen = trials.observed.any((0, 1))
-    filled = trials.dataset.assign(
-        y=trials.dataset["y"].where(seen, 0.0), observed=trials.dataset["observed"].where(seen, True)
-    )
-    Trials(filled).validate(counts=run.counts)
+
+    def _about(self) -> dict[str, str | int]:
+        training, bounds = self.config.training, self.trained.restart_bounds
+        about: dict[str, str | int] = {
+            "guide": self.config.inference.guide,
+            "num_states": self.model.num_states,
+            **{f"{name}_seed": getattr(training, f"{name}_seed") for name in ("data", "model", "train")},
+        }
+        if bounds is not None:
+            listed = " ".join(f"{bound:.7g}" for bound in bounds)
+            about |= {"restart_bounds": listed, "restart": self.trained.restart}
+        return about
+
+    def _trials(self, trials: str | Trials) -> Trials:
+        named = {"test": self.split.test, "train": self.split.train, "all": self.trials}
+        if isinstance(trials, Trials):
+            check_trials(trials, self.trials, counts=self.counts)
+            return trials
+        if trials not in named:
+            raise DataError(f"trials: found {trials!r}; allowed: {', '.join(named)}, or Trials.")
+        return named[trials]
+
+    def _for(self, trials: str | Trials, seed: int) -> tuple[PRNGKeyArray, dict[str, Any], Trials]:
+        """A key, parameters that serve the trials, and these."""
+        key, chosen = random.key(seed), self._trials(trials)
+        known = not isinstance(trials, Trials)
+        return key, self.params if known else for_new_trials(key, self.params, self.guide, [chosen.batch()]), chosen
 
 
-def infer_trials(run: FittedRun, trials: Trials, *, key: PRNGKeyArray, draws: int = 100) -> PosteriorSet:
-    """Posterior of new trials under a fitted run: latents, states, messages, likelihoods.
-
-    Args:
-        run: see :func:`load_run`.
-        trials: as recorded for the run: the same neurons, inputs and bin width; any number of trials and bins.
-        key: random key.
-        draws: posterior draws of each trial.
-
-    Raises:
-        DataError: see :func:`check_trials`.
-    """
-    check_trials(run, trials)
-    params = for_new_trials(key, run.params, run.guide, [trials.batch()])
-    return PosteriorSampler(run.model, run.guide).infer(key, params, trials, draws=draws)
-
-
-def infer(
-    given: str | Path,
-    data: str,
-    *,
-    out: Path | None = None,
-    draws: int | None = None,
-    seed: int = 0,
-    log: Callable[[str], None] = print,
-) -> PosteriorSet:
-    """Infer new trials and write ``OUT_posterior.nc`` and ``OUT_latents.mat``, in which they stand as test trials.
-
-    Args:
-        given: the run, see :func:`find_run`.
-        data: file or function of the trials, see :func:`load_new_trials`.
-        out: folder and beginning of the files' names; by default those of the run with the name of the data.
-        draws: posterior draws of each trial; those of the run's configuration by default.
-        seed: of the draws.
-        log: prints a line for the user.
-
-    Raises:
-        ConfigError, DataError, RunError: nothing is written then.
-    """
-    if draws is not None and draws < 1:
-        raise RunError(f"--draws: found {draws}; allowed: a whole number of at least 1")
-    paths = find_run(given)
-    named = paths.folder / f"{paths.name}-{Path(data.rpartition(':')[0] or data).stem}"
-    out = named if out is None else out
-    if out.absolute() == (paths.folder / paths.name).absolute():
-        raise RunError(f"--out {out}: this would replace the files of the run itself; choose another name.")
-    enable_compilation_cache()
-    run = load_run(paths)
-    trials = load_new_trials(run, data)
-    log(f"{run.paths.folder / run.paths.name}: step {run.step}; {trials.num_trials} trials of {data}")
-    draws = run.config.output.draws if draws is None else draws
-    found = infer_trials(run, trials, key=random.key(seed), draws=draws)
-    posterior, mat = (out.with_name(f"{out.name}{ending}") for ending in ("_posterior.nc", "_latents.mat"))
-    sizes = run.model.latent_sizes
-    write_posterior(
-        posterior,
-        sets={"test": found},
-        trials={"test": trials},
-        which="test",
-        latent_region_sizes=sizes,
-        global_parameters=run.model.global_parameters(run.params),
-        attrs={"mrsds_ppl_version": __version__, "fitted_run": run.paths.name, "data": data, "seed": seed},
-    )
-    arrays = {**split_arrays("test", found, trials), "latent_region_sizes": np.asarray(sizes, np.int64)}
-    with written_aside(mat) as aside:
-        scipy.io.savemat(aside, arrays, appendmat=False, do_compression=True, oned_as="row")
-    heavy = found.pareto_k > 0.7
-    log(
-        f"bound {found.elbo.mean():.2f}, importance-weighted {found.log_likelihood.mean():.2f} nats a trial; "
-        f"Pareto k above 0.7 in {int(heavy.sum())} of {len(heavy)} trials"
-    )
-    trained = run.history.metrics.get("elbo", np.zeros(0))[-50:]
-    if len(trained):
-        per_value = found.elbo.sum() / trials.observed.sum()
-        log(
-            f"bound {per_value:.3f} nats per observed value, {trained.mean():.3f} at the "
-            "end of training (far below it: other neurons, another order, or another behaviour)"
-        )
-    log(f"{posterior}, {mat}")
-    return found
-
-
-def _config_of(prefix: Path) -> Path:
-    return prefix.with_name(f"{prefix.name}{CONFIG_ENDING}") if prefix.name else prefix / CONFIG_ENDING
-
-
-def _runs_in(folder: Path) -> list[str]:
-    return sorted(p.name.removesuffix(CONFIG_ENDING) for p in folder.glob(f"*{CONFIG_ENDING}"))
-
-
-def _versions(path: Path) -> dict[str, str]:
-    noted = yaml.safe_load(path.read_text(encoding="utf-8")).get(VERSIONS) or {}
-    return {str(name): str(value) for name, value in noted.items()}
+def load(path: str | Path) -> Fit:
+    """The fit of a run, read back from its files; see :meth:`Fit.load`."""
+    return Fit.load(path)

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 from jax import random
 
 from mrsds_ppl.build import initial_parameters, make_guide, make_model
-from mrsds_ppl.config import RunConfig
+from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.data.trials import Batch, Trials
-from mrsds_ppl.inference.initialization import initialize
-from mrsds_ppl.inference.objective import records_state_weights
-from mrsds_ppl.inference.regimen import Regimen, Terms, make_terms
-from mrsds_ppl.inference.terms import Temperature
-from mrsds_ppl.inference.training import TrainingSettings
+from mrsds_ppl.start.pca import initialize
+from mrsds_ppl.train.objective import records_state_weights
+from mrsds_ppl.train.regimen.chosen import Regimen, Terms, make_terms
+from mrsds_ppl.train.regimen.terms import Temperature
+from mrsds_ppl.train.training import TrainingSettings
 
 _HELD = (
     "training.beta_max: the covariances of the dynamics and of the first bin stay as they start; trained under a "

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from mrsds_ppl.compiler_flags import add_flags, choose_compiler_flags
+from mrsds_ppl.backend.compiler_flags import add_flags, choose_optimization_level
 
 # A compiled program holds memory maps, of which Linux allows a process 65,530; the next one ends it without a word.
 _MOST_MAPS, _MAPS = 20_000, Path("/proc/self/maps")
@@ -23,7 +23,7 @@ _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tests are compiled fast, and once: what another process or run has compiled is read back."""
-    choose_compiler_flags()
+    choose_optimization_level()
     if version("jaxlib") == _HAS_BOTH_EMITTERS and not _measures(config):
         add_flags([_OLD_EMITTERS])
     if config.pluginmanager.hasplugin("cacheprovider"):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from mrsds_ppl.analysis.posterior import PosteriorSet
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.inference.posterior import PosteriorSet
 
 
 def two_region_trials(num_trials: int = 7, num_bins: int = 12, seed: int = 0, num_inputs: int = 1) -> Trials:

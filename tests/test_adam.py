@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from mrsds_ppl.inference.adam import descend
+from mrsds_ppl.nn.adam import descend
 
 
 def test_a_noisy_bowl_is_descended_to_its_bottom():

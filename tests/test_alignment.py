@@ -3,7 +3,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from mrsds_ppl.analysis.alignment import align_latents, match_states
+from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states
 from mrsds_ppl.errors import RunError
 
 

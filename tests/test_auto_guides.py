@@ -12,15 +12,15 @@ from numpyro.infer.autoguide import AutoNormal
 from scipy import stats
 
 from mrsds_ppl.build import initial_parameters, make_guide, make_model, needs_every_trial
-from mrsds_ppl.config import ignored_keys, load_config
+from mrsds_ppl.config.loading import ignored_keys, load_config
+from mrsds_ppl.config.names import GUIDE_NAMES, PATH_GUIDES
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.guides import GUIDES, AutoPathNormal, PathGuide
 from mrsds_ppl.guides.path_guide import START_SCALE
-from mrsds_ppl.inference.elbo import MarkovELBO, log_terms
-from mrsds_ppl.inference.markov import summed_out
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
-from mrsds_ppl.names import GUIDE_NAMES, PATH_GUIDES
+from mrsds_ppl.ppl.elbo import MarkovELBO, log_terms
+from mrsds_ppl.ppl.markov import summed_out
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
@@ -76,7 +76,7 @@ def test_names_of_the_configuration_are_those_of_the_guides():
 
 
 @pytest.mark.parametrize(
-    ("name", "prior"), [*((n, None) for n in PATH_GUIDES), pytest.param("auto_normal", 0.5, marks=pytest.mark.slow)]
+    ("name", "prior"), [*((n, None) for n in PATH_GUIDES), pytest.param("auto_normal", 0.5, marks=pytest.mark.nightly)]
 )
 def test_plain_numpyro_script_trains_it(name, prior):
     batch = make_batch()

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from jax import random
 
-from mrsds_ppl.inference.adam import descend
-from mrsds_ppl.inference.bending import message_bends
-from mrsds_ppl.inference.path_refit import scaled_noise
-from mrsds_ppl.models.dynamics import Dynamics, DynamicsOptions
+from mrsds_ppl.models.dynamics import Dynamics, DynamicsOptions, with_scaled_noise
+from mrsds_ppl.nn.adam import descend
+from mrsds_ppl.train.regimen.bending import message_bends
 
 
 def rows(sizes=(2, 1), num_states=2, count=60, **options):
@@ -46,7 +45,7 @@ def test_linear_messages_and_the_scale_of_latents_cost_nothing() -> None:
     np.testing.assert_allclose(message_bends(dynamics, x, u, weights), 0.0, atol=2e-3)
     dynamics, x, u, weights = rows()
     plain = message_bends(dynamics, x, u, weights)
-    noisier = scaled_noise({"dynamics$params": dynamics}, 2.0)["dynamics$params"]
+    noisier = with_scaled_noise(dynamics, 2.0)
     larger = eqx.tree_at(lambda d: d.pairs.weights[-1], noisier, dynamics.pairs.weights[-1] * 2.0)
     same = np.eye(2, dtype=bool)
     # x itself is linear, so that the local message bends by its change alone.

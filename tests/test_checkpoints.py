@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.inference.checkpoints import Checkpoints
-from mrsds_ppl.inference.training import TrainingSettings, initial_state
+from mrsds_ppl.storage.checkpoints import Checkpoints
+from mrsds_ppl.train.training import TrainingSettings, initial_state
 
 
 def make_state(key=jax.random.key, width=3):
@@ -169,8 +169,8 @@ import sys
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
 from mrsds_ppl.data.trials import Batch
-from mrsds_ppl.inference.checkpoints import Checkpoints
-from mrsds_ppl.inference.training import History, TrainingSettings, initial_state, train
+from mrsds_ppl.storage.checkpoints import Checkpoints
+from mrsds_ppl.train.training import History, TrainingSettings, initial_state, train
 
 folder = Path(sys.argv[1])
 settings = TrainingSettings(num_steps=95, batch_size=4, learning_rate=0.05, lr_warmup_steps=5, chunk_steps=10,

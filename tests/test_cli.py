@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import mrsds_ppl
+import mrsds_ppl.commands
 from mrsds_ppl.cli import main
 from mrsds_ppl.errors import DataError
 
@@ -31,9 +32,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return lambda *args, **options: calls.append((name, args, options))
 
     stand_in = SimpleNamespace(fit=recorder("fit"), simulate=recorder("simulate"), check=recorder("check"), calls=calls)
-    for name in ("run", "simulating"):
-        monkeypatch.setitem(sys.modules, f"mrsds_ppl.{name}", stand_in)
-        monkeypatch.setattr(mrsds_ppl, name, stand_in, raising=False)
+    for name in ("fit", "simulate"):
+        monkeypatch.setitem(sys.modules, f"mrsds_ppl.commands.{name}", stand_in)
+        monkeypatch.setattr(mrsds_ppl.commands, name, stand_in, raising=False)
     return stand_in
 
 
@@ -44,10 +45,10 @@ def test_fit_has_defaults(run, config_file):
     assert config.training.num_steps == 5
     assert options.pop("log")
     assert options == {
-        "config_path": config_file,
         "name": "mine",
         "result_path": Path("results"),
         "resume": False,
+        "overwrite": False,
         "gpu": None,
     }
 

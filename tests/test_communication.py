@@ -8,7 +8,6 @@ import pytest
 import xarray as xr
 from jax import random
 
-from mrsds_ppl.analysis.alignment import align_latents, valid_bins
 from mrsds_ppl.analysis.communication import (
     communication_matrix,
     message_norms,
@@ -16,17 +15,18 @@ from mrsds_ppl.analysis.communication import (
     posterior_messages,
     state_communication,
 )
-from mrsds_ppl.analysis.message_scores import message_scores
+from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths, posterior_paths
+from mrsds_ppl.analysis.recovery.alignment import align_latents, valid_bins
+from mrsds_ppl.analysis.recovery.message_scores import message_scores
+from mrsds_ppl.backend.trials_at_once import over_rounds, over_trials
 from mrsds_ppl.data import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import GaussianMarkov
-from mrsds_ppl.inference.posterior import PosteriorSampler
-from mrsds_ppl.inference.trialwise import over_rounds, over_trials
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 LENGTHS, DRAWS = (7, 5, 6), 3
 SMALL = EncoderOptions(embedding_layers=(3,), channels=4, dilations=(1,))

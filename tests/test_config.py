@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mrsds_ppl.config import (
+from mrsds_ppl.config.loading import (
     GUIDE_NAMES,
     RunConfig,
     ignored_keys,
@@ -15,8 +15,8 @@ from mrsds_ppl.config import (
     reject_unknown,
     resolved_yaml,
 )
-from mrsds_ppl.config_errors import known_paths
-from mrsds_ppl.config_sections import IGNORED_KEYS
+from mrsds_ppl.config.messages import known_paths
+from mrsds_ppl.config.sections import IGNORED_KEYS
 from mrsds_ppl.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"

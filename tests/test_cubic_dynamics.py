@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jax import random
 
-from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, cubic_from, num_features
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.dynamics import Dynamics, DynamicsOptions
+from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics, cubic_from, num_features
 
 SIZES, INPUTS = (2, 1, 3), 2
 
@@ -39,15 +39,15 @@ def test_the_dynamics_are_the_sum_of_their_terms(cubic: CubicDynamics) -> None:
         np.testing.assert_allclose(found, np.asarray(cubic.weights) @ phi, rtol=2e-5, atol=2e-5)
 
 
-def test_what_regions_tell_constants_and_inputs_add_up_to_the_dynamics(cubic: CubicDynamics) -> None:
+def test_messages_constants_and_inputs_add_up_to_the_dynamics(cubic: CubicDynamics) -> None:
     rng = np.random.default_rng(2)
     x, u = jnp.asarray(rng.normal(size=(5, 6))), jnp.asarray(rng.normal(size=(5, INPUTS)))
-    told = cubic.told(x, u)
-    assert told.shape == (2, 3, 5, 6)
+    messages = cubic.messages(x, u)
+    assert messages.shape == (2, 3, 5, 6)
     rest = cubic.weights[..., 0][:, None] + jnp.einsum("kif,nf->kni", cubic.weights[..., -INPUTS:], u)
-    np.testing.assert_allclose(told.sum(1) + rest, cubic.means(x, u), rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(messages.sum(1) + rest, cubic.means(x, u), rtol=2e-5, atol=2e-5)
     # What region 1 tells depends on nothing but the latent of region 1.
-    moved = cubic.told(x.at[:, 2].add(1.0), u) - told
+    moved = cubic.messages(x.at[:, 2].add(1.0), u) - messages
     assert np.abs(moved[:, 1]).min() > 0
     np.testing.assert_array_equal(moved[:, [0, 2]], 0.0)
 

@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib import pyplot as plt
 from posterior_of import posterior_of, two_region_trials
 
-from mrsds_ppl.output.datatree import posterior_tree, write_posterior
+from mrsds_ppl.output.datatree import posterior_tree, write_tree
 
 matplotlib.use("Agg")
 with warnings.catch_warnings():
@@ -37,7 +37,7 @@ def arguments(which: str = "test", **changes):
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / "run_posterior.nc"
-    write_posterior(path, **arguments())
+    write_tree(path, posterior_tree(**arguments()))
     return path
 
 
@@ -162,7 +162,7 @@ def test_fewer_than_four_draws_are_one_chain():
 def test_without_inputs_there_is_no_u(tmp_path: Path):
     trials = two_region_trials(num_inputs=0)
     given = arguments() | {"sets": {"test": posterior_of(trials)}, "trials": {"test": trials}}
-    write_posterior(tmp_path / "run.nc", **given)
+    write_tree(tmp_path / "run.nc", posterior_tree(**given))
     with xr.open_datatree(tmp_path / "run.nc", engine="h5netcdf") as opened:
         assert "u" not in opened["constant_data"]
 
@@ -211,7 +211,7 @@ def test_arviz_opens_it_and_its_summaries_and_plots_run(file: Path):
 def test_arviz_compares_two_runs_by_what_they_say_of_the_same_trials(file: Path, tmp_path: Path):
     given = arguments()["sets"]
     better = replace(given["test"], log_likelihood_draws=given["test"].log_likelihood_draws + np.float32(2.0))
-    write_posterior(tmp_path / "more_posterior.nc", **arguments(sets=given | {"test": better}))
+    write_tree(tmp_path / "more_posterior.nc", posterior_tree(**arguments(sets=given | {"test": better})))
     runs = {"K=2": az.from_netcdf(str(file)), "K=3": az.from_netcdf(str(tmp_path / "more_posterior.nc"))}
     table = az.compare({name: az.loo(run, reff=1.0) for name, run in runs.items()})
     assert list(table.index) == ["K=3", "K=2"]
@@ -225,7 +225,7 @@ def test_arviz_compares_two_runs_by_what_they_say_of_the_same_trials(file: Path,
 def test_arviz_1_opens_summarises_plots_and_compares(file: Path, tmp_path: Path):
     given = arguments()["sets"]
     better = replace(given["test"], log_likelihood_draws=given["test"].log_likelihood_draws + np.float32(2.0))
-    write_posterior(tmp_path / "more_posterior.nc", **arguments(sets=given | {"test": better}))
+    write_tree(tmp_path / "more_posterior.nc", posterior_tree(**arguments(sets=given | {"test": better})))
     runs = {"K=2": az.from_netcdf(str(file)), "K=3": az.from_netcdf(str(tmp_path / "more_posterior.nc"))}
     data = runs["K=2"]
     summary = az.summary(data, var_names=["pi"], kind="stats")

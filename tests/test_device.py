@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from mrsds_ppl.device import known_options
+from mrsds_ppl.backend.device import known_options
 
 
 def test_options_that_the_compiler_does_not_have_are_left_out():

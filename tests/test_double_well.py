@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mrsds_ppl.config_sections import DataConfig
+from mrsds_ppl.config.sections import DataConfig
 from mrsds_ppl.data.simulate import SIMULATORS, simulate_double_well
 from mrsds_ppl.data.simulate.double_well import input_effect, sent_messages, switch_probability
 from mrsds_ppl.errors import ConfigError

@@ -17,10 +17,10 @@ from numpyro.infer.autoguide import AutoDelta, AutoNormal
 from scipy import stats
 
 from mrsds_ppl.guides import GaussianChain, GaussianMarkov, MeanField
-from mrsds_ppl.inference.elbo import MarkovELBO, importance_weighted_bound, log_terms, log_weights
-from mrsds_ppl.inference.markov import summed_out
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
+from mrsds_ppl.ppl.elbo import MarkovELBO, importance_weighted_bound, log_terms, log_weights
+from mrsds_ppl.ppl.markov import summed_out
 
 LENGTHS, BINS = [6, 4, 1], 6
 OTHER = dist.Normal(0.3, 0.8)
@@ -140,6 +140,7 @@ def test_every_draw_of_the_exact_guide_weighs_the_exact_marginal(linear):
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_loss_of_the_exact_guide_is_the_negative_log_marginal_for_any_number_of_particles(linear):
     guide = chain_guide(*linear.parts)
     for particles in (1, 3):
@@ -149,6 +150,7 @@ def test_loss_of_the_exact_guide_is_the_negative_log_marginal_for_any_number_of_
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_other_guides_lie_below_by_their_divergence_and_rise_with_samples(linear):
     mean, gain, cholesky = linear.parts
     valid = (np.arange(BINS) < np.array(LENGTHS)[:, None])[..., None]

@@ -31,10 +31,10 @@ from scipy import stats
 from scipy.special import softmax
 
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.inference.elbo import MarkovELBO
-from mrsds_ppl.inference.markov import summed_out
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.ppl import TraceMarkovEnum_ELBO
+from mrsds_ppl.ppl.elbo import MarkovELBO
+from mrsds_ppl.ppl.markov import summed_out
 
 LENGTHS, BINS = [6, 4, 1], 6
 LINEAR = DynamicsOptions(layers=(), activations=(None,), triangular_covariance=True)

@@ -63,6 +63,7 @@ def test_programs_that_cannot_be_compared_are_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_command_lists_runs_by_size_and_refuses_other_trials(tmp_path: Path, capsys) -> None:
     config = {

@@ -1,4 +1,4 @@
-"""The climb of the evidence: its gradient against a sum over every path of states, what it gains, and the networks."""
+"""The ascent of the evidence: its gradient against a sum over every path of states, what it gains, and the networks."""
 
 from itertools import product
 
@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 from jax import random
 
-from mrsds_ppl.config import ignored_keys, load_config
+from mrsds_ppl.config.loading import ignored_keys, load_config
 from mrsds_ppl.data.simulate import simulate_oscillators
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, num_features
-from mrsds_ppl.inference.evidence_ascent import _gradient, climb_evidence, why_not_climb
-from mrsds_ppl.inference.filtering import smooth_new_trials
-from mrsds_ppl.inference.initialization import initialize
-from mrsds_ppl.inference.laplace_em import start_by_smoothing
-from mrsds_ppl.inference.network_fit import fit_networks
-from mrsds_ppl.inference.path_refit import count, weigh, with_scaled_noise
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
-from mrsds_ppl.models.dynamics import Dynamics
+from mrsds_ppl.models.dynamics import Dynamics, with_scaled_noise
+from mrsds_ppl.models.filtering import smooth_new_trials
+from mrsds_ppl.models.linearised import linearised, shared_terms, with_dynamics
+from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics, num_features
+from mrsds_ppl.start.ascent.evidence_ascent import Ascended, _gradient, evidence_ascent, why_no_ascent
+from mrsds_ppl.start.ascent.network_fit import fit_networks
+from mrsds_ppl.start.laplace_em import LaplaceEM
+from mrsds_ppl.start.pca import initialize
+from mrsds_ppl.statespace.gaussian_sum import expected_transitions, state_posterior
 
 
 def _as_params(model):
@@ -39,9 +40,9 @@ def test_the_gradient_of_the_evidence_is_that_of_the_sum_over_every_path_of_stat
         params = _as_params(model)
 
         def weighed(dynamics):
-            around = jnp.zeros((1, 4, 2))
             networks = model.networks._replace(dynamics=dynamics)
-            return count(networks, model, batch, around, order=4).log_evidence[0]
+            trials = linearised(networks, model, batch, jnp.zeros((1, 4, 2)))
+            return expected_transitions(shared_terms(networks), trials, order=4).log_evidence[0]
 
         def summed(dynamics):
             networks = model.networks._replace(dynamics=dynamics)
@@ -86,10 +87,11 @@ def test_the_slope_along_the_noise_is_that_of_finite_differences():
         cubic = CubicDynamics(weights, model.networks.dynamics.noise, (1, 1))
 
         def evidence(factor):
-            networks = model.networks._replace(dynamics=with_scaled_noise(cubic, factor))
-            return float(count(networks, model, batch, x, order=1).log_evidence[0])
+            networks = with_dynamics(model.networks, with_scaled_noise(cubic, factor))
+            trials = linearised(networks, model, batch, x)
+            return float(expected_transitions(shared_terms(networks), trials, order=1).log_evidence[0])
 
-        found = _gradient(model.networks._replace(dynamics=cubic), model, batch, x)[1]
+        found = _gradient(with_dynamics(model.networks, cubic), model, batch, x)[1]
         expected = (evidence(np.exp(1e-4)) - evidence(np.exp(-1e-4))) / 2e-4
         np.testing.assert_allclose(found, expected, rtol=1e-6)
         assert abs(expected) > 1e-2
@@ -101,39 +103,40 @@ def _dynamics(**options):
 
 @pytest.mark.slow
 @pytest.mark.compiling
-def test_the_climb_raises_the_evidence_by_dynamics_alone():
+def test_the_ascent_raises_the_evidence_by_dynamics_alone():
     trials = simulate_oscillators(0, num_trials=16, num_regions=2, num_states=2, min_bins=40, num_bins=50)
     options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus", dynamics=_dynamics())
     model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=16)
     params = initialize(_as_params(model), trials, model.latent_sizes, counts=True)
     batch = jax.device_put(trials.batch())
-    assert why_not_climb(model) is None
-    paths, states = smooth_new_trials(params, model, batch)
+    assert why_no_ascent(model) is None
+    paths = smooth_new_trials(params, model, batch)
     start = model.networks_from(params)
-    found = climb_evidence(random.key(1), start, model, batch, paths, states, num_steps=4)
-    assert len(found) == 5
-    stopped = climb_evidence(random.key(1), start, model, batch, paths, states, num_steps=4, should_stop=lambda: True)
-    assert len(stopped) == 1
+    ascent = evidence_ascent(random.key(1), start, model, batch, paths)
+    found: list[Ascended] = [next(ascent) for _ in range(5)]
     # In nats a bin; a trial has 40 to 50 of them.
     assert found[-1].evidence > found[0].evidence + 0.02
-    np.testing.assert_allclose(stopped[0].evidence, found[0].evidence, rtol=1e-6)
     # It begins at the nearest polynomial with one noise for all, and reports the evidence of what it returns.
     first, last = found[0].networks.dynamics, found[-1]
     assert np.ptp(np.asarray(first.noise.scale)) < 1e-6
-    before, after = (
-        np.asarray(weigh(one.networks, model, batch, one.paths.mean).log_evidence) for one in (found[0], last)
-    )
+
+    def evidence(one):
+        trials = linearised(one.networks, model, batch, one.paths.moments.mean)
+        return np.asarray(state_posterior(shared_terms(one.networks), trials).log_evidence)
+
+    before, after = evidence(found[0]), evidence(last)
     np.testing.assert_allclose(after.sum() / trials.lengths.sum(), last.evidence, rtol=1e-5)
     assert (after - before).mean() > 0.5
     assert (after > before).mean() > 0.7
     for name in ("initial", "transitions", "emissions"):
         jax.tree.map(np.testing.assert_array_equal, getattr(last.networks, name), getattr(start, name))
-    np.testing.assert_array_equal(np.asarray(last.states).sum(-1), 1.0)
+    np.testing.assert_array_equal(np.asarray(last.paths.states).sum(-1), 1.0)
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
-def test_the_start_by_smoothing_climbs_where_polynomials_can_and_says_so():
+def test_the_start_by_smoothing_ascends_where_polynomials_can_and_says_so():
     trials = simulate_oscillators(
         0, num_trials=8, num_regions=2, num_states=2, min_bins=30, num_bins=40, mean_count=2.0
     )
@@ -146,12 +149,10 @@ def test_the_start_by_smoothing_climbs_where_polynomials_can_and_says_so():
         model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=8)
         params = initialize(_as_params(model), trials, model.latent_sizes, counts=True)
         said = []
-        found = start_by_smoothing(
-            random.key(1), params, model, batch,
-            num_refit_steps=50, evidence_steps=2, say=said.append, should_stop=lambda: stop,
-        )  # fmt: skip
-        assert np.isfinite(found.moments.mean).all()
-        np.testing.assert_array_equal(np.asarray(found.states).sum(-1), 1.0)
+        start = LaplaceEM(num_refit_steps=50, evidence_steps=2, say=said.append, should_stop=lambda: stop)
+        found = start(random.key(1), params, model, batch)
+        assert np.isfinite(found.paths.moments.mean).all()
+        np.testing.assert_array_equal(np.asarray(found.paths.states).sum(-1), 1.0)
         moved = np.asarray(found.params["transitions$params"].weight - params["transitions$params"].weight)
         return "\n".join(said), np.abs(moved).max(initial=0.0)
 
@@ -160,13 +161,13 @@ def test_the_start_by_smoothing_climbs_where_polynomials_can_and_says_so():
     before, after, networks = (float(said.split(mark)[1].split()[0].rstrip(",")) for mark in marks)
     assert after > before
     assert networks > before
-    # Where latents drive the states, the transitions are fitted to the paths that the climb has found.
+    # Where latents drive the states, the transitions are fitted to the paths that the ascent has found.
     assert moved > 0.01
     assert "left out: it is for messages that add up" in start(stop=True, communication="conditional")[0]
 
 
 @pytest.mark.slow
-def test_networks_tell_what_the_polynomials_tell_message_by_message():
+def test_networks_are_those_of_the_polynomials_message_by_message():
     sizes, inputs = (2, 1), 1
     rng = np.random.default_rng(0)
     weights = 0.1 * rng.normal(size=(2, 3, num_features(sizes, inputs)))
@@ -182,10 +183,10 @@ def test_networks_tell_what_the_polynomials_tell_message_by_message():
         rows = np.flatnonzero(share[:, state])
         aim, found = (part.means(x, u)[state, rows] for part in (cubic, networks))
         assert float(((found - aim) ** 2).mean() / aim.var()) < 0.01
-        told = cubic.told(x, u)[state, 1, rows, :2]  # region 1 tells region 0
+        messages = cubic.messages(x, u)[state, 1, rows, :2]  # from region 1 to region 0
         sent = networks.messages(x, u).cross[state, 0, 1, rows]
-        apart = (sent - sent.mean(0)) - (told - told.mean(0))
-        assert float((apart**2).sum() / ((told - told.mean(0)) ** 2).sum()) < 0.05
+        apart = (sent - sent.mean(0)) - (messages - messages.mean(0))
+        assert float((apart**2).sum() / ((messages - messages.mean(0)) ** 2).sum()) < 0.05
 
 
 @pytest.mark.parametrize(
@@ -201,13 +202,13 @@ def test_networks_tell_what_the_polynomials_tell_message_by_message():
 )
 def test_a_model_that_polynomials_do_not_stand_for_is_told_why(options, reason):
     model = MRSDS([4, 4], 2, 2, num_inputs=1, key=random.key(0), options=ModelOptions(dynamics=_dynamics(**options)))
-    found = why_not_climb(model)
+    found = why_no_ascent(model)
     assert (found is None) if reason is None else (reason in found)
 
 
 def test_too_many_weights_are_named():
     model = MRSDS([9, 9], 8, 2, key=random.key(0), options=ModelOptions(ux=False, dynamics=_dynamics()))
-    assert "polynomials would have 10528 weights" in why_not_climb(model)
+    assert "polynomials would have 10528 weights" in why_no_ascent(model)
 
 
 def test_steps_on_the_evidence_are_named_where_there_is_no_start_by_smoothing(tmp_path):

@@ -17,10 +17,10 @@ from jax import random
 from mrsds_ppl.build import initial_parameters
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.guides import GaussianMarkov, MeanField
-from mrsds_ppl.inference.elbo import log_weights
-from mrsds_ppl.inference.objective import make_objective
-from mrsds_ppl.inference.training import TrainingSettings, initial_state, make_run_chunk, train
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
+from mrsds_ppl.ppl.elbo import log_weights
+from mrsds_ppl.train.objective import make_objective
+from mrsds_ppl.train.training import TrainingSettings, initial_state, make_run_chunk, train
 
 SIZES, LATENTS = [10, 10], 4
 LENGTHS = [40, 40, 36, 40, 31, 40, 40, 25]
@@ -184,7 +184,7 @@ def mean_field_trainer():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (1, 2))])
 def test_gaussian_markov_alone_reaches_the_exact_posterior(markov_trainer, seed):
     fitted = markov_trainer(seed)
     assert fitted.untouched
@@ -210,7 +210,7 @@ def test_gaussian_markov_alone_reaches_the_exact_posterior(markov_trainer, seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (1, 2))])
 def test_mean_field_alone_stays_below_by_the_correlations_it_leaves_out(mean_field_trainer, seed):
     fitted = mean_field_trainer(seed)
     # The best independent bins have the precisions' diagonal blocks: KL = (sum_t log det P_tt - log det P) / 2.

@@ -7,13 +7,14 @@ import pytest
 import scipy.io
 import xarray as xr
 import yaml
-from jax import random
 
 from mrsds_ppl import cli
+from mrsds_ppl.data.check import check_trials
 from mrsds_ppl.data.simulate import simulate_lotka_volterra
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import DataError, RunError
-from mrsds_ppl.fitted import check_trials, find_run, infer_trials, load_run
+from mrsds_ppl.fitted import load
+from mrsds_ppl.storage.paths import find_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
@@ -87,12 +88,12 @@ def test_runs_that_cannot_be_told_are_named(empty_run, tmp_path):
 
 @pytest.mark.slow
 def test_run_read_back_gives_the_latents_that_it_wrote(fitted):
-    run = load_run(fitted)
-    assert (run.step, run.skipped) == (12, 0)
+    run = load(fitted)
+    assert (run.trained.step, run.trained.skipped) == (12, 0)
     assert len(run.history.step) == 12
     mat = scipy.io.loadmat(f"{fitted}_latents.mat")
     np.testing.assert_array_equal(run.split.test.ids, mat["test_ids"].ravel())
-    again = infer_trials(run, run.split.test, key=random.key(0), draws=20)
+    again = run.infer_set(run.split.test, draws=20)
     np.testing.assert_allclose(again.x_mean, mat["xs_test"], atol=1e-5)
     # States come from draws: close, and not from other parameters.
     np.testing.assert_allclose(again.z_prob, mat["zs_test"], atol=0.25)
@@ -104,10 +105,10 @@ def test_run_without_a_checkpoint_is_refused_and_the_later_stage_is_preferred(fi
     copy = tmp_path / "copy" / "small"
     models = copy.with_name("small-models")
     models.rename(copy.with_name("small-models-do"))
-    assert load_run(copy).step == 12
+    assert load(copy).trained.step == 12
     shutil.rmtree(copy.with_name("small-models-do"))
     with pytest.raises(RunError, match="holds no checkpoint"):
-        load_run(copy)
+        load(copy)
 
 
 @pytest.mark.slow
@@ -154,24 +155,27 @@ def test_infer_reads_the_function_of_a_user(fitted, tmp_path):
 
 @pytest.mark.slow
 def test_trials_that_do_not_fit_the_run_are_refused(fitted, tmp_path, capsys):
-    run, y = load_run(fitted), recording(1, trials=2).y
+    run, y = load(fitted), recording(1, trials=2).y
 
     def trials(values=y, sizes=(4, 4), us=None, width=BINS):
         return Trials.from_arrays(values, us, list(sizes), bin_width=width)
 
-    check_trials(run, trials())
-    with pytest.raises(DataError, match=r"region_sizes: found \[5, 3\], but small was fitted to \[4, 4\]"):
-        check_trials(run, trials(sizes=(5, 3)))
-    with pytest.raises(DataError, match="inputs: found 1, but small was fitted to 0"):
-        check_trials(run, trials(us=np.zeros((2, 20, 1))))
-    with pytest.raises(DataError, match=r"bins of 0.1 s, but small was fitted to bins of 0.5 s"):
-        check_trials(run, trials(width=0.1))
+    def check_trials_of(run, some):
+        check_trials(some, run.trials, counts=run.counts)
+
+    check_trials_of(run, trials())
+    with pytest.raises(DataError, match=r"region_sizes: found \[5, 3\], but the fit is of \[4, 4\]"):
+        check_trials_of(run, trials(sizes=(5, 3)))
+    with pytest.raises(DataError, match="inputs: found 1, but the fit is of 0"):
+        check_trials_of(run, trials(us=np.zeros((2, 20, 1))))
+    with pytest.raises(DataError, match=r"bins of 0.1 s, but the fit is of bins of 0.5 s"):
+        check_trials_of(run, trials(width=0.1))
     with pytest.raises(DataError, match="no value of any trial is observed"):
-        check_trials(run, trials(values=np.full_like(y, np.nan)))
+        check_trials_of(run, trials(values=np.full_like(y, np.nan)))
     infinite = y.copy()
     infinite[1, 2, 3] = np.inf
     with pytest.raises(DataError, match=r"trial 1, bin 2, neuron 3 .* infinite"):
-        check_trials(run, trials(values=infinite))
+        check_trials_of(run, trials(values=infinite))
     save(tmp_path / "wrong.npz", y[..., :6], region_sizes=(4, 2))
     assert cli.main(["infer", str(fitted), str(tmp_path / "wrong.npz"), "--out", str(tmp_path / "no")]) == 2
     assert "found [4, 2]" in capsys.readouterr().err

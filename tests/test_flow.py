@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrsds_ppl.analysis.alignment import LatentAlignment
 from mrsds_ppl.analysis.flow import (
     Plane,
     fixed_points,
@@ -15,11 +14,12 @@ from mrsds_ppl.analysis.flow import (
     vector_field,
     visited_grid,
 )
-from mrsds_ppl.analysis.flow_scores import change_in_true_latents, field_cosine
+from mrsds_ppl.analysis.recovery.alignment import LatentAlignment
+from mrsds_ppl.analysis.recovery.flow_scores import change_in_true_latents, field_cosine
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 NAMES = ["V1", "V2"]
 

@@ -14,8 +14,7 @@ from numpyro import handlers
 from numpyro.infer.util import log_density
 from scipy.special import logsumexp, softmax
 
-from mrsds_ppl.inference import chain as chains
-from mrsds_ppl.inference.markov import (
+from mrsds_ppl.ppl.markov import (
     PathLaw,
     StateLaw,
     Switching,
@@ -25,6 +24,7 @@ from mrsds_ppl.inference.markov import (
     select,
     summed_out,
 )
+from mrsds_ppl.statespace import chain as chains
 
 TRIALS, BINS, LATENTS = 3, 5, 2
 LENGTHS = np.array([5, 3, 1])
@@ -195,6 +195,7 @@ def test_state_law_is_the_normalised_joint(case):
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_padding_order_and_jit_change_nothing(case):
     params, x = case
     plain = valid_density(params, x)

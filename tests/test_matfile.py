@@ -7,8 +7,8 @@ import scipy.io
 from posterior_of import posterior_of, two_region_trials
 
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.output.atomic import write_text, written_aside
 from mrsds_ppl.output.matfile import EVALUATION_KEYS, HISTORY_KEYS, write_latents
+from mrsds_ppl.storage.atomic import write_text, written_aside
 
 
 def arguments(**changes):

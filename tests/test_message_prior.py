@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mrsds_ppl.inference.message_prior import Edge, edge, first_widths, moved_widths, precision
+from mrsds_ppl.start.ascent.message_prior import Edge, edge, first_widths, moved_widths, precision
 
 
 def test_the_terms_are_the_squares_of_messages_and_of_their_differences() -> None:

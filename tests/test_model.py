@@ -15,14 +15,15 @@ from scipy import stats
 from mrsds_ppl.build import initial_parameters
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.guides import AutoPathDelta, AutoPathNormal, GaussianMarkov
-from mrsds_ppl.inference.elbo import MarkovELBO
-from mrsds_ppl.inference.initialization import initialize, principal_components
-from mrsds_ppl.inference.markov import PathLaw, ancestral, potentials
 from mrsds_ppl.models import EMISSIONS, Dynamics, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.emissions import Readout
 from mrsds_ppl.models.transitions import Transitions
 from mrsds_ppl.nn.encoders import EncoderOptions
+from mrsds_ppl.ppl.elbo import MarkovELBO
+from mrsds_ppl.ppl.markov import PathLaw, ancestral, potentials
+from mrsds_ppl.start.pca import start_by_components
+from mrsds_ppl.statespace.principal_components import principal_components
 
 SMALL = EncoderOptions(embedding_layers=(3,), channels=4, dilations=(1,))
 
@@ -86,6 +87,7 @@ CASES = {
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("name", CASES)
 def test_stacked_networks_equal_a_plain_loop_in_value_and_gradient(name):
     dynamics = make_dynamics(**CASES[name])
@@ -294,6 +296,7 @@ def test_forward_sampling_follows_the_dynamics_from_the_given_state():
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("emission", ["gaussian", "poisson"])
 def test_prior_samples_have_the_shapes_of_the_data(emission):
     options = ModelOptions(emission=emission, triangular_emission=True, sz=True, uz=True, transition_hidden=4)
@@ -371,7 +374,7 @@ def test_posterior_of_weights_starts_at_the_networks_own_and_loadings_at_the_com
     params = initial_parameters(random.key(0), model, guide, trials.batch()).params
     own = model.networks.dynamics.pairs.weights[1]
     np.testing.assert_array_equal(params["dynamics/pairs.weights[1]_auto_loc"], own)
-    params = initialize(params, trials, model.latent_sizes, counts=False)
+    params = start_by_components(random.key(2), params, model, guide, jax.device_put(trials.batch()))
     loadings = params["emissions/readout.weight_auto_loc"]
     np.testing.assert_array_equal(loadings, params["emissions$params"].readout.weight)
     components = principal_components(trials, model.latent_sizes).loadings
@@ -392,6 +395,7 @@ def test_weights_of_features_that_there_are_none_of_have_no_prior():
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_fixed_covariances_get_no_gradient():
     dynamics = DynamicsOptions(layers=(), activations=(None,), trainable_covariance=False, triangular_covariance=True)
     options = ModelOptions(dynamics=dynamics, trainable_emission=False, trainable_initial=False)

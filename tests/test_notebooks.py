@@ -70,7 +70,7 @@ def execute(name, environment, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.nightly) for name in NAMES[1:])])
 def test_notebook_runs_and_draws(name, environment, tmp_path):
     if name == "v1v2" and not RECORDING.is_file():
         pytest.skip(f"no recording at {RECORDING}; set MRSDS_SHARED to the folder that holds data/")
@@ -82,6 +82,7 @@ def test_notebook_runs_and_draws(name, environment, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_notebook_of_the_recordings_says_that_they_are_not_there(environment, tmp_path):
     done, _ = execute("v1v2", environment | {"MRSDS_SHARED": str(tmp_path / "nowhere")}, tmp_path)
     assert done.returncode != 0

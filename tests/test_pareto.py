@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mrsds_ppl.inference.posterior import pareto_k
+from mrsds_ppl.analysis.posterior import pareto_k
 
 
 def test_a_pareto_tail_is_found_with_its_shape():

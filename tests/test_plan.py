@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from jax.random import key
 
-from mrsds_ppl.config import RunConfig, load_config, resolved_yaml
+from mrsds_ppl.config.loading import RunConfig, load_config, resolved_yaml
+from mrsds_ppl.config.names import PATH_GUIDES
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models import MRSDS, ModelOptions
-from mrsds_ppl.names import PATH_GUIDES
 from mrsds_ppl.plan import with_encoder
 
 COUNTS = {"model.num_states": 3, "model.latent_dims": 2, "model.emissions.dist": "poisson"}

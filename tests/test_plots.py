@@ -34,7 +34,7 @@ def _close_figures():
 
 def trial(**more):
     names = ["V1\nlatent 1 (a.u.)", "V1\nlatent 2 (a.u.)"]
-    return plots.plot_trial(SECONDS, RNG.normal(size=(20, BINS, 2)), Z[0], names, **more)
+    return plots.plot_trial(SECONDS, RNG.normal(size=(BINS, 2)), Z[0], names, **more)
 
 
 def activity(**more):
@@ -62,7 +62,7 @@ def field(**more):
 
 
 def norms(**more):
-    return plots.plot_message_norms(SECONDS, NORMS, 0.8 * NORMS, 1.2 * NORMS, REGIONS, SOURCES, z_prob=Z[0], **more)
+    return plots.plot_message_norms(SECONDS, NORMS, REGIONS, SOURCES, z_prob=Z[0], **more)
 
 
 def communication(**more):

@@ -73,31 +73,50 @@ MEAN_FIELD = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("published", "states", "fewer"),
-    [
-        # As they stand: with fewer steps the cycles of beta are too short to recover from their weight of 100.
-        ("svae", 1, ""),
-        ("s-svae", 2, ""),
-        ("mrsds", 2, "--set training.num_steps=300 --set training.lr_warmup_steps=75 --set training.num_steps_do=100"),
-    ],
-)
-def test_the_published_example_finds_the_latents(published, states, fewer, tmp_path, capsys):
+FEWER = "--set training.num_steps=300 --set training.lr_warmup_steps=75 --set training.num_steps_do=100"
+
+
+def fit_example(folder, capsys, published, states, trials, fewer):
+    """What the published command line prints for a recording without inputs, of which the file asks for two."""
     text = EXAMPLE
     for old, new in MEAN_FIELD.items() if published == "mrsds" else ():
         text = text.replace(old, new)
-    (tmp_path / "toy-config.yaml").write_text(text)
-    # A recording without inputs, which the file asks for two of.
-    recording = str(tmp_path / "mydata.mat")
-    assert cli.main(["simulate", "lotka-volterra", recording, "--trials", "60", "--set", "num_bins=50"]) == 0
-    command = f"-datapath {recording} -resultpath {tmp_path} -configpath {tmp_path / 'toy-config.yaml'} -gpu 0"
+    (folder / "toy-config.yaml").write_text(text)
+    recording = str(folder / "mydata.mat")
+    size = ["--trials", str(trials), "--set", "num_bins=50"]
+    assert cli.main(["simulate", "lotka-volterra", recording, *size]) == 0
+    command = f"-datapath {recording} -resultpath {folder} -configpath {folder / 'toy-config.yaml'} -gpu 0"
     command += f" -name example -k {states} -d 1 -mtype {published} -dataseed 0 -modelseed 0 -trainseed 0"
     capsys.readouterr()
     assert cli.main(["fit", *command.split(), *fewer.split()]) == 0
     out = capsys.readouterr().out
-    [found] = re.findall(r"true latents: R2 (\S+) (\S+) \(test", out)
-    assert min(float(value) for value in found) > 0.9
     held = "stay as they start; trained under a weight above 1, latents would shrink without end"
     assert (held in out) == (published != "mrsds")
-    assert (tmp_path / "example-models-do").exists() == (published == "mrsds")
+    assert (folder / "example-models-do").exists() == (published == "mrsds")
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("published", "states", "trials", "fewer"),
+    [
+        # As they stand: with fewer steps the cycles of beta are too short to recover from their weight of 100. And on
+        # more trials: an encoder that has seen 54 of them under it reads 6 others well or not, as rounding has it.
+        pytest.param("svae", 1, 200, "", marks=pytest.mark.nightly),
+        pytest.param("s-svae", 2, 200, "", marks=pytest.mark.nightly),
+        ("mrsds", 2, 60, FEWER),
+    ],
+)
+def test_the_published_example_finds_the_latents(published, states, trials, fewer, tmp_path, capsys):
+    out = fit_example(tmp_path, capsys, published, states, trials, fewer)
+    [found] = re.findall(r"true latents: R2 (\S+) (\S+) \(test", out)
+    assert min(float(value) for value in found) > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.compiling
+def test_the_published_example_runs_with_states_that_the_guide_mixes(tmp_path, capsys):
+    fewer = "--set training.num_steps=20 --set training.lr_warmup_steps=5 --set training.switch_init_steps=10"
+    assert "switching_structured guide, transformer encoder, 20 steps" in fit_example(
+        tmp_path, capsys, "s-svae", 2, 12, fewer
+    )

@@ -13,12 +13,14 @@ from scipy.special import log_softmax, logsumexp, rel_entr
 from scipy.stats import multivariate_normal
 
 from mrsds_ppl.guides import MeanField
-from mrsds_ppl.inference.chain import Chain, hold_after, path_log_weight, sequential_log_normalizer, smooth
-from mrsds_ppl.inference.markov import potentials
-from mrsds_ppl.inference.objective import make_objective, records_state_weights
-from mrsds_ppl.inference.overshoot import horizon_scores
-from mrsds_ppl.inference.regimen import Regimen, make_terms
-from mrsds_ppl.inference.terms import (
+from mrsds_ppl.models import DynamicsOptions, ModelOptions
+from mrsds_ppl.nn.encoders import EncoderOptions
+from mrsds_ppl.ppl.markov import potentials
+from mrsds_ppl.statespace.chain import Chain, hold_after, path_log_weight, sequential_log_normalizer, smooth
+from mrsds_ppl.train.objective import make_objective, records_state_weights
+from mrsds_ppl.train.regimen.chosen import Regimen, make_terms
+from mrsds_ppl.train.regimen.overshoot import horizon_scores
+from mrsds_ppl.train.regimen.terms import (
     Temperature,
     beta_at,
     roughness,
@@ -26,8 +28,6 @@ from mrsds_ppl.inference.terms import (
     temperature_at,
     tempered_log_normalizer,
 )
-from mrsds_ppl.models import DynamicsOptions, ModelOptions
-from mrsds_ppl.nn.encoders import EncoderOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 

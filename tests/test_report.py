@@ -14,10 +14,10 @@ from jax import random
 from mrsds_ppl import cli
 from mrsds_ppl.analysis.communication import communication_matrix, posterior_messages
 from mrsds_ppl.data.labels import read_labels
-from mrsds_ppl.fitted import load_run
-from mrsds_ppl.output.report_checks import Check, Evidence, run_checks
-from mrsds_ppl.output.report_page import Figure, Section, Table, page, png_address
-from mrsds_ppl.report_flow import conditions_of
+from mrsds_ppl.fitted import load
+from mrsds_ppl.output.report.checks import Check, Evidence, run_checks
+from mrsds_ppl.output.report.flow import conditions_of
+from mrsds_ppl.output.report.page import Figure, Section, Table, page, png_address
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
@@ -224,8 +224,9 @@ def test_report_of_a_run_is_one_page_that_stands_alone(counts_run, tmp_path, cap
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_report_shows_communication_by_condition_where_trials_are_labelled(counts_run, tmp_path, capsys):
-    run = load_run(counts_run)
+    run = load(counts_run)
     ids, table = run.split.test.ids, tmp_path / "labels.csv"
     labels = np.array(["go" if place % 2 else "stop" for place in range(len(ids))])
     table.write_text("trial,label\n" + "".join(f"{i},{label}\n" for i, label in zip(ids, labels, strict=True)))
@@ -237,13 +238,14 @@ def test_report_shows_communication_by_condition_where_trials_are_labelled(count
     for place, name in enumerate(found.names):
         alone = communication_matrix(told.isel(trial=np.flatnonzero(labels == name)))
         np.testing.assert_allclose(found.mean[place], alone.mean("draw").values, rtol=1e-5)
-        np.testing.assert_allclose(found.low[place], alone.quantile(0.05, "draw").values, rtol=1e-5)
     path = tmp_path / "page.html"
     assert cli.main(["report", str(counts_run), "--out", str(path), "--labels", str(table)]) == 0
     reader = expect_page_that_stands_alone(path.read_text(encoding="utf-8"))
     text = " ".join(reader.words)
     assert "Communication by condition" in text
-    assert "What differs most is" in text
+    assert "does not test whether the conditions do" in text
+    for claim in ("interval", "overlap", "differs most"):
+        assert claim not in text, claim
     assert sum(tag == "img" for tag, _ in reader.found) == 12
     table.write_text("trial,label\n")
     assert cli.main(["report", str(counts_run), "--labels", str(table)]) == 2

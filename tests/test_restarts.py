@@ -15,19 +15,21 @@ from mrsds_ppl.build import initial_parameters
 from mrsds_ppl.data.simulate import simulate_lotka_volterra
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import MeanField
-from mrsds_ppl.inference import training
-from mrsds_ppl.inference.elbo import log_weights
-from mrsds_ppl.inference.history import stack
-from mrsds_ppl.inference.markov import potentials
-from mrsds_ppl.inference.objective import make_objective
-from mrsds_ppl.inference.paths import RunPaths
-from mrsds_ppl.inference.restarts import best_restart, held_out_bounds, hold_out
-from mrsds_ppl.inference.stage import Stages
-from mrsds_ppl.inference.stages import fit_stages
-from mrsds_ppl.inference.training import TrainingSettings, initial_state, make_run_chunk, train
-from mrsds_ppl.inference.unused import revived, share_of_bins, unused_sentence, unused_states
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.nn.encoders import EncoderOptions
+from mrsds_ppl.ppl.elbo import log_weights
+from mrsds_ppl.ppl.markov import potentials
+from mrsds_ppl.start.staged import Staged
+from mrsds_ppl.start.unused import revived, share_of_bins, unused_sentence, unused_states
+from mrsds_ppl.storage.paths import RunPaths
+from mrsds_ppl.storage.stores import in_files
+from mrsds_ppl.train import training
+from mrsds_ppl.train.history import stack
+from mrsds_ppl.train.objective import make_objective
+from mrsds_ppl.train.restarts import best_restart, held_out_bounds, hold_out
+from mrsds_ppl.train.stage import Stages
+from mrsds_ppl.train.stages import fit_stages
+from mrsds_ppl.train.training import TrainingSettings, initial_state, make_run_chunk, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
@@ -71,20 +73,23 @@ def case():
     )
 
 
-def fit(case, folder, *, restarts=False, resume=False, seed=0, should_stop=lambda: False, said=None, **options):
+def fit(
+    case, folder, *, restarts=False, resume=False, seed=0, should_stop=lambda: False, said=None, start=None, **options
+):
     key, params = (case.keys, stack(case.params)) if restarts else (case.keys[seed], case.params[seed])
     stages = Stages(
         case.model,
         case.guide,
         case.objective,
         case.data,
-        RunPaths(folder, "run"),
+        in_files(RunPaths(folder, "run")),
         save_steps=4,
         should_stop=should_stop,
         say=(lambda line: None) if said is None else said.append,
         held_out=case.held_out if restarts else None,
+        start=start,
     )
-    return fit_stages(key, params, stages, SETTINGS, **{"switch_init_steps": 0, "resume": resume, **options})
+    return fit_stages(key, params, stages, SETTINGS, **{"resume": resume, **options})
 
 
 def same(left, right):
@@ -166,7 +171,7 @@ def test_best_restart_is_kept_and_all_bounds_are_told(case, tmp_path):
 
 
 def _checkpoint(case, folder):
-    from mrsds_ppl.inference.checkpoints import Checkpoints
+    from mrsds_ppl.storage.checkpoints import Checkpoints
 
     return Checkpoints(folder).restore(None, initial_state(stack(case.params), case.keys, SETTINGS, stacked=True))
 
@@ -237,10 +242,13 @@ def test_gradient_of_frozen_guide_parameters_is_zero(case):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_start_of_the_states_is_found_for_all_restarts_at_once(case, tmp_path):
     said = []
     before = len(case.traces)
-    found = fit(case, tmp_path, restarts=True, switch_init_steps=4, said=said)
+    run_chunk = make_run_chunk(case.objective, SETTINGS, stacked=True)
+    start = Staged(case.objective, SETTINGS, run_chunk, 4, stacked=True, say=said.append)
+    found = fit(case, tmp_path, restarts=True, start=start, said=said)
     assert len(case.traces) - before == 1
     assert [line.split(":")[1] for line in said if line.startswith("states: ")] == [f" restart {n}" for n in range(3)]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found.params))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from mrsds_ppl.nn.small_matrices import applied, batch_first, batch_last, congruence, inverse, product
+from mrsds_ppl.statespace.small_matrices import applied, batch_first, batch_last, congruence, inverse, product
 
 
 def positive_definite(size: int, *batch: int) -> np.ndarray:

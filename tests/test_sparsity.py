@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 from jax import random
 
-from mrsds_ppl.analysis.alignment import align_latents
 from mrsds_ppl.analysis.communication import path_messages
-from mrsds_ppl.analysis.message_scores import message_scores
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths
+from mrsds_ppl.analysis.recovery.alignment import align_latents
+from mrsds_ppl.analysis.recovery.message_scores import message_scores
 from mrsds_ppl.data.simulate import SIMULATORS
-from mrsds_ppl.inference.path_refit import refit_networks, scaled_noise
-from mrsds_ppl.inference.smoothing import PathMoments
-from mrsds_ppl.inference.sparsity import message_sizes
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
-from mrsds_ppl.models.dynamics import Dynamics
+from mrsds_ppl.models.dynamics import Dynamics, with_scaled_noise
+from mrsds_ppl.models.filtering import SmoothedPaths
+from mrsds_ppl.start.path_refit import Refit, refit_networks
+from mrsds_ppl.statespace.smoothing import PathMoments
+from mrsds_ppl.train.regimen.sparsity import message_sizes
 
 
 def rows(sizes=(2, 1), num_states=2, num_inputs=1, count=50):
@@ -50,7 +51,7 @@ def test_constants_of_messages_and_the_scale_of_latents_cost_nothing() -> None:
     plain = message_sizes(dynamics, x, u, weights)
     moved = eqx.tree_at(lambda d: d.pairs.biases[-1], dynamics, dynamics.pairs.biases[-1] + 3.0)
     np.testing.assert_allclose(message_sizes(moved, x, u, weights), plain, rtol=1e-3, atol=1e-4)
-    noisier = scaled_noise({"dynamics$params": dynamics}, 2.0)["dynamics$params"]
+    noisier = with_scaled_noise(dynamics, 2.0)
     larger = eqx.tree_at(lambda d: d.pairs.weights[-1], noisier, dynamics.pairs.weights[-1] * 2.0)
     np.testing.assert_allclose(message_sizes(larger, x, u, weights), plain, rtol=1e-3, atol=1e-4)
 
@@ -66,24 +67,25 @@ def test_gradient_is_finite_where_there_are_no_messages_and_leaves_the_noise_alo
 
 
 @pytest.mark.slow
-def test_absent_messages_of_known_paths_shrink_and_present_ones_stay() -> None:
-    trials = SIMULATORS["oscillators"](0, num_trials=60, neurons_per_region=4)
+@pytest.mark.parametrize(
+    ("num_trials", "num_steps", "left"), [(30, 500, 0.75), pytest.param(60, 800, 0.5, marks=pytest.mark.nightly)]
+)
+def test_absent_messages_of_known_paths_shrink_and_present_ones_stay(num_trials, num_steps, left) -> None:
+    """Fewer steps shrink them less: 0.51 of their size is left with 500 on 30 trials."""
+    trials = SIMULATORS["oscillators"](0, num_trials=num_trials, neurons_per_region=4)
     options = ModelOptions(ux=False, xz=False, emission="poisson", final_activation="softplus")
-    model = MRSDS(trials.region_sizes, 2, 3, key=random.key(0), options=options, num_trials=60)
+    model = MRSDS(trials.region_sizes, 2, 3, key=random.key(0), options=options, num_trials=num_trials)
     params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
-    params = scaled_noise(params, 0.05 / 0.3)
+    params["dynamics$params"] = with_scaled_noise(params["dynamics$params"], 0.05 / 0.3)
     batch = jax.device_put(trials.batch())
     x = jnp.nan_to_num(jnp.asarray(trials.x, jnp.float32))
     tiny = 1e-8 * jnp.broadcast_to(jnp.eye(6), (*x.shape, 6))
     states = jax.nn.one_hot(trials.z, 3)
-    before = model.networks.dynamics
 
     @jax.jit(static_argnames="sparsity")
     def fit(sparsity):
-        paths = PathMoments(x, tiny, 0 * tiny)
-        return refit_networks(
-            random.key(1), params, before, model, batch, paths, states, num_steps=800, stretch=1.0, sparsity=sparsity
-        )
+        paths = SmoothedPaths(PathMoments(x, tiny, 0 * tiny), states)
+        return refit_networks(random.key(1), params, model, batch, paths, Refit(num_steps=num_steps, sparsity=sparsity))
 
     aligned = align_latents(trials.x, np.asarray(x), trials.lengths, [2] * 3, [2] * 3)
     paths = PosteriorPaths(np.asarray(x)[None], np.asarray(states)[None])
@@ -92,6 +94,6 @@ def test_absent_messages_of_known_paths_shrink_and_present_ones_stay() -> None:
         for sparsity in (0.0, 0.01)
     }
     plain, sparse = scores[0.0], scores[0.01]
-    assert sparse.absent_ratio < 0.5 * plain.absent_ratio, (plain.absent_ratio, sparse.absent_ratio)
+    assert sparse.absent_ratio < left * plain.absent_ratio, (plain.absent_ratio, sparse.absent_ratio)
     assert sparse.r2_cross > 0.9
     assert (sparse.cosine > 0.98).all(), sparse.cosine

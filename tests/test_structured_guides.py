@@ -15,10 +15,10 @@ from scipy import stats
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.guides import Structured, SwitchingStructured
 from mrsds_ppl.guides.rollout import Drive, Rollout
-from mrsds_ppl.inference.elbo import MarkovELBO, traced_terms
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.models.dynamics import Dynamics
 from mrsds_ppl.nn.encoders import EncoderOptions
+from mrsds_ppl.ppl.elbo import MarkovELBO, traced_terms
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 

@@ -17,11 +17,11 @@ from rich.console import Console
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.inference.batches import draw_batch, hide_neurons
-from mrsds_ppl.inference.interrupts import graceful_interrupt
-from mrsds_ppl.inference.progress import ScalarLog, TrainingProgress
-from mrsds_ppl.inference.schedules import learning_rate_schedule
-from mrsds_ppl.inference.training import History, TrainingSettings, initial_state, make_run_chunk, train
+from mrsds_ppl.train.batches import draw_batch, hide_neurons
+from mrsds_ppl.train.interrupts import graceful_interrupt
+from mrsds_ppl.train.progress import ScalarLog, TrainingProgress
+from mrsds_ppl.train.schedules import learning_rate_schedule
+from mrsds_ppl.train.training import History, TrainingSettings, initial_state, make_run_chunk, train
 
 TRIALS, BINS, REGIONS = 12, 5, (4, 7)
 NEURONS = sum(REGIONS)
@@ -415,9 +415,10 @@ def test_tensorboard_scalars_hold_the_means_of_each_chunk(tmp_path):
 
 
 def test_importing_does_no_jax_work_and_leaves_orbax_out():
-    modules = ("training", "batches", "schedules", "checkpoints", "progress", "interrupts")
+    names = ("training", "batches", "schedules", "progress", "interrupts")
+    modules = (*(f"train.{name}" for name in names), "storage.checkpoints")
     code = (
-        f"import sys; {'; '.join(f'import mrsds_ppl.inference.{name}' for name in modules)}\n"
+        f"import sys; {'; '.join(f'import mrsds_ppl.{name}' for name in modules)}\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge._backends, xla_bridge._backends\n"
         "assert not {'orbax', 'tensorboardX'} & set(sys.modules)"

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from jax import random
 
-from mrsds_ppl.config import ignored_keys, load_config
+from mrsds_ppl.commands.fit import fit
+from mrsds_ppl.config.loading import ignored_keys, load_config
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.fitted import load_run
-from mrsds_ppl.inference import stages
-from mrsds_ppl.inference.merging import count_transitions
-from mrsds_ppl.inference.smoothing import linearised
-from mrsds_ppl.inference.transition_fit import fit_transitions, has_transition_matrix, transition_matrix
+from mrsds_ppl.fitted import load
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
-from mrsds_ppl.run import fit
+from mrsds_ppl.models.linearised import linearised_with, shared_terms
+from mrsds_ppl.statespace.gaussian_sum import expected_transitions
+from mrsds_ppl.train import stages
+from mrsds_ppl.train.transition_fit import fit_transitions, has_transition_matrix, transition_matrix
 
 _STAY = (0.9, 0.8)
 _OFFSET = np.array([[0.5, -0.5], [-0.5, 0.5]])
@@ -87,11 +87,11 @@ def test_merging_loses_little():
         trials, model, params = _switching(20, 7)
         batch = jax.tree.map(jnp.asarray, trials.batch())
         networks = model.networks_from(params)
-        around = linearised(networks, batch, jnp.zeros((20, 7, 2)), jnp.zeros((20, 7, 0)))
+        shared = shared_terms(networks)
         moves = jnp.broadcast_to(jnp.log(jnp.asarray([[0.9, 0.1], [0.2, 0.8]])), (20, 6, 2, 2))
+        around = linearised_with(networks, batch, jnp.zeros((20, 7, 2)), jnp.zeros((20, 7, 0)), moves)
         exact, *merged = (
-            jax.jit(lambda order=order: count_transitions(networks, batch.lengths, *around, moves, order=order))()
-            for order in (7, 3, 2, 1)
+            jax.jit(lambda order=order: expected_transitions(shared, around, order=order))() for order in (7, 3, 2, 1)
         )
         np.testing.assert_allclose(exact.transitions.sum((1, 2)), 6.0, rtol=1e-9)
         lost = [float(jnp.abs(some.log_evidence - exact.log_evidence).max()) for some in merged]
@@ -109,20 +109,21 @@ def test_a_run_keeps_the_transitions_it_ends_with(tmp_path, restarts):
     path.write_text(_TINY)
     config, said = load_config(path, {"training.restarts": restarts}), []
     assert "training.transition_rounds" not in ignored_keys(config)
-    fit(config, config_path=path, name="run", result_path=tmp_path, log=said.append)
+    fit(config, name="run", result_path=tmp_path, log=said.append)
     line = next(line for line in said if line.startswith("transitions: "))
     assert "probability of staying in a state" in line
-    run = load_run(tmp_path / "run")
+    run = load(tmp_path / "run")
     found = transition_matrix(run.params)
     assert str(np.round(np.diag(found), 3)) in line
     # Resumed after its end, the run fits them no second time.
     said.clear()
-    fit(config, config_path=path, name="run", result_path=tmp_path, resume=True, log=said.append)
+    fit(config, name="run", result_path=tmp_path, resume=True, log=said.append)
     assert not any(line.startswith("transitions: ") for line in said)
-    np.testing.assert_array_equal(transition_matrix(load_run(tmp_path / "run").params), found)
+    np.testing.assert_array_equal(transition_matrix(load(tmp_path / "run").params), found)
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_weights_with_a_prior_stand_at_their_medians(tmp_path, monkeypatch):
     path, asked = tmp_path / "some.yaml", []
@@ -134,8 +135,8 @@ def test_weights_with_a_prior_stand_at_their_medians(tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "fit_transitions", remembered)
     path.write_text(_TINY)
     config = load_config(path, {"model.weight_prior": {"scale": 0.5}})
-    fit(config, config_path=path, name="run", result_path=tmp_path, log=lambda line: None)
-    run = load_run(tmp_path / "run")
+    fit(config, name="run", result_path=tmp_path, log=lambda line: None)
+    run = load(tmp_path / "run")
     found, read = (run.model.networks_from(params).dynamics.pairs for params in (*asked, run.params))
     first = run.model.networks.dynamics.pairs
     for a, b, start in zip(found.weights, read.weights, first.weights, strict=True):

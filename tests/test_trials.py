@@ -48,6 +48,14 @@ def test_nan_is_missing_and_zero_is_not():
     np.testing.assert_array_equal(batch.observed, trials.observed)
 
 
+def test_masked_entries_are_missing():
+    masked = np.ma.masked_equal(np.array([[1.0, 999.0], [999.0, 4.0], [5.0, 6.0]]), 999.0)
+    for ys in ([masked, masked[:2]], np.ma.stack([masked, masked])):
+        trials = Trials.from_arrays(ys)
+        np.testing.assert_array_equal(trials.y[0], [[1.0, np.nan], [np.nan, 4.0], [5.0, 6.0]])
+        np.testing.assert_array_equal(trials.observed[0], ~masked.mask)
+
+
 def test_a_list_and_an_array_of_equal_trials_are_the_same():
     y, u = np.random.default_rng(1).normal(size=(3, 6, 4)), np.ones((3, 6, 2))
     one, other = make_trials(y, us=u), make_trials(list(y), us=list(u))

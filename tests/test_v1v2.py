@@ -27,6 +27,7 @@ def test_recording_is_loaded(capsys):
 
 @pytest.mark.slow
 @pytest.mark.longest
+@pytest.mark.nightly
 def test_hidden_neurons_are_predicted(tmp_path):
     """A tenth of the trials for test, a quarter of each area's neurons hidden: bits per spike."""
     command.mrsds("fit", str(CONFIG), "--data-path", str(RECORDING), "--result-path", str(tmp_path))

@@ -7,11 +7,12 @@ import pytest
 from jax import random
 
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.inference.cubic_dynamics import CubicDynamics, num_features
-from mrsds_ppl.inference.path_refit import weigh
-from mrsds_ppl.inference.smoothing import Linear, Sites, linearised
-from mrsds_ppl.inference.weight_information import weight_information
 from mrsds_ppl.models import MRSDS, ModelOptions
+from mrsds_ppl.models.linearised import linearised, shared_terms, with_dynamics
+from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics, num_features
+from mrsds_ppl.start.ascent.weight_information import weight_information
+from mrsds_ppl.statespace.gaussian_sum import state_posterior
+from mrsds_ppl.statespace.linear_gaussian import LinearSteps, SignalTerms, TrialTerms
 
 TRIALS, BINS, LATENTS, STATES, FEATURES = 2, 5, 2, 2, 3
 
@@ -64,9 +65,10 @@ def test_the_information_is_that_of_the_joint_law_of_all_signals() -> None:
         phi = rng.normal(size=(TRIALS, BINS - 1, FEATURES))
         slope = rng.normal(size=(TRIALS, BINS - 1, FEATURES, LATENTS))
         networks = MRSDS([4], LATENTS, STATES, key=random.key(0), options=ModelOptions(ux=False, xz=False)).networks
-        linear, site = Linear(gain, offset), Sites(precision, shift, np.zeros(TRIALS))
-        arrays = jax.tree.map(jnp.asarray, (x, linear, site, states, phi, slope))
-        found = weight_information(networks, *arrays)
+        steps, signals = LinearSteps(gain, offset), SignalTerms(precision, shift, np.zeros(TRIALS))
+        given = TrialTerms(steps, signals, np.zeros((TRIALS, BINS - 1, STATES, STATES)), np.array(lengths))
+        arrays = jax.tree.map(jnp.asarray, (given, x, states, phi, slope))
+        found = weight_information(shared_terms(networks), *arrays)
 
         noise, first = (np.asarray(part.noise.cholesky) ** 2 for part in (networks.dynamics, networks.initial))
         expected = 0.0
@@ -99,13 +101,14 @@ def test_the_information_of_constants_is_the_curvature_of_the_evidence() -> None
 
         def evidence(constant):
             moved = CubicDynamics(weights.at[0, :, 0].set(constant), cubic.noise, (1, 1))
-            networks = model.networks._replace(dynamics=moved)
-            return weigh(networks, model, batch, x, num_kept=1).log_evidence.sum()
+            networks = with_dynamics(model.networks, moved)
+            trials = linearised(networks, model, batch, x)
+            return state_posterior(shared_terms(networks), trials, num_kept=1).log_evidence.sum()
 
-        networks = model.networks._replace(dynamics=cubic)
-        linear, site = linearised(networks, batch, x, jnp.zeros((2, 6, 0)))
+        networks = with_dynamics(model.networks, cubic)
+        given = linearised(networks, model, batch, x)
         slopes = jax.vmap(jax.vmap(jax.jacfwd(cubic.features)))(x[:, :-1], jnp.zeros((2, 5, 0)))
         phi = cubic.features(x[:, :-1], jnp.zeros((2, 5, 0)))
-        found = weight_information(networks, x, linear, site, jnp.ones((2, 6, 1)), phi, slopes)
+        found = weight_information(shared_terms(networks), given, x, jnp.ones((2, 6, 1)), phi, slopes)
         at = np.array([0, count])  # the constants of both latents
         np.testing.assert_allclose(found[np.ix_(at, at)], -jax.hessian(evidence)(jnp.zeros(2)), rtol=1e-5)

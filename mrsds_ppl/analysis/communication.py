@@ -22,12 +22,12 @@ import xarray as xr
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mrsds_ppl.analysis.alignment import valid_bins
 from mrsds_ppl.analysis.flow import check_state
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths, posterior_paths
+from mrsds_ppl.analysis.recovery.alignment import valid_bins
+from mrsds_ppl.backend.trials_at_once import over_trials
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.inference.trialwise import over_trials
 from mrsds_ppl.models.dynamics import every_message
 from mrsds_ppl.models.mrsds import MRSDS
 

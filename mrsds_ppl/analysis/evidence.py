@@ -3,8 +3,8 @@
     log p(y) = log sum_z int p(y, x, z) dx
 
 with the program linearised around a path smoothed from the signals alone, and no path of states dropped; see
-:mod:`mrsds_ppl.inference.merging`. It is exact where dynamics and emissions are linear and Gaussian and there is one
-state; with several, those that agreed in the last two bins are merged. Bounds compare programs less well: they also
+:mod:`mrsds_ppl.statespace.gaussian_sum`. It is exact where dynamics and emissions are linear and Gaussian and there is
+one state; with several, those that agreed in the last two bins are merged. Bounds compare programs less well: they also
 differ by how loose q is.
 """
 
@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from mrsds_ppl.backend.trials_at_once import in_parts
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.inference.filtering import count, smooth_new_trials
-from mrsds_ppl.inference.trial_parts import in_parts
+from mrsds_ppl.models.filtering import count_transitions, smooth_new_trials
 from mrsds_ppl.models.mrsds import MRSDS
 
 
@@ -40,8 +40,8 @@ def trial_evidence(params: dict[str, Any], model: MRSDS, trials: Trials) -> Floa
     """
     program = {name: value for name, value in params.items() if not name.startswith(("auto_", "recognition"))}
     data = trials.batch()
-    paths, _ = smooth_new_trials(program, model, data)
-    return np.asarray(count(model.networks_from(program), model, in_parts(data), paths.mean).log_evidence)
+    paths = smooth_new_trials(program, model, data).moments
+    return np.asarray(count_transitions(model.networks_from(program), model, in_parts(data), paths.mean).log_evidence)
 
 
 def smallest_adequate(evidence: Mapping[str, Float[np.ndarray, " trial"]], errors: float = 2.0) -> Choice:

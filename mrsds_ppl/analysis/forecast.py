@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mrsds_ppl.analysis.metrics import Scores, evaluate
 from mrsds_ppl.analysis.rollouts import check_bin, masked, rolled_ahead, shortened, starts_of
+from mrsds_ppl.backend.trials_at_once import over_trials
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.inference.trialwise import over_trials
 from mrsds_ppl.models.mrsds import MRSDS
 
 _DEFAULT_CUTS = 8

@@ -9,11 +9,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from mrsds_ppl.backend.trials_at_once import over_trials
 from mrsds_ppl.data.trials import Batch, Trials
-from mrsds_ppl.inference.chain import smooth
-from mrsds_ppl.inference.markov import potentials
-from mrsds_ppl.inference.trialwise import over_trials
 from mrsds_ppl.models.mrsds import MRSDS
+from mrsds_ppl.ppl.markov import potentials
+from mrsds_ppl.statespace.chain import smooth
 
 
 class PosteriorPaths(NamedTuple):

@@ -14,14 +14,14 @@ from jax import lax, random
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro import handlers
 
-from mrsds_ppl.analysis.alignment import valid_bins
+from mrsds_ppl.analysis.recovery.alignment import valid_bins
+from mrsds_ppl.backend.trials_at_once import over_trials
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import for_new_trials
-from mrsds_ppl.inference.chain import sample_path
-from mrsds_ppl.inference.markov import Switching, ancestral, potentials
-from mrsds_ppl.inference.trialwise import over_trials
 from mrsds_ppl.models.mrsds import MRSDS, Networks
+from mrsds_ppl.ppl.markov import Switching, ancestral, potentials
+from mrsds_ppl.statespace.chain import sample_path
 
 
 class Start(NamedTuple):

@@ -10,13 +10,13 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mrsds_ppl.analysis.alignment import valid_bins
 from mrsds_ppl.analysis.communication import input_labels, path_messages, region_labels
 from mrsds_ppl.analysis.posterior_paths import posterior_paths
+from mrsds_ppl.analysis.recovery.alignment import valid_bins
 from mrsds_ppl.analysis.rollouts import check_bin, masked, rolled_ahead, starts_of
+from mrsds_ppl.backend.trials_at_once import over_trials
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.inference.trialwise import over_trials
 from mrsds_ppl.models.dynamics import Dynamics, every_message
 from mrsds_ppl.models.mrsds import MRSDS
 

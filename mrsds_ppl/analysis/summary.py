@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
-from mrsds_ppl.analysis.alignment import align_latents, match_states
 from mrsds_ppl.analysis.metrics import Scores, evaluate
+from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
+from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states
 from mrsds_ppl.data.split import Split
-from mrsds_ppl.inference.posterior import PosteriorSampler, PosteriorSet
 from mrsds_ppl.models.mrsds import MRSDS
 
 

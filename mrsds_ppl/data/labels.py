@@ -1,8 +1,9 @@
 """Conditions of trials, as a user names them in a table."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -47,3 +48,28 @@ def read_labels(path: Path, ids: Sequence[int] | np.ndarray) -> Shaped[np.ndarra
         more = "" if len(missing) <= _SHOWN else f" and {len(missing) - _SHOWN} more"
         raise DataError(f"{path}: no label for the trials {', '.join(map(str, missing[:_SHOWN]))}{more}; add them.")
     return np.array([found[int(number)] for number in ids])
+
+
+def labels_of(labels: Mapping[Any, Any] | Sequence[Any] | np.ndarray, ids: np.ndarray) -> Shaped[np.ndarray, " trial"]:
+    """Label of each trial, as text, from a mapping by trial id or from one label for each trial in order.
+
+    Args:
+        labels: the labels.
+        ids: ids of the trials.
+
+    Raises:
+        DataError: a label for a trial that does not exist, or none for one that does.
+    """
+    if not isinstance(labels, Mapping):
+        given = np.asarray(labels)
+        if given.shape != (len(ids),):
+            raise DataError(f"labels: found shape {given.shape}, but there are {len(ids)} trials; need one a trial.")
+        return given.astype(str)
+    by_id = {str(key): value for key, value in labels.items()}
+    known = [str(number) for number in ids]
+    unknown, missing = [key for key in by_id if key not in set(known)], [key for key in known if key not in by_id]
+    for keys, what in ((unknown, "labels of trials that do not exist"), (missing, "no label for the trials")):
+        if keys:
+            more = "" if len(keys) <= _SHOWN else f" and {len(keys) - _SHOWN} more"
+            raise DataError(f"labels: {what}: {', '.join(keys[:_SHOWN])}{more}. The ids are {known[0]} to {known[-1]}.")
+    return np.array([str(by_id[key]) for key in known])

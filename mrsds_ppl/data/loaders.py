@@ -12,8 +12,9 @@ import numpy as np
 import xarray as xr
 
 from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.data.trials_file import holds_trials, read_trials
+from mrsds_ppl.data.user_file import load_module
 from mrsds_ppl.errors import DataError, MrsdsError
-from mrsds_ppl.user_file import load_module
 
 _KEYS = "ys (trial, time, neuron), us (trial, time, input), region_sizes"
 
@@ -39,6 +40,8 @@ def load_recording(path: str | Path, *, bin_width: float = 1.0, region_names: Se
     if reader is None:
         raise DataError(f"{path}: cannot read '{path.suffix}' files; allowed are {', '.join(READERS)}.")
     try:
+        if _is_trials_file(path):
+            return read_trials(path)
         values = dict(reader(path))
     except DataError:
         raise
@@ -241,6 +244,10 @@ def _read_npz(path: Path) -> Mapping[str, Any]:
                 f"{path}: holds a list of arrays, which .npz stores as pickled code. "
                 "Save ys padded with NaN to one array (trial, time, neuron), and the bins of each trial as 'lengths'."
             ) from error
+
+
+def _is_trials_file(path: Path) -> bool:
+    return path.suffix.lower() == ".nc" and holds_trials(path)
 
 
 def _read_netcdf(path: Path) -> Mapping[str, Any]:

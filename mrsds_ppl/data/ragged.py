@@ -29,7 +29,7 @@ def trial_list(values: Any, name: str) -> list[Any]:
 
 
 def matrix(values: Any, name: str, trial: int, ndim: int = 2) -> np.ndarray:
-    """The values of one trial as single-precision numbers; what those cannot hold becomes infinite.
+    """The values of one trial as single-precision numbers; what those cannot hold becomes infinite, masked ones NaN.
 
     Args:
         values: what the user gave for the trial.
@@ -43,7 +43,7 @@ def matrix(values: Any, name: str, trial: int, ndim: int = 2) -> np.ndarray:
         if np.iscomplexobj(values):
             raise TypeError("complex numbers")
         with np.errstate(over="ignore"):  # Trials.validate names what became infinite
-            array = np.asarray(values, dtype=np.float32)
+            array = np.ma.filled(np.ma.asarray(values).astype(np.float32), np.nan)
     except (TypeError, ValueError) as error:
         raise DataError(f"{name}: trial {trial} is not an array of numbers ({error}).") from error
     if array.ndim != ndim:

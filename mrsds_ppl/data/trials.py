@@ -1,5 +1,6 @@
 """Trials: the one data container, and the batch of arrays that programs and guides take."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -191,6 +192,23 @@ class Trials:
     def bin_width(self) -> float:
         """Seconds."""
         return self.dataset.attrs["bin_width"]
+
+    @cached_property
+    def holds_counts(self) -> bool:
+        """Whether every observed signal is a whole number from 0."""
+        with np.errstate(invalid="ignore"):
+            whole = (self.y >= 0) & (self.y == np.round(self.y))
+        return bool((whole | ~self.observed).all())
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that another recording would not have: of signals, inputs, stages and lengths."""
+        found = hashlib.sha256()
+        for name in ("y", "u", "stage", "lengths"):
+            values = np.ascontiguousarray(self.dataset[name].values)
+            found.update(f"{name} {values.shape} {values.dtype}".encode())
+            found.update(values.tobytes())
+        return found.hexdigest()[:16]
 
     @property
     def num_trials(self) -> int:

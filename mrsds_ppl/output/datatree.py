@@ -20,14 +20,14 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from mrsds_ppl.analysis.alignment import valid_bins
+from mrsds_ppl.analysis.posterior import PosteriorSet
+from mrsds_ppl.analysis.recovery.alignment import valid_bins
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.inference.posterior import PosteriorSet
-from mrsds_ppl.output.atomic import written_aside
+from mrsds_ppl.storage.atomic import written_aside
 
 NUM_CHAINS = 4
 
-Split = Literal["train", "test"]
+SplitName = Literal["train", "test"]
 
 # Point estimates of up to this many numbers are repeated for every draw, since ArviZ wants that of a posterior;
 # larger ones (weights of networks) would only swell the file.
@@ -48,50 +48,24 @@ _MARGINAL = (
 )
 
 
-def write_posterior(
-    path: str | Path,
-    *,
-    sets: Mapping[Split, PosteriorSet],
-    trials: Mapping[Split, Trials],
-    which: Literal["test", "all"],
-    latent_region_sizes: Sequence[int],
-    global_parameters: Mapping[str, np.ndarray],
-    attrs: Mapping[str, str | int | float],
-    predictive_draws: int = 20,
-) -> None:
-    """Writes :func:`posterior_tree` with h5netcdf, so that the file appears whole or not at all.
+def write_tree(path: str | Path, tree: xr.DataTree) -> None:
+    """Writes a posterior with h5netcdf, so that the file appears whole or not at all.
 
     Args:
         path: where the file shall appear. An earlier file there is replaced.
-        sets: see :func:`posterior_tree`, as are the other arguments.
-        trials: trials of each split.
-        which: which splits to write.
-        latent_region_sizes: number of latents of each region.
-        global_parameters: point estimates by name.
-        attrs: attributes of the file.
-        predictive_draws: the most predictive draws to write.
+        tree: of :func:`posterior_tree`.
 
     Raises:
         RunError: if the file cannot be written.
-        ValueError: see :func:`posterior_tree`.
     """
-    tree = posterior_tree(
-        sets=sets,
-        trials=trials,
-        which=which,
-        latent_region_sizes=latent_region_sizes,
-        global_parameters=global_parameters,
-        attrs=attrs,
-        predictive_draws=predictive_draws,
-    )
     with written_aside(path) as aside:
         tree.to_netcdf(aside, engine="h5netcdf")
 
 
 def posterior_tree(
     *,
-    sets: Mapping[Split, PosteriorSet],
-    trials: Mapping[Split, Trials],
+    sets: Mapping[SplitName, PosteriorSet],
+    trials: Mapping[SplitName, Trials],
     which: Literal["test", "all"],
     latent_region_sizes: Sequence[int],
     global_parameters: Mapping[str, np.ndarray],
@@ -120,7 +94,7 @@ def posterior_tree(
 
     Source: ArviZ's InferenceData schema, https://python.arviz.org/en/stable/schema/schema.html
     """
-    splits: list[Split] = ["test"] if which == "test" else ["train", "test"]
+    splits: list[SplitName] = ["test"] if which == "test" else ["train", "test"]
     missing = [split for split in splits if split not in sets or split not in trials]
     if missing:
         raise ValueError(f"which={which!r} needs the posterior and the trials of {splits}; not given: {missing}.")
@@ -220,7 +194,7 @@ def _dataset(coords: dict[str, xr.Variable], variables: dict[str, xr.Variable], 
 
 
 def _coordinates(
-    splits: list[Split], chosen: list[PosteriorSet], recording: Trials, latent_region_sizes: Sequence[int]
+    splits: list[SplitName], chosen: list[PosteriorSet], recording: Trials, latent_region_sizes: Sequence[int]
 ) -> dict[str, xr.Variable]:
     """Trial ids and splits, seconds, and names and regions of neurons and latents; each has one axis."""
     num_bins, num_states = chosen[0].z_prob.shape[1:]

@@ -7,11 +7,11 @@ import numpy as np
 import scipy.io
 from jaxtyping import Int
 
-from mrsds_ppl.analysis.alignment import valid_bins
+from mrsds_ppl.analysis.posterior import PosteriorSet
+from mrsds_ppl.analysis.recovery.alignment import valid_bins
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.inference.posterior import PosteriorSet
-from mrsds_ppl.output.atomic import written_aside
+from mrsds_ppl.storage.atomic import written_aside
 
 HISTORY_KEYS = ("elbos", "lrs", "temps", "log_pxs", "log_pys", "log_qxs")
 EVALUATION_KEYS = (
@@ -104,6 +104,48 @@ def split_arrays(split: str, posterior: PosteriorSet, trials: Trials) -> dict[st
     arrays[f"{split}_ids"] = np.asarray(posterior.trial_ids, dtype=np.int64)
     arrays[f"{split}_lengths"] = np.asarray(posterior.lengths, dtype=np.int64)
     return arrays
+
+
+def read_set(mat: Mapping[str, np.ndarray], split: str, trials: Trials, latent_sizes: Sequence[int]) -> PosteriorSet:
+    """The posterior of one split as :func:`split_arrays` wrote it; what the file does not hold is None.
+
+    Args:
+        mat: the file's arrays; MATLAB's format drops a last axis of one.
+        split: ``train`` or ``test``.
+        trials: trials of the split.
+        latent_sizes: latents of each region.
+
+    Raises:
+        RunError: the arrays are not of these trials and latents.
+    """
+    grid, latents = (trials.num_trials, trials.num_bins), sum(latent_sizes)
+    targets, widest = len(latent_sizes), max(latent_sizes)
+    try:
+        norms = mat[f"norms_{split}"].reshape(*grid, targets, -1)
+        sources = norms.shape[-1]
+        found = PosteriorSet(
+            trial_ids=trials.ids,
+            lengths=trials.lengths,
+            x_mean=mat[f"xs_{split}"].reshape(*grid, latents),
+            x_draws=mat[f"xs_{split}_draws"].reshape(-1, *grid, latents),
+            z_prob=mat[f"zs_{split}"].reshape(*grid, -1),
+            z_prob_draws=None,
+            z_logprob=mat["zs_logprob" if split == "train" else f"zs_logprob_{split}"].reshape(*grid, -1),
+            y_mean=mat[f"ys_recon_{split}"].reshape(*grid, trials.num_neurons),
+            y_next=None,
+            messages=mat[f"msgs_{split}"].reshape(*grid, targets, sources, widest),
+            norms=norms,
+            log_likelihood=mat[f"log_marginal_{split}"].ravel(),
+            elbo=mat[f"elbo_{split}"].ravel(),
+            pareto_k=mat[f"pareto_k_{split}"].ravel(),
+            y_draws=None,
+            log_likelihood_draws=None,
+        )
+        if not np.array_equal(mat[f"{split}_ids"].ravel(), trials.ids):
+            raise ValueError(f"the {split} trials are others")
+    except (KeyError, ValueError) as error:
+        raise RunError(f"the .mat file of the run does not fit its configuration ({error}); fit again.") from error
+    return found
 
 
 def _with_nan(key: str, values: np.ndarray, kept: np.ndarray) -> np.ndarray:

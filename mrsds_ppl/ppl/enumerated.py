@@ -1,6 +1,6 @@
 """A switching model in NumPyro's own idiom: discrete sites that funsor enumerates, and a plate of time.
 
-:func:`enumerated` takes the two programs that :func:`mrsds_ppl.inference.markov.markov` takes. Where that adds the path
+:func:`enumerated` takes the two programs that :func:`mrsds_ppl.ppl.markov.markov` takes. Where that adds the path
 with z summed, this adds one site for each factor of
 
     p(z, x) = p(z_1) p(x_1 | z_1) prod_t p(z_t | z_{t-1}, x_{t-1}, u_t) p(x_t | z_t, x_{t-1}, u_t):
@@ -31,8 +31,8 @@ from numpyro.distributions.util import is_identically_one
 from numpyro.primitives import Messenger
 
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.inference.chain import sample_path
-from mrsds_ppl.inference.markov import Drawn, Switching, ancestral, potentials
+from mrsds_ppl.ppl.markov import Drawn, Switching, ancestral, potentials
+from mrsds_ppl.statespace.chain import sample_path
 
 _SUMMED_HERE = (
     "TraceMarkovEnum_ELBO() and funsor's log_density sum z on this program, and MarkovELBO() does on the model itself. "

@@ -49,7 +49,7 @@ class TraceMarkovEnum_ELBO(ELBO):
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
 
     def loss_with_mutable_state(
-        self, rng_key: Key, param_map: dict[str, Any], model: Program, guide: Program, *args: Any, **kwargs: Any
+        self, rng_key: Key, param_map: dict[str, Any], model: Program, guide: Program, *args: object, **kwargs: object
     ) -> dict[str, Any]:
         """The negative bound.
 
@@ -73,8 +73,8 @@ class TraceMarkovEnum_ELBO(ELBO):
         params: dict[str, Any],
         model: Program,
         guide: Program,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
     ) -> Array:
         # funsor takes longer to import than the rest, and few programs need it.
         from numpyro.contrib.funsor import config_enumerate, enum
@@ -99,7 +99,7 @@ class _Form(NamedTuple):
     scale: float
 
 
-def _form(program: Program, drawn: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Form:
+def _form(program: Program, drawn: dict[str, Any], args: tuple[object, ...], kwargs: dict[str, object]) -> _Form:
     """Read off a run without enumeration, of which nothing is computed."""
     nesting, scales = [0], {}
 

@@ -9,10 +9,10 @@ import numpy as np
 from mrsds_ppl.build import initial_parameters
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.guides import GUIDES
-from mrsds_ppl.inference.history import stack
-from mrsds_ppl.inference.objective import make_objective
-from mrsds_ppl.inference.training import TrainingSettings, initial_state, make_run_chunk
 from mrsds_ppl.models import MRSDS
+from mrsds_ppl.train.history import stack
+from mrsds_ppl.train.objective import make_objective
+from mrsds_ppl.train.training import TrainingSettings, initial_state, make_run_chunk
 
 FULL = os.environ.get("MRSDS_BENCH", "tiny") == "full"
 

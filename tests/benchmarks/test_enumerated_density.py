@@ -14,7 +14,7 @@ from numpyro.contrib.funsor import config_enumerate, enum
 from numpyro.contrib.funsor.infer_util import log_density as enumerated_log_density
 from numpyro.infer.util import log_density
 
-from mrsds_ppl.inference.markov import summed_out
+from mrsds_ppl.ppl.markov import summed_out
 
 
 @pytest.fixture

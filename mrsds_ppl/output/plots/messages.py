@@ -12,19 +12,17 @@ from mrsds_ppl.output.plots.style import COLOURS, SMALL, TEXT, legible, line_sty
 def plot_message_norms(
     seconds: Float[np.ndarray, " bin"],
     mean: Float[np.ndarray, "bin target source"],
-    low: Float[np.ndarray, "bin target source"],
-    high: Float[np.ndarray, "bin target source"],
     targets: Sequence[str],
     sources: Sequence[str],
     *,
     z_prob: Float[np.ndarray, "bin state"] | None = None,
     axes: Any = None,
 ) -> Any:
-    """Norms of the messages that each region receives, with their credible intervals.
+    """Mean norms of the messages that each region receives.
 
     Args:
         seconds: time of each bin.
-        mean, low, high: of the norm, in latent units a bin.
+        mean: of the norm, in latent units a bin.
         targets: name of each region.
         sources: names of the regions in the same order, then of the inputs.
         z_prob: state probabilities, for the background.
@@ -39,8 +37,6 @@ def plot_message_norms(
             label = f"{name} (its own)" if source == target else name
             style = {"color": COLOURS[source % len(COLOURS)], "linestyle": line_style(source)}
             ax.plot(seconds, mean[:, target, source], linewidth=1.4, label=label, **style)
-            band = (low[:, target, source], high[:, target, source])
-            ax.fill_between(seconds, *band, color=style["color"], alpha=0.3, linewidth=0)
         ax.set_title(f"received by {targets[target]}", loc="left", fontsize=TEXT)
         ax.set_ylabel("message norm\n(a.u. per bin)")
         ax.set_ylim(bottom=0)

@@ -20,7 +20,7 @@ from mrsds_ppl.output.plots.style import (
 
 def plot_trial(
     seconds: Float[np.ndarray, " bin"],
-    draws: Float[np.ndarray, "draw bin latent"],
+    x: Float[np.ndarray, "bin latent"],
     z_prob: Float[np.ndarray, "bin state"],
     names: list[str],
     *,
@@ -28,27 +28,25 @@ def plot_trial(
     z_true: Int[np.ndarray, " bin"] | None = None,
     axes: Any = None,
 ) -> Any:
-    """Latents of one trial with 90% intervals over a background of the likeliest state, and the state posterior.
+    """Latents of one trial over a background of the likeliest state, and the state posterior.
 
     Args:
         seconds: time of each bin.
-        draws: posterior draws of the latents.
+        x: posterior means of the latents.
         z_prob: state probabilities.
         names: name of each latent.
         x_true, z_true: the truth of a simulation, in the units and labels of the posterior.
         axes: one for each latent and one for the states; made where not given.
     """
-    latents = draws.shape[-1]
+    latents = x.shape[-1]
     if axes is None:
         ratios = [2] * latents + [1]
         height = min(1.6 * latents, 0.9 * latents + 4) + 1.4
         axes = make_axes(latents + 1, 1, height, width=WIDTH, sharex=True, height_ratios=ratios)[:, 0]
-    low, middle, high = np.quantile(draws, [0.05, 0.5, 0.95], axis=0)
     for index in range(latents):
         ax = axes[index]
         shade_states(ax, seconds, z_prob)
-        ax.fill_between(seconds, low[:, index], high[:, index], color="0.45", linewidth=0, label="90% interval")
-        ax.plot(seconds, middle[:, index], color="black", linewidth=1, label="inferred")
+        ax.plot(seconds, x[:, index], color="black", linewidth=1.2, label="inferred")
         if x_true is not None:
             ax.plot(seconds, x_true[:, index], color=TRUTH, linestyle=(0, (4, 2)), linewidth=1.2, label="true")
         ax.set_ylabel(names[index])

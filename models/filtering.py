@@ -1,0 +1,204 @@
+"""Smoother and filter of many trials: a few trials a call, calls side by side, compiled programs shared.
+
+Every program becomes the same arrays once it is linearised around paths. So linearising is compiled for each kind of
+dynamics, while smoother and filter are compiled once, whoever calls them: the linear start, the ascent of the evidence,
+the networks, new trials.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from mrsds_ppl.backend.side_by_side import compiled
+from mrsds_ppl.backend.trials_at_once import Parts, in_parts, over_parts, put_together
+from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.models.dynamics import with_scaled_noise
+from mrsds_ppl.models.linearised import linearised, shared_terms
+from mrsds_ppl.models.mrsds import MRSDS, Networks
+from mrsds_ppl.statespace.gaussian_sum import (
+    ExpectedTransitions,
+    expected_transitions,
+    likeliest,
+    state_posterior,
+)
+from mrsds_ppl.statespace.linear_gaussian import SharedTerms, TrialTerms
+from mrsds_ppl.statespace.smoothing import PathMoments, smooth_path
+
+# Factors of Q's Cholesky factor while new trials are smoothed: first loose, then as fitted.
+_FACTORS, _KEPT_OF_NEW = (8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.2, 1.0, 1.0), 32
+
+
+class SmoothedPaths(NamedTuple):
+    """Posterior of every path, given the likeliest states, one-hot."""
+
+    moments: PathMoments
+    states: Float[Array, "trial bin state"]
+
+
+class LikeliestStates(NamedTuple):
+    """Each bin's likeliest state, one-hot, and log p(y) of each trial in nats."""
+
+    states: Float[Array, "trial bin state"]
+    log_evidence: Float[Array, " trial"]
+
+    def nats_a_bin(self, parts: Parts) -> float:
+        """The evidence of all trials for each of their bins."""
+        return float(np.asarray(self.log_evidence, float).sum() / parts.num_bins)
+
+
+shared_of = jax.jit(shared_terms)
+linearise_trials = compiled(linearised, static_argnames="model")
+
+
+@compiled
+def smooth_trials(shared: SharedTerms, trials: TrialTerms, states: Array) -> PathMoments:
+    """See :func:`mrsds_ppl.statespace.smoothing.smooth_path`."""
+    return smooth_path(shared, trials, states)
+
+
+@partial(compiled, static_argnames="num_kept")
+def states_of_trials(shared: SharedTerms, trials: TrialTerms, *, num_kept: int = 16) -> LikeliestStates:
+    """See :func:`mrsds_ppl.statespace.gaussian_sum.state_posterior`."""
+    found = state_posterior(shared, trials, num_kept=num_kept)
+    return LikeliestStates(likeliest(found.probabilities), found.log_evidence)
+
+
+@partial(compiled, static_argnames="order")
+def transitions_of_trials(shared: SharedTerms, trials: TrialTerms, *, order: int = 2) -> ExpectedTransitions:
+    """See :func:`mrsds_ppl.statespace.gaussian_sum.expected_transitions`."""
+    return expected_transitions(shared, trials, order=order)
+
+
+def iterated_smoother(
+    linearise: Callable[[Array], TrialTerms], smooth: Callable[[TrialTerms], PathMoments], x: Array
+) -> PathMoments:
+    """Paths smoothed around given ones and once more around what comes of it: the iterated Kalman smoother.
+
+    Args:
+        linearise: the program around paths.
+        smooth: of the linearised program.
+        x: the paths to begin around.
+    """
+    return smooth(linearise(smooth(linearise(x)).mean))
+
+
+def smooth_paths(
+    networks: Networks,
+    model: MRSDS,
+    parts: Parts,
+    x: Float[Array, "trial bin latent"],
+    states: Float[Array, "trial bin state"],
+) -> PathMoments:
+    """Paths under the program and given states, by :func:`iterated_smoother`."""
+    return put_together(parts, over_parts(_smoother(networks, model), parts, x, states))
+
+
+def find_states(networks: Networks, model: MRSDS, parts: Parts, x: Float[Array, "trial bin latent"]) -> LikeliestStates:
+    """Likeliest states of the program linearised around paths, and its evidence in the likeliest paths of states."""
+    return put_together(parts, over_parts(_state_finder(networks, model), parts, x))
+
+
+def smooth_and_find_states(
+    networks: Networks,
+    model: MRSDS,
+    parts: Parts,
+    x: Float[Array, "trial bin latent"],
+    states: Float[Array, "trial bin state"],
+) -> tuple[PathMoments, LikeliestStates]:
+    """:func:`smooth_paths`, and :func:`find_states` around what comes of it."""
+    smoothed, found = _smoother(networks, model), _state_finder(networks, model)
+
+    def both(batch: Batch, x: Array, states: Array) -> tuple[PathMoments, LikeliestStates]:
+        paths = smoothed(batch, x, states)
+        return paths, found(batch, paths.mean)
+
+    return put_together(parts, over_parts(both, parts, x, states))
+
+
+def count_transitions(
+    networks: Networks, model: MRSDS, parts: Parts, x: Float[Array, "trial bin latent"]
+) -> ExpectedTransitions:
+    """Evidence and expected transitions of the program linearised around paths, no path of states dropped."""
+    shared = shared_of(networks)
+
+    def counted(batch: Batch, x: Array) -> ExpectedTransitions:
+        return transitions_of_trials(shared, linearise_trials(networks, model, batch, x))
+
+    return put_together(parts, over_parts(counted, parts, x))
+
+
+def smooth_anew(
+    params: dict[str, PyTree], model: MRSDS, data: Batch, x: Float[Array, "trial bin latent"]
+) -> PathMoments:
+    """Paths smoothed under a fitted program and its likeliest states, from where the fit left them.
+
+    Steps of Adam on draws leave the covariances of a path wider and less alike than the program says.
+
+    Args:
+        params: values of the program's sites.
+        model: the program.
+        data: the trials.
+        x: their paths.
+    """
+    networks, parts = model.networks_from(params), in_parts(data)
+    return smooth_paths(networks, model, parts, x, find_states(networks, model, parts, x).states)
+
+
+def smooth_new_trials(params: dict[str, PyTree], model: MRSDS, data: Batch) -> SmoothedPaths:
+    """Smoothed paths and likeliest states of trials under a fitted program, from nothing but their visible signals.
+
+    Under a Q as small as the true one, paths that start at zero stay at what the dynamics do there. They begin with Q
+    several times as large, which comes down round by round.
+
+    Args:
+        params: values of the program's sites.
+        model: the program.
+        data: the trials.
+    """
+    networks, num_states = model.networks_from(params), model.num_states
+    loosened = [_shared_with_noise(networks, factor) for factor in _FACTORS]
+
+    def smoothed(batch: Batch) -> SmoothedPaths:
+        kind = networks.dynamics.noise.raw_diagonal.dtype
+        x = jnp.zeros((*batch.y.shape[:2], model.num_latents), kind)
+        states = jnp.full((*x.shape[:2], num_states), 1.0 / num_states, kind)
+        for number, shared in enumerate(loosened):
+            trials = linearise_trials(networks, model, batch, x)
+            # The first paths are zero and say nothing of the states.
+            if number > 0 and num_states > 1:
+                states = states_of_trials(shared, trials, num_kept=_KEPT_OF_NEW).states
+            x = smooth_trials(shared, trials, states).mean
+            paths = smooth_trials(shared, linearise_trials(networks, model, batch, x), states)
+            x = paths.mean
+        return SmoothedPaths(paths, states)
+
+    parts = in_parts(data)
+    return put_together(parts, over_parts(smoothed, parts))
+
+
+@jax.jit
+def _shared_with_noise(networks: Networks, factor: Array) -> SharedTerms:
+    return shared_terms(networks._replace(dynamics=with_scaled_noise(networks.dynamics, factor)))
+
+
+def _smoother(networks: Networks, model: MRSDS) -> Callable[[Batch, Array, Array], PathMoments]:
+    shared = shared_of(networks)
+
+    def smoothed(batch: Batch, x: Array, states: Array) -> PathMoments:
+        return iterated_smoother(
+            lambda x: linearise_trials(networks, model, batch, x),
+            lambda trials: smooth_trials(shared, trials, states),
+            x,
+        )
+
+    return smoothed
+
+
+def _state_finder(networks: Networks, model: MRSDS) -> Callable[[Batch, Array], LikeliestStates]:
+    shared = shared_of(networks)
+    return lambda batch, x: states_of_trials(shared, linearise_trials(networks, model, batch, x))

@@ -1,0 +1,111 @@
+"""A program linearised around a path of each trial: the arrays that smoother and filter take.
+
+Around a path m,
+
+    f_k(x) ~ F_tk x + b_tk,      log p(y_t | x) ~ c_t + h_t^T x - x^T J_t x / 2,
+    J_t = G^T V^-1 G (Gauss and Newton),   h_t = J_t m_t + grad log p(y_t | m_t),   G = dE(y_t)/dx, V = var(y_t).
+"""
+
+from itertools import combinations_with_replacement
+from typing import Protocol, cast, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.models.dynamics import Dynamics, StateDynamics
+from mrsds_ppl.models.emissions import Emissions
+from mrsds_ppl.models.initial import Initial
+from mrsds_ppl.models.mrsds import MRSDS, Networks
+from mrsds_ppl.ppl.markov import potentials
+from mrsds_ppl.statespace.linear_gaussian import SharedTerms, SignalTerms, TrialTerms, linearise, valid_bins
+
+
+@runtime_checkable
+class Program(Protocol):
+    """Parts of a program that is linearised; its dynamics may be of any form."""
+
+    @property
+    def initial(self) -> Initial: ...
+
+    @property
+    def dynamics(self) -> StateDynamics: ...
+
+    @property
+    def emissions(self) -> Emissions: ...
+
+
+def with_dynamics(networks: Networks, dynamics: StateDynamics) -> Networks:
+    """The networks with dynamics of any form, of which only means and noise may be read."""
+    return networks._replace(dynamics=cast(Dynamics, dynamics))
+
+
+def shared_terms(program: Program) -> SharedTerms:
+    """The first bin and Q, which linearising leaves as they are."""
+    first, noise = program.initial.noise.cholesky, program.dynamics.noise.cholesky
+    return SharedTerms(
+        first_log_prob=jax.nn.log_softmax(program.initial.state_logits),
+        first_means=program.initial.means,
+        first_covariance=first @ first.T,
+        noise_covariance=noise @ noise.T,
+    )
+
+
+def linearised(networks: Networks, model: MRSDS, batch: Batch, x: Float[Array, "trial bin latent"]) -> TrialTerms:
+    """A model of some networks around paths.
+
+    Args:
+        networks: of the model; the dynamics may be any that have means and noise.
+        model: which says what drives the states.
+        batch: the trials.
+        x: their paths.
+    """
+    moves = jnp.moveaxis(potentials(model.switching(networks, batch), x).transition, -1, 0)
+    return linearised_with(networks, batch, x, model.dynamics_inputs(batch.u), moves)
+
+
+def linearised_with(
+    program: Program,
+    batch: Batch,
+    x: Float[Array, "trial bin latent"],
+    u: Float[Array, "trial bin input"],
+    log_transition: Float[Array, "trial pair from to"],
+) -> TrialTerms:
+    """A program around paths, with the transitions and the inputs of the dynamics given."""
+    steps, signals = linearise(program.dynamics.means, x, u), signal_terms(program.emissions, batch, x)
+    return TrialTerms(steps, signals, log_transition, jnp.asarray(batch.lengths))
+
+
+def signal_terms(emissions: Emissions, batch: Batch, x: Float[Array, "trial bin latent"]) -> SignalTerms:
+    """Gaussian terms of the signals that an encoder may see, around a path; padded bins have none."""
+    seen = batch.observed & batch.visible & valid_bins(batch.lengths, batch.y.shape[1])[..., None]
+    signals = jnp.where(seen, batch.y, 0.0)
+
+    def log_prob(path: Array) -> tuple[Array, Array]:
+        each = emissions.law(path, seen).log_prob(signals)
+        return each.sum(), each
+
+    slope, each = jax.grad(log_prob, has_aux=True)(x)
+    weight = jnp.where(seen, 1.0 / emissions.variance_of(emissions.activity(x)), 0.0)
+
+    # A neuron sees one region, so that one derivative serves a latent of every region at once.
+    sizes, owner = emissions.readout.latent_sizes, emissions.readout.owner()
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    member = jnp.asarray(owner[:, None] == np.arange(len(sizes)), x.dtype)
+
+    def column(within: int) -> Array:
+        axis = np.zeros(x.shape[-1])
+        axis[[start + within for start, size in zip(starts, sizes, strict=True) if within < size]] = 1.0
+        return jax.jvp(emissions.activity, (x,), (jnp.broadcast_to(jnp.asarray(axis, x.dtype), x.shape),))[1]
+
+    columns = [column(within) for within in range(max(sizes))]
+    precision = jnp.zeros((*x.shape, x.shape[-1]), x.dtype)
+    for i, j in combinations_with_replacement(range(max(sizes)), 2):
+        regions = [r for r, size in enumerate(sizes) if j < size]
+        block = ((columns[i] * weight * columns[j]) @ member)[..., regions]
+        rows, others = starts[regions] + i, starts[regions] + j
+        precision = precision.at[..., rows, others].set(block).at[..., others, rows].set(block)
+    curved = jnp.einsum("btij,btj->bti", precision, x)
+    return SignalTerms(precision, curved + slope, each - (x * (slope + curved / 2)).sum((1, 2)))

@@ -1,0 +1,1 @@
+"""What computes: devices, compiler flags, cores, trials a few at a time. Imports errors and data."""

@@ -1,0 +1,94 @@
+"""``mrsds infer``: the posterior of new trials under a fitted run."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+
+from mrsds_ppl.analysis.posterior import PosteriorSet
+from mrsds_ppl.backend.device import enable_compilation_cache
+from mrsds_ppl.data.loaders import load_recording, load_user_function
+from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.errors import RunError
+from mrsds_ppl.fitted import Fit
+from mrsds_ppl.output.datatree import write_tree
+from mrsds_ppl.output.matfile import split_arrays
+from mrsds_ppl.storage.atomic import written_aside
+from mrsds_ppl.storage.paths import find_run
+
+
+def infer(
+    given: str | Path,
+    data: str,
+    *,
+    out: Path | None = None,
+    draws: int | None = None,
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+) -> PosteriorSet:
+    """Infer new trials and write ``OUT_posterior.nc`` and ``OUT_latents.mat``, in which they stand as test trials.
+
+    Args:
+        given: the run, see :func:`find_run`.
+        data: file or function of the trials, see :func:`load_new_trials`.
+        out: folder and beginning of the files' names; by default those of the run with the name of the data.
+        draws: posterior draws of each trial; those of the run's configuration by default.
+        seed: of the draws.
+        log: prints a line for the user.
+
+    Raises:
+        ConfigError, DataError, RunError: nothing is written then.
+    """
+    if draws is not None and draws < 1:
+        raise RunError(f"--draws: found {draws}; allowed: a whole number of at least 1")
+    paths = find_run(given)
+    named = paths.folder / f"{paths.name}-{Path(data.rpartition(':')[0] or data).stem}"
+    out = named if out is None else out
+    if out.absolute() == (paths.folder / paths.name).absolute():
+        raise RunError(f"--out {out}: this would replace the files of the run itself; choose another name.")
+    enable_compilation_cache()
+    fit = Fit.load(given)
+    trials = load_new_trials(fit, data)
+    log(f"{paths.folder / paths.name}: step {fit.trained.step}; {trials.num_trials} trials of {data}")
+    draws = fit.config.output.draws if draws is None else draws
+    found = fit.infer_set(trials, draws=draws, seed=seed)
+    posterior, mat = (out.with_name(f"{out.name}{ending}") for ending in ("_posterior.nc", "_latents.mat"))
+    sizes, about = fit.model.latent_sizes, {"fitted_run": paths.name, "data": data, "seed": seed}
+    tree = fit.tree_of({"test": found}, {"test": trials}, "test")
+    tree.attrs |= about
+    write_tree(posterior, tree)
+    arrays = {**split_arrays("test", found, trials), "latent_region_sizes": np.asarray(sizes, np.int64)}
+    with written_aside(mat) as aside:
+        scipy.io.savemat(aside, arrays, appendmat=False, do_compression=True, oned_as="row")
+    heavy = found.pareto_k > 0.7
+    log(
+        f"bound {found.elbo.mean():.2f}, importance-weighted {found.log_likelihood.mean():.2f} nats a trial; "
+        f"Pareto k above 0.7 in {int(heavy.sum())} of {len(heavy)} trials"
+    )
+    trained = fit.history.metrics.get("elbo", np.zeros(0))[-50:]
+    if len(trained):
+        per_value = found.elbo.sum() / trials.observed.sum()
+        log(
+            f"bound {per_value:.3f} nats per observed value, {trained.mean():.3f} at the "
+            "end of training (far below it: other neurons, another order, or another behaviour)"
+        )
+    log(f"{posterior}, {mat}")
+    return found
+
+
+def load_new_trials(fit: Fit, data: str) -> Trials:
+    """Trials to infer: a file that :func:`load_recording` reads, or ``file.py:function``.
+
+    Raises:
+        DataError: they cannot be read, or were not recorded as the run's; see :func:`check_trials`.
+    """
+    settings = fit.config.data
+    options: dict[str, Any] = {"bin_width": fit.trials.bin_width}
+    if settings.region_names is not None:
+        options["region_names"] = settings.region_names
+    trials = load_user_function(data, **options) if ".py:" in data else load_recording(data, **options)
+    if settings.inputs is not None and 0 < trials.num_inputs < settings.inputs:
+        trials = trials.with_inputs(settings.inputs)
+    return trials

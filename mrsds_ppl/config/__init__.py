@@ -1,0 +1,1 @@
+"""The YAML file of a run: schema, names, loading, messages. Imports errors."""

@@ -1,0 +1,44 @@
+"""Whether trials can be read by what was fitted to others."""
+
+import numpy as np
+
+from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.errors import DataError
+
+
+def check_trials(trials: Trials, fitted: Trials, *, counts: bool) -> None:
+    """Check that trials were recorded as those of a fit: the same neurons, inputs, stages and bins.
+
+    A neuron of the fit that was not recorded this time may be NaN throughout.
+
+    Args:
+        trials: the trials.
+        fitted: those of the fit.
+        counts: whether signals are counts.
+
+    Raises:
+        DataError: what differs, as found and as fitted.
+    """
+    for what, found, wanted in (
+        ("region_sizes", trials.region_sizes, fitted.region_sizes),
+        ("us: number of inputs", trials.num_inputs, fitted.num_inputs),
+        ("stages: number of stages", trials.num_stages, fitted.num_stages),
+    ):
+        if found != wanted:
+            raise DataError(
+                f"{what}: found {found}, but the fit is of {wanted}. Give the same neurons, inputs "
+                "and stages in the same order; fill neurons that were not recorded with NaN."
+            )
+    if not np.isclose(trials.bin_width, fitted.bin_width):
+        raise DataError(
+            f"bin_width: found bins of {trials.bin_width:g} s, but the fit is of bins of "
+            f"{fitted.bin_width:g} s, and its dynamics go from bin to bin. Bin the recording anew."
+        )
+    if not trials.observed.any():
+        raise DataError("ys: no value of any trial is observed, so there is nothing to infer from.")
+    # Whoever fits needs every neuron at least once; whoever infers does not.
+    seen = trials.observed.any((0, 1))
+    filled = trials.dataset.assign(
+        y=trials.dataset["y"].where(seen, 0.0), observed=trials.dataset["observed"].where(seen, True)
+    )
+    Trials(filled).validate(counts=counts)

@@ -1,0 +1,49 @@
+"""Trials as a netCDF file of their own, which gives back the same trials: for recordings that came from memory."""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.errors import DataError
+
+_FORMAT = "mrsds_ppl trials 1"
+
+
+def write_trials(path: Path, trials: Trials) -> None:
+    """Write everything that the container holds; an earlier file is replaced."""
+    dataset = trials.dataset
+    numbers = {name for name, variable in dataset.variables.items() if variable.dtype.kind in "fiub"}
+    encoding = {name: {"zlib": True, "complevel": 1, "shuffle": True} for name in numbers if dataset[name].ndim > 1}
+    for name, variable in dataset.variables.items():
+        # Text of any other kind has no place in the format.
+        if variable.dtype.kind == "O":
+            dataset = dataset.assign_coords({name: (variable.dims, variable.values.astype(str))})
+    dataset.assign_attrs(format=_FORMAT).to_netcdf(path, engine="h5netcdf", encoding=encoding)
+
+
+def holds_trials(path: Path) -> bool:
+    """Whether a netCDF file was written by :func:`write_trials`."""
+    with xr.open_dataset(path, engine="h5netcdf") as dataset:
+        return dataset.attrs.get("format") == _FORMAT
+
+
+def read_trials(path: Path) -> Trials:
+    """The trials of such a file.
+
+    Raises:
+        DataError: it was written by another version in another form.
+    """
+    with xr.open_dataset(path, engine="h5netcdf") as opened:
+        dataset = opened.load()
+    if dataset.attrs.pop("format", None) != _FORMAT:
+        raise DataError(f"{path}: is not a file of trials; write it with mrsds_ppl.Trials.save.")
+    attrs = dataset.attrs
+    return Trials(
+        dataset.assign_attrs(
+            region_sizes=[int(size) for size in np.ravel(attrs["region_sizes"])],
+            region_names=[str(name) for name in np.ravel(attrs["region_names"])],
+            bin_width=float(attrs["bin_width"]),
+        )
+    )

@@ -1,0 +1,301 @@
+"""The story of a fit, in memory.
+
+trials -> split -> program and guide -> where parameters begin -> joint training -> what follows it -> posteriors of
+both splits -> scores
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax import random
+
+from mrsds_ppl import __version__
+from mrsds_ppl.analysis.posterior import PosteriorSampler
+from mrsds_ppl.analysis.summary import evaluate_run, recovery_lines
+from mrsds_ppl.backend.device import choose_device, enable_compilation_cache
+from mrsds_ppl.build import (
+    fitted_values,
+    hidden_neurons,
+    initial_parameters,
+    make_guide,
+    make_model,
+    make_settings,
+    make_start,
+)
+from mrsds_ppl.config.arguments import config_for
+from mrsds_ppl.config.loading import RunConfig, resolved_yaml
+from mrsds_ppl.data.split import Split, split_trials
+from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.data.trials_file import write_trials
+from mrsds_ppl.errors import ConfigError
+from mrsds_ppl.fitted import Fit
+from mrsds_ppl.guides import PathGuide
+from mrsds_ppl.output.describe import describe, notes, versions
+from mrsds_ppl.output.guard import DATA_DIGEST, demand_free_name, demand_same_run
+from mrsds_ppl.output.results import with_source, write_results
+from mrsds_ppl.plan import restart_of, second_stage, terms_of, with_encoder
+from mrsds_ppl.start.pca import initialize
+from mrsds_ppl.start.unused import share_of_bins, unused_sentence
+from mrsds_ppl.storage.atomic import write_text
+from mrsds_ppl.storage.paths import RunPaths
+from mrsds_ppl.storage.runlog import run_log
+from mrsds_ppl.storage.stores import Stores, in_files, in_memory
+from mrsds_ppl.train.history import stack
+from mrsds_ppl.train.interrupts import graceful_interrupt
+from mrsds_ppl.train.objective import make_objective
+from mrsds_ppl.train.restarts import hold_out
+from mrsds_ppl.train.stage import Stages
+from mrsds_ppl.train.stages import fit_stages
+from mrsds_ppl.train.training import TrainResult, make_run_chunk
+
+Say = Callable[[str], None]
+
+
+def fit(
+    trials: Trials,
+    num_states: int,
+    latent_sizes: int | list[int],
+    *,
+    model: Mapping[str, Any] | None = None,
+    guide: str = "gaussian_markov",
+    start: str = "auto",
+    training: Mapping[str, Any] | None = None,
+    test: float = 0.1,
+    seed: int = 0,
+    save_to: str | Path | None = None,
+    progress: bool = True,
+) -> Fit:
+    """Fit a multi-region switching dynamical system to trials.
+
+    The same start, training, scores and defaults as the command ``mrsds fit``. Emissions are Poisson where all signals
+    are counts, Gaussian otherwise, unless ``model`` says which.
+
+    Args:
+        trials: the recording, such as of :func:`mrsds_ppl.read` or ``Trials.from_arrays``.
+        num_states: K, the number of discrete states.
+        latent_sizes: latent dimensions of each region; one number for all.
+        model: further keys of the section ``model`` of a configuration.
+        guide: form of the posterior of the latents, by name, or ``path/to/file.py:ClassName``.
+        start: how parameters begin: ``auto``, ``staged``, ``smoothing`` or ``none``.
+        training: keys of the section ``training``, such as ``{"num_steps": 500}``.
+        test: fraction of the trials that is kept out of training.
+        seed: draws the split, the first weights, and the batches.
+        save_to: folder and name of the run, such as ``results/mouse12``: its files are written as the fit goes on.
+        progress: print what happens, with a bar on a terminal or in a notebook.
+
+    Raises:
+        ConfigError, DataError: an argument or the recording is wrong; nothing was computed or written then.
+        RunError: a run of this name exists, or steps stay non-finite.
+    """
+    emission = "poisson" if trials.holds_counts else "gaussian"
+    config = config_for(
+        num_states,
+        latent_sizes,
+        model=model,
+        guide=guide,
+        start=start,
+        training=training,
+        test=test,
+        seed=seed,
+        emission=emission,
+    )
+    trials.validate(counts=config.model.emissions.dist == "poisson")
+    say: Say = print if progress else _silent
+    if save_to is not None:
+        place = Path(save_to)
+        return fit_into_files(trials, config, RunPaths(place.parent, place.name), say=say, progress=progress)
+    say(f"{config.model.emissions.dist} emissions{' (all signals are counts)' if trials.holds_counts else ''}")
+    return fit_trials(trials, config, say=say, progress=progress)
+
+
+def fit_into_files(
+    trials: Trials,
+    config: RunConfig,
+    paths: RunPaths,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    gpu: int | None = None,
+    say: Say = print,
+    progress: bool = True,
+) -> Fit:
+    """:func:`fit_trials` that writes the files of a run as it goes on.
+
+    Args:
+        trials: the recording.
+        config: the configuration; where its section ``data`` names no source, the trials are written beside the run.
+        paths: where the files go.
+        resume: go on from the latest checkpoint.
+        overwrite: replace a run of this name.
+        gpu, say, progress: see :func:`fit_trials`.
+
+    Raises:
+        ConfigError, DataError, RunError: a run of this name exists, or the one to resume was begun as another; nothing
+            is written then.
+    """
+    started = time.perf_counter()
+    split = split_trials(trials, config.training.test_perc, config.training.data_seed)
+    given, config = config, with_encoder(with_source(config, paths), split.train)
+    if resume:
+        demand_same_run(paths, config, trials)
+    elif not overwrite:
+        demand_free_name(paths)
+    with run_log(paths.log, say, append=resume) as tell:
+        tell(f"mrsds-ppl {__version__}: {paths.folder / paths.name}*")
+        tell(describe(config, trials, split))
+        for note in notes(given, config):
+            tell(f"note: {note}")
+        if config.data.data_path == str(paths.trials.absolute()):
+            write_trials(paths.trials, trials)
+        about = {**versions(choose_device(gpu, _silent)), DATA_DIGEST: trials.digest}
+        write_text(paths.config, resolved_yaml(config, about))
+        found = fit_trials(trials, config, stores=in_files(paths), resume=resume, gpu=gpu, say=tell, progress=progress)
+        write_results(found, paths)
+        tell(f"done in {time.perf_counter() - started:.0f} s: {paths.mat}, {paths.posterior}")
+    return replace(found, paths=paths, versions=about)
+
+
+def fit_trials(
+    trials: Trials,
+    config: RunConfig,
+    *,
+    stores: Stores | None = None,
+    resume: bool = False,
+    gpu: int | None = None,
+    say: Say = print,
+    progress: bool = True,
+) -> Fit:
+    """A fit as a configuration describes it; the section ``data`` has been read.
+
+    Args:
+        trials: the recording.
+        config: the configuration.
+        stores: where states go while it trains; in memory by default.
+        resume: go on from the latest of them.
+        gpu: number of the GPU to use; the default device otherwise.
+        say: prints a line for the user.
+        progress: whether bars are shown.
+
+    Raises:
+        ConfigError, RunError: settings that do not fit the recording, or steps that stay non-finite.
+        KeyboardInterrupt: stopped; its message says how to go on.
+    """
+    stores = in_memory() if stores is None else stores
+    enable_compilation_cache()
+    with jax.default_device(choose_device(gpu, say)):
+        split = split_trials(trials, config.training.test_perc, config.training.data_seed)
+        config = with_encoder(config, split.train)
+        return _fit(trials, split, config, stores, resume, say, progress)
+
+
+def _fit(
+    trials: Trials, split: Split, config: RunConfig, stores: Stores, resume: bool, say: Say, progress: bool
+) -> Fit:
+    training = config.training
+    validation = hold_out(split.train, training.data_seed) if training.restarts > 1 else None
+    trained_on = split.train if validation is None else validation.train
+    model = make_model(config, split.train, trained_on.num_trials)
+    guide = make_guide(config, model)
+    if validation is not None and isinstance(guide, PathGuide):
+        raise ConfigError(
+            f"training.restarts: found {training.restarts} with {config.inference.guide}, which has no posterior of "
+            "the trials that choose the best; allowed: 1, or a guide with an encoder"
+        )
+    data = jax.device_put(trained_on.batch())
+    key = random.key(training.train_seed)
+    counts = config.model.emissions.dist == "poisson"
+    begun = initial_parameters(random.fold_in(key, 0), model, guide, data)
+    params = initialize(begun.params, trained_on, model.latent_sizes, counts)
+    keys = random.fold_in(key, 1)
+    if validation is not None:
+        others = [restart_of(config, number, trained_on, data) for number in range(1, training.restarts)]
+        keys, params = stack([keys, *(one.key for one in others)]), stack([params, *(one.params for one in others)])
+        say(
+            f"restarts: {training.restarts}, model and training seeds from {training.model_seed} and "
+            f"{training.train_seed}; trained on {trained_on.num_trials} trials, {validation.chooses.num_trials} choose"
+        )
+    terms = terms_of(config, guide, begun.constrain(begun.params), data)
+    for note in terms.notes:
+        say(f"note: {note}")
+    num_observed = float(trained_on.observed.sum())
+    objective = make_objective(model, guide, num_observed, training.num_particles, begun.constrain, terms.on)
+    settings = make_settings(config, split.train)
+    with graceful_interrupt() as interrupted:
+        stages = Stages(
+            model,
+            guide,
+            objective,
+            data,
+            stores,
+            save_steps=training.save_steps,
+            should_stop=interrupted,
+            say=say,
+            progress=progress,
+            constrain=begun.constrain,
+            held_out=None if validation is None else jax.device_put(validation.chooses.batch()),
+            entries_of=guide.at if config.inference.posterior_per_trial else None,
+            transition_rounds=training.transition_rounds,
+            run_chunk=make_run_chunk(objective, settings, stacked=validation is not None),
+        )
+        stages = replace(stages, start=make_start(config, stages, settings))
+        found = fit_stages(keys, params, stages, settings, resume=resume, dynamics_only=second_stage(config, settings))
+    if found.stopped:
+        raise KeyboardInterrupt(_how_to_go_on(stores, found))
+    values = fitted_values(key, guide, begun.constrain(found.params), split, hidden_neurons(config, split))
+    return _read_off(trials, split, config, model, guide, values, found, say)
+
+
+def _read_off(
+    trials: Trials,
+    split: Split,
+    config: RunConfig,
+    model: Any,
+    guide: Any,
+    values: dict[str, Any],
+    found: TrainResult,
+    say: Say,
+) -> Fit:
+    """Posteriors of training and test trials, in full only for what the posterior file holds, and scores."""
+    key, sampler = random.key(config.training.train_seed), PosteriorSampler(model, guide)
+    draws, everything = config.output.draws, config.output.trials == "all"
+    train_key, test_key = random.split(random.fold_in(key, 2))
+    train = sampler.infer(
+        train_key, values, split.train, draws=draws if everything else min(draws, 20), predictive=everything
+    )
+    test = sampler.infer(test_key, values, split.test, draws=draws)
+    shares = share_of_bins(train.z_prob, train.lengths)
+    if (sentence := unused_sentence(jax.device_get(shares), revived=False)) is not None:
+        say(sentence)
+    counts, hidden = config.model.emissions.dist == "poisson", hidden_neurons(config, split)
+    evaluation = evaluate_run(random.fold_in(key, 3), values, sampler, split, train, test, hidden, counts)
+    for line in (*evaluation.lines(), *recovery_lines(split, test, model)):
+        say(line)
+    bounds = {} if found.restart_bounds is None else {"restart_bounds": found.restart_bounds.tolist()}
+    return Fit(
+        config=config,
+        model=model,
+        guide=guide,
+        params=values,
+        trials=trials,
+        split=split,
+        trained=found,
+        train=train,
+        test=test,
+        scores=evaluation.arrays() | bounds,
+    )
+
+
+def _how_to_go_on(stores: Stores, found: TrainResult) -> str:
+    if stores.scalars is None:
+        return f"stopped at step {found.step}; nothing is kept of a fit in memory, save_to keeps it in files"
+    if stores.joint.latest() is None and stores.restarts.latest() is None:
+        return "stopped before the first checkpoint; the same command starts it anew"
+    return f"stopped at step {found.step}; the same command with --resume goes on from there"
+
+
+def _silent(line: str) -> None:
+    """Says nothing."""

@@ -1,0 +1,72 @@
+"""What would be fitted, in words, and what its numbers depend on."""
+
+from typing import Any
+
+import jax
+
+from mrsds_ppl import __version__
+from mrsds_ppl.backend.device import device_line
+from mrsds_ppl.build import make_guide, make_model
+from mrsds_ppl.config.loading import RunConfig, ignored_keys
+from mrsds_ppl.data.split import Split
+from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.plan import WITHOUT_ENCODER
+
+
+def describe(config: RunConfig, trials: Trials, split: Split) -> str:
+    """Shapes, regions, parameters and memory of a fit, in a few lines."""
+    model = make_model(config, split.train, split.train.num_trials)
+    guide = make_guide(config, model)
+    count = sum(
+        leaf.size
+        for leaf in jax.tree.leaves((model.networks, getattr(guide, "recognition", None)))
+        if hasattr(leaf, "size")
+    )
+    regions = ", ".join(
+        f"{name} ({size} neurons)" for name, size in zip(trials.region_names, trials.region_sizes, strict=True)
+    )
+    lengths = trials.lengths
+    missing = f"{1 - trials.observed.sum() / (lengths.sum() * trials.num_neurons):.1%} missing"
+    silent = trials.ids[~trials.observed.any((1, 2))]
+    if len(silent):
+        missing += f", trials without any value: {', '.join(map(str, silent))}"
+    batch = min(config.training.batch_size, split.train.num_trials)
+    megabytes = (
+        4e-6
+        * batch
+        * trials.num_bins
+        * (6 * trials.num_neurons + 12 * 32 * model.num_states * len(model.latent_sizes) ** 2)
+    )
+    return "\n".join(
+        [
+            f"trials: {split.train.num_trials} for training, {split.test.num_trials} for test; "
+            f"{lengths.min()} to {lengths.max()} bins of {trials.bin_width:g} s; {trials.num_inputs} inputs",
+            f"regions: {regions}; {missing}",
+            f"model: {model.num_states} states, latents {list(model.latent_sizes)}, "
+            f"{config.model.emissions.dist} emissions, {count:,} parameters",
+            f"inference: {config.inference.guide} guide, {config.inference.encoder_phrase}, "
+            f"{config.training.num_steps} steps of {batch} trials, roughly {megabytes:.0f} MB a step",
+        ]
+    )
+
+
+def versions(device: Any) -> dict[str, str]:
+    """Versions of what numbers depend on."""
+    from importlib.metadata import version
+
+    names = ("jax", "jaxlib", "numpyro", "equinox", "optax", "numpy", "scipy")
+    return {"mrsds-ppl": __version__, **{n: version(n) for n in names}, "device": device_line(device)}
+
+
+def notes(given: RunConfig, config: RunConfig) -> list[str]:
+    """What a fit reads otherwise than the configuration that was given says it."""
+    found = [WITHOUT_ENCODER] if config.inference != given.inference else []
+    for key in ignored_keys(config):
+        if key == "data.data_path":
+            found.append(
+                f"the trials are simulated, as data.data_source is {config.data.data_source}; "
+                f"--set data.data_source=mydata takes those of {config.data.data_path}"
+            )
+        else:
+            found.append(f"{key} has no effect on this run")
+    return found

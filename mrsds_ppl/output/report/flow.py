@@ -1,0 +1,161 @@
+"""Messages and flow of a fitted run, for its report."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from jax import random
+
+from mrsds_ppl.analysis.communication import (
+    communication_matrix,
+    message_norms,
+    path_messages,
+    posterior_messages,
+    state_communication,
+)
+from mrsds_ppl.analysis.flow import FixedPoint, Held, Plane, VectorField, fixed_points, vector_field, visited_grid
+from mrsds_ppl.analysis.posterior_paths import PosteriorPaths
+from mrsds_ppl.output.report.conditions import Conditions
+from mrsds_ppl.output.report.findings import Field
+
+if TYPE_CHECKING:
+    import mrsds_ppl.fitted
+
+_DRAWS = 20
+_GRID = {1: 161, 2: 17}
+_STARTS = 36
+_PATHS = 12
+_CONDITIONS = 6
+
+
+def norms_of_trial(fit: "mrsds_ppl.fitted.Fit", trial: int, draws: np.ndarray, z_prob: np.ndarray) -> xr.DataArray:
+    """Mean norms of the messages of one test trial, averaged over the state posterior.
+
+    Args:
+        trial: place among the test trials.
+        draws: (draw, bin, latent), padded.
+        z_prob: (bin, state), padded.
+
+    Returns:
+        (time, target, source) of the trial's own bins; NaN in the first, which no message goes to.
+    """
+    test = fit.split.test
+    paths = PosteriorPaths(draws[:, None], np.broadcast_to(z_prob, (len(draws), 1, *z_prob.shape)))
+    norms = message_norms(path_messages(fit.params, fit.model, test.select([trial]), paths))["mean"]
+    own = norms.isel(trial=0, time=slice(0, int(test.lengths[trial]))).transpose("time", "target", "source")
+    return own.where(np.arange(own.sizes["time"])[:, None, None] > 0)
+
+
+def communication_of(fit: "mrsds_ppl.fitted.Fit") -> np.ndarray:
+    """(state, target, source + input): mean norm of the messages of each state in test trials; 0 where it never is."""
+    found = state_communication(random.key(0), fit.params, fit.model, fit.guide, fit.split.test, draws=_DRAWS)
+    return np.nan_to_num(found.mean("draw").values)
+
+
+def conditions_of(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray) -> Conditions:
+    """Mean norms of the messages in the test trials of each label; at most six labels, those of most trials.
+
+    Args:
+        labels: one for each test trial.
+    """
+    labels = np.asarray(labels).astype(str)
+    names, counts = np.unique(labels, return_counts=True)
+    most = names[np.argsort(-counts, kind="stable")[:_CONDITIONS]]
+    shown = np.isin(labels, most)
+    test, labels = fit.split.test.select(np.flatnonzero(shown)), labels[shown]
+    told = posterior_messages(random.key(0), fit.params, fit.model, fit.guide, test, draws=_DRAWS)
+    found = communication_matrix(told, labels=labels)
+    kept = [str(name) for name in found["condition"].values]
+    return Conditions(kept, np.array([(labels == name).sum() for name in kept]), found.mean("draw").values)
+
+
+def flow_fields(fit: "mrsds_ppl.fitted.Fit", x: np.ndarray, z_prob: np.ndarray, regions: list[str]) -> list[Field]:
+    """Flow of every region, or of the whole plane where all regions together have two latents.
+
+    A region of more than two latents is drawn in the plane of its two principal components.
+
+    Args:
+        x: (trial, bin, latent), NaN in padding.
+        z_prob: (trial, bin, state).
+        regions: name of each region that has latents.
+    """
+    filled = x.reshape(-1, x.shape[-1])
+    filled = filled[np.isfinite(filled).all(1)].astype(np.float64)
+    sizes = fit.model.latent_sizes
+    state = z_prob.argmax(-1)[..., None]
+    paths = [np.where(state == k, x, np.nan)[:_PATHS] for k in range(fit.model.num_states)]
+    if sum(sizes) == 2 and len(sizes) == 2:
+        names = [f"{name} latent (a.u.)" for name in regions]
+        return [_field(fit, None, paths, filled, " and ".join(regions), names, {})]
+    ends = np.cumsum(sizes)[:-1]
+    blocks = np.split(filled, ends, axis=1)
+    paths_of = zip(*(np.split(some, ends, axis=-1) for some in paths), strict=True)
+    fields = []
+    for region, (name, size, own) in enumerate(zip(regions, sizes, paths_of, strict=True)):
+        held: Held = {other: block.mean(0) for other, block in enumerate(blocks) if other != region}
+        kind = "latent" if size <= 2 else "component"
+        names = [f"{name} {kind}{f' {i + 1}' if size > 1 else ''} (a.u.)" for i in range(min(size, 2))]
+        fields.append(_field(fit, region, own, blocks[region], name, names, held))
+    return fields
+
+
+def _field(
+    fit: "mrsds_ppl.fitted.Fit",
+    region: int | None,
+    paths: Sequence[np.ndarray],
+    visited: np.ndarray,
+    name: str,
+    coordinates: list[str],
+    held: Held,
+) -> Field:
+    """Flow of one region, or of all, over what was visited, with the others held.
+
+    A place that stands still in a plane through more latents moves across it, and no fixed points are sought there.
+    """
+    plane = _plane(visited)
+    # Coordinates keep the origin of the latents, so that ticks can be compared with other figures.
+    axes = plane.directions.T
+    grid = visited_grid(visited @ axes, _GRID[axes.shape[1]])
+    states = range(fit.model.num_states)
+    flows = [vector_field(fit.params, fit.model, region, state=k, grid=grid, at=held, plane=plane) for k in states]
+    whole = axes.shape[0] == axes.shape[1]
+    found = [_fixed_points(fit, region, k, flows[k], held) if whole else [] for k in states]
+    return Field(
+        region=name,
+        coordinates=coordinates,
+        points=flows[0].coordinates,
+        changes=np.stack([flow.flow for flow in flows]),
+        trajectories=[[path @ axes for path in some] for some in paths],
+        fixed_points=[np.array([point.x for point in some]).reshape(-1, axes.shape[1]) for some in found],
+        stable=[np.array([point.stable for point in some], bool) for some in found],
+    )
+
+
+def _plane(visited: np.ndarray) -> Plane:
+    """Along the latents; along two principal components through the mean where there are more than two latents."""
+    size = visited.shape[1]
+    if size <= 2:
+        return Plane(np.zeros(size), np.eye(size))
+    centre = visited.mean(0)
+    directions = np.linalg.svd(visited - centre, full_matrices=False)[2][:2]
+    return Plane(centre - (centre @ directions.T) @ directions, directions)
+
+
+def _fixed_points(
+    fit: "mrsds_ppl.fitted.Fit", region: int | None, state: int, flow: VectorField, held: Held
+) -> list[FixedPoint]:
+    """Fixed points within the grid, sought from its slowest points and from some all over it."""
+    low, high = flow.points.min(0), flow.points.max(0)
+    every = np.argsort(np.linalg.norm(flow.change, axis=1))
+    starts = np.concatenate([every[: _STARTS // 2], every[:: max(len(every) // (_STARTS // 2), 1)]])
+    found = fixed_points(
+        fit.params,
+        fit.model,
+        state=state,
+        starts=flow.points[starts],
+        region=region,
+        at=held,
+        apart=0.02 * float(np.linalg.norm(high - low)),
+    )
+    return [point for point in found if np.all((point.x >= low) & (point.x <= high))]

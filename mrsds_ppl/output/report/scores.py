@@ -1,0 +1,71 @@
+"""Scores of a fitted run beside those of plain predictions, for its report."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mrsds_ppl.analysis.baselines import hidden_from_visible, next_from_last, trial_average
+from mrsds_ppl.analysis.metrics import bits_per_spike, evaluate
+from mrsds_ppl.analysis.posterior import Reconstruction
+from mrsds_ppl.output.report.findings import Score
+
+if TYPE_CHECKING:
+    import mrsds_ppl.fitted
+
+
+class Predicted(NamedTuple):
+    """Expected signals of test trials: given all of them, and given the neurons that were not hidden."""
+
+    plain: Reconstruction
+    smoothed: Reconstruction
+
+
+def score_lines(fit: "mrsds_ppl.fitted.Fit", predicted: Predicted) -> tuple[list[Score], np.ndarray]:
+    """The table's lines, and the trial average as a prediction of every test trial."""
+    train, test = fit.split.train, fit.split.test
+    average = trial_average(train.y, train.observed, test.num_bins)
+    repeated = np.broadcast_to(average, test.y.shape)
+
+    def line(name: str, trials: Any, estimate: Any, simple: Any, linear: Any = None, some: Any = None) -> Score:
+        observed = trials.observed & np.isfinite(estimate) if linear is None else trials.observed & np.isfinite(linear)
+
+        def of(prediction: Any) -> Any:
+            return evaluate(trials.y, observed, np.asarray(prediction, np.float64), fit.counts, some)
+
+        ours = of(estimate)
+        return Score(name, ours.r2, of(simple).r2, None if linear is None else of(linear).r2, ours.bits_per_spike)
+
+    fitted = fit.train.y_mean
+    own = np.broadcast_to(trial_average(train.y, train.observed, train.num_bins), train.y.shape)
+    lines = [
+        line("training trials, given all their data", train, fitted, own),
+        line("test trials, given all their data", test, predicted.plain.y_mean, repeated),
+        line("test trials, one bin ahead", test, predicted.plain.y_next, repeated, next_from_last(train.y, test.y)),
+    ]
+    if len(fit.hidden_neurons):
+        linear = hidden_from_visible(train.y, test.y, fit.hidden_neurons)
+        lines.append(
+            line("test trials, hidden neurons", test, predicted.smoothed.y_mean, repeated, linear, fit.hidden_neurons)
+        )
+    return lines, repeated
+
+
+def scores_by_neuron(
+    fit: "mrsds_ppl.fitted.Fit", predicted: Predicted, average: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Score of each hidden neuron by the model and by the trial average, and the score's name."""
+    test = fit.split.test
+    if fit.counts:
+        pairs = [
+            [
+                bits_per_spike(test.y[..., [n]], test.observed[..., [n]], np.asarray(rate[..., [n]], np.float64))
+                for n in fit.hidden_neurons
+            ]
+            for rate in (predicted.smoothed.y_mean, average)
+        ]
+        return np.array(pairs[0]), np.array(pairs[1]), "bits per spike"
+    ours, simple = (
+        evaluate(test.y, test.observed, np.asarray(p, np.float64), False, fit.hidden_neurons).r2_by_neuron
+        for p in (predicted.smoothed.y_mean, average)
+    )
+    return ours, simple, "R²"

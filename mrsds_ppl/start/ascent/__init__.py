@@ -1,0 +1,1 @@
+"""Steps on log p(y) itself, for a start by smoothing."""

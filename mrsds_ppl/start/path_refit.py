@@ -1,0 +1,182 @@
+"""Dynamics networks from smoothed paths, moved further than their update says, and the noise that suits them.
+
+With sparse signals most of what a smoothed path knows of a step is the dynamics it was smoothed with, so
+expectation-maximisation moves them a little at a time. Each refit therefore regresses on steps stretched about the
+dynamics f of before,
+
+    x_t  ->  f_k(x_{t-1}, u_t) + eta (x_t - f_k(x_{t-1}, u_t)),    eta >= 1,
+
+whose mean given x_{t-1} is f + eta (f_EM - f). The state noise Q cannot be read off such steps, and those of likeliest
+states make it too large, as a bin in a wrong state is read as noise. It is scaled by the factor with the largest
+evidence log p(y), states and paths summed out; see :mod:`mrsds_ppl.statespace.gaussian_sum`.
+Source: Salakhutdinov and Roweis (2003), over-relaxed bound optimisation.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax, random
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.models.dynamics import with_scaled_noise
+from mrsds_ppl.models.filtering import SmoothedPaths, iterated_smoother
+from mrsds_ppl.models.linearised import linearised, shared_terms
+from mrsds_ppl.models.mrsds import MRSDS, Networks
+from mrsds_ppl.nn.adam import descend
+from mrsds_ppl.ppl.gaussian_chain import GaussianChain
+from mrsds_ppl.ppl.markov import potentials
+from mrsds_ppl.statespace.gaussian_sum import state_posterior
+from mrsds_ppl.statespace.linear_gaussian import TrialTerms, valid_bins
+from mrsds_ppl.statespace.smoothing import chain_of, smooth_path
+from mrsds_ppl.train.regimen.sparsity import sizes_of
+
+_BATCH, _RATE = 32, 1e-2
+# Sites of the networks that paths and states have a say in.
+_DYNAMICS, _TRANSITIONS = "dynamics$params", "transitions$params"
+NOISE_FACTORS = (0.7, 0.85, 1.0, 1.2)
+_TRIALS, _KEPT = 48, 8
+# What Adam maximises: of some sites, some trials, draws of their paths, and their states.
+Aim = Callable[[dict[str, PyTree], Batch, Array, Array], Array]
+
+
+class Refit(NamedTuple):
+    """How networks are fitted to draws of the paths.
+
+    Args:
+        num_steps: of Adam.
+        stretch: eta; 1 is expectation-maximisation.
+        sparsity: weight of the penalty of :mod:`mrsds_ppl.train.regimen.sparsity`, in nats a bin.
+    """
+
+    num_steps: int = 400
+    stretch: float | Float[Array, ""] = 1.0
+    sparsity: float = 0.0
+
+
+def refit_networks(
+    key: PRNGKeyArray,
+    params: dict[str, PyTree],
+    model: MRSDS,
+    data: Batch,
+    paths: SmoothedPaths,
+    refit: Refit,
+) -> dict[str, PyTree]:
+    """Networks of dynamics and transitions by Adam on draws of the paths; Q stays.
+
+    Args:
+        key: random key.
+        params: values of the program's sites; its dynamics are the f of before, about which steps are stretched.
+        model: the program.
+        data: the trials.
+        paths: posterior of their paths.
+        refit: how.
+    """
+    before, stretch, sparsity = model.networks_from(params).dynamics, refit.stretch, refit.sparsity
+
+    def aim(some: dict[str, PyTree], batch: Batch, x: Array, states: Array) -> Array:
+        networks = model.networks_from({**params, **some})
+        first, then, u, now = _steps(model, batch, x, states)
+        old = lax.stop_gradient(before.means(first, u))
+        noise = lax.stop_gradient(networks.dynamics.noise)
+        penalty = jnp.zeros(())
+        if sparsity > 0:
+            # Stretched steps count eta times as much, which the penalty has to match to end at the same place.
+            messages = networks.dynamics.messages(first, u)
+            means = networks.dynamics.summed(messages)
+            penalty = sparsity * stretch * sizes_of(networks.dynamics, messages.cross, now).sum()
+        else:
+            means = networks.dynamics.means(first, u)
+        fit = noise.around(means).log_prob(old + stretch * (then - old))
+        found = (fit.T * now).sum() / batch.lengths.sum() - penalty
+        return found + _log_transitions(networks, model, batch, x, states)
+
+    chosen = {name: params[name] for name in (_DYNAMICS, _TRANSITIONS)}
+    return {**params, **_ascended(key, chosen, aim, data, paths, refit.num_steps)}
+
+
+def refit_transitions(
+    key: PRNGKeyArray, params: dict[str, PyTree], model: MRSDS, data: Batch, paths: SmoothedPaths, num_steps: int
+) -> dict[str, PyTree]:
+    """Transitions alone, as :func:`refit_networks` does them."""
+
+    def aim(some: dict[str, PyTree], batch: Batch, x: Array, states: Array) -> Array:
+        return _log_transitions(model.networks_from({**params, **some}), model, batch, x, states)
+
+    chosen = {_TRANSITIONS: params[_TRANSITIONS]}
+    return {**params, **_ascended(key, chosen, aim, data, paths, num_steps)}
+
+
+def _log_transitions(networks: Networks, model: MRSDS, batch: Batch, x: Array, weight: Array) -> Array:
+    """log p(z | x) a bin."""
+    now = jnp.where(valid_bins(batch.lengths, batch.y.shape[1])[:, 1:, None], weight[:, 1:], 0.0)
+    moves = potentials(model.switching(networks, batch), x).transition
+    pairs = jnp.moveaxis(weight[:, :-1, :, None] * now[:, :, None], 0, -1)
+    return jnp.where(pairs > 0, pairs * moves, 0.0).sum() / batch.lengths.sum()
+
+
+def _ascended(
+    key: Array, sites: dict[str, PyTree], aim: Aim, data: Batch, paths: SmoothedPaths, num_steps: int
+) -> dict[str, PyTree]:
+    """Sites after steps of Adam on an aim of some trials, drawn anew for each step as are their paths."""
+    chain, size = chain_of(paths.moments), min(_BATCH, data.lengths.shape[0])
+
+    def loss(some: dict[str, PyTree], key: Array) -> Array:
+        index_key, draw_key = random.split(key)
+        index = random.choice(index_key, data.lengths.shape[0], (size,), replace=False)
+        batch, parts, states = jax.tree.map(lambda leaf: leaf[index], (data, chain, paths.states))
+        return -aim(some, batch, GaussianChain(*parts).sample(draw_key), states)
+
+    return descend(key, loss, sites, num_steps=num_steps, rate=_RATE, last=0.05).params
+
+
+class Steps(NamedTuple):
+    """Steps of drawn paths, each bin but the first a row: x_{t-1}, x_t, u_t, and the probability of each state.
+
+    The probabilities are 0 in rows that do not count.
+    """
+
+    before: Float[Array, "row latent"]
+    after: Float[Array, "row latent"]
+    u: Float[Array, "row input"]
+    weights: Float[Array, "row state"]
+
+
+def drawn_steps(key: PRNGKeyArray, model: MRSDS, data: Batch, paths: SmoothedPaths) -> Steps:
+    """The steps of one draw of every path."""
+    return _steps(model, data, GaussianChain(*chain_of(paths.moments)).sample(key), paths.states)
+
+
+def _steps(model: MRSDS, batch: Batch, x: Array, states: Array) -> Steps:
+    weights = jnp.where(valid_bins(batch.lengths, batch.y.shape[1])[:, 1:, None], states[:, 1:], 0.0)
+    parts = (x[:, :-1], x[:, 1:], model.dynamics_inputs(batch.u)[:, 1:], weights)
+    return Steps(*(part.reshape(weights.shape[0] * weights.shape[1], part.shape[-1]) for part in parts))
+
+
+def noise_factor(networks: Networks, model: MRSDS, data: Batch, paths: SmoothedPaths) -> Float[Array, ""]:
+    """Factor of Q's Cholesky factor with the largest evidence on some of the trials, each around its own paths.
+
+    Args:
+        networks: of the program.
+        model: the program.
+        data: the trials; the first 48 are used.
+        paths: posterior of their paths, which the paths under every factor start from.
+    """
+    tried = jnp.asarray(NOISE_FACTORS, paths.moments.mean.dtype)
+    if not networks.dynamics.noise.trainable:
+        return jnp.ones_like(tried[0])
+    some, x, states = jax.tree.map(lambda leaf: leaf[:_TRIALS], (data, paths.moments.mean, paths.states))
+
+    def evidence(factor: Array) -> Array:
+        scaled = networks._replace(dynamics=with_scaled_noise(networks.dynamics, factor))
+        shared = shared_terms(scaled)
+
+        def around(x: Array) -> TrialTerms:
+            return linearised(scaled, model, some, x)
+
+        path = iterated_smoother(around, lambda trials: smooth_path(shared, trials, states), x).mean
+        return state_posterior(shared, around(path), num_kept=_KEPT).log_evidence.sum()
+
+    return tried[lax.map(evidence, tried).argmax()]

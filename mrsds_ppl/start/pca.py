@@ -1,0 +1,130 @@
+"""Data-driven start: emissions and the encoder's direct path from a principal component analysis of each region.
+
+With signals smoothed over time, Y_r ~ b + X_r C_r^T, X_r of unit variance; the direct path starts as the posterior
+mean of one bin, x = (I + C^T S^-1 C)^-1 C^T S^-1 (y - b). Switching models fail by their start, and this one puts
+every latent where the activity is.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, PyTree
+from numpyro.infer.autoguide import AutoGuide
+
+from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.guides.base import Recognition
+from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.models.emissions import Emissions, GaussianEmissions
+from mrsds_ppl.models.mrsds import MRSDS
+from mrsds_ppl.statespace.principal_components import Components, principal_components
+from mrsds_ppl.train.history import Keys
+
+_LOADINGS = "emissions/readout.weight_auto_loc"
+# A neuron that never varied in training has no spread to be measured by, and an encoder no weights that were trained on
+# it: a count of one, or a value as far from its own as others of its region vary, counts as one standard deviation.
+_ONE_COUNT = 1.0
+# A neuron that fired a few times only: a single count is at most ten standard deviations for the encoder, as far as
+# the rarest that other neurons ever show it.
+_RAREST = 0.1
+
+
+def encoder_spread(
+    spread: Float[np.ndarray, " neuron"], region_of_neuron: Int[np.ndarray, " neuron"], counts: bool
+) -> Float[np.ndarray, " neuron"]:
+    """What an encoder divides each neuron's signal by: its spread, with a floor in the neuron's own units.
+
+    Counts have a unit, one spike: a spread of at least a tenth of it, and of one where the neuron was silent or
+    constant in training. A signal that was constant is measured by the median spread of its region.
+
+    Args:
+        spread: standard deviation of each neuron's signal in training.
+        region_of_neuron: index of its region.
+        counts: whether signals are counts.
+    """
+    varies = spread > 0
+    if counts:
+        return np.where(varies, np.maximum(spread, _RAREST), _ONE_COUNT)
+    floor = np.ones_like(spread)
+    for region in np.unique(region_of_neuron):
+        own = region_of_neuron == region
+        if (own & varies).any():
+            floor[own] = np.median(spread[own & varies])
+    return np.where(varies, spread, floor)
+
+
+def start_by_components(
+    key: Keys, params: dict[str, PyTree], model: MRSDS, guide: AutoGuide, data: Batch
+) -> dict[str, PyTree]:
+    """A :class:`~mrsds_ppl.start.protocol.Start`: :func:`initialize` with the trials of a batch; nothing is random."""
+    whole = jax.tree.map(np.asarray, data)
+    signals = np.where(whole.observed, whole.y, np.nan)
+    paths = [y[:length] for y, length in zip(signals, whole.lengths, strict=True)]
+    trials = Trials.from_arrays(paths, region_sizes=model.region_sizes)
+    return initialize(params, trials, model.latent_sizes, model.options.emission == "poisson")
+
+
+def initialize(
+    params: dict[str, PyTree], trials: Trials, latent_sizes: tuple[int, ...], counts: bool
+) -> dict[str, PyTree]:
+    """Parameters with emissions and recognition set from the data.
+
+    Args:
+        params: parameters by site, as declared by program and guide.
+        trials: training trials.
+        latent_sizes: latents of each region.
+        counts: whether signals are counts with a softplus or exp rate.
+    """
+    found = principal_components(trials, latent_sizes)
+    params = dict(params)
+    if "emissions$params" in params:
+        emissions = _emissions(params["emissions$params"], found, trials, latent_sizes, counts)
+        params["emissions$params"] = emissions
+        # Under a prior the loadings are a site of their own, and its posterior starts around them.
+        if _LOADINGS in params and emissions.readout.hidden is None:
+            params[_LOADINGS] = emissions.readout.weight
+    if "recognition$params" in params:
+        spread = encoder_spread(found.spread, trials.region_of_neuron, counts)
+        params["recognition$params"] = _recognition(params["recognition$params"], found._replace(spread=spread))
+    return params
+
+
+def _emissions(
+    emissions: Emissions, found: Components, trials: Trials, latent_sizes: tuple[int, ...], counts: bool
+) -> Emissions:
+    readout = emissions.readout
+    gain = np.ones_like(found.center)
+    bias = found.center
+    if counts:
+        rate = np.maximum(found.center, 1e-3)
+        exponential = emissions.final_activation == "exp"
+        bias = np.log(rate) if exponential else rate + np.log(-np.expm1(-rate))
+        gain = 1.0 / rate if exponential else 1.0 / -np.expm1(-rate)
+    readout = eqx.tree_at(lambda r: r.bias, readout, jnp.asarray(bias, jnp.float32))
+    if readout.hidden is None:
+        starts = np.concatenate([[0], np.cumsum(latent_sizes)])
+        owner = trials.region_of_neuron if len(latent_sizes) > 1 else np.zeros(trials.num_neurons, int)
+        weight = np.zeros(readout.weight.shape)
+        for region, size in enumerate(latent_sizes):
+            chosen = owner == region
+            weight[chosen, :size] = (gain[:, None] * found.loadings)[chosen, starts[region] : starts[region] + size]
+        readout = eqx.tree_at(lambda r: r.weight, readout, jnp.asarray(weight, jnp.float32))
+    emissions = eqx.tree_at(lambda e: e.readout, emissions, readout)
+    if isinstance(emissions, GaussianEmissions):
+        noise = emissions.noise
+        start = Covariance(
+            noise.raw_diagonal.shape, np.sqrt(found.residual), triangular=False, trainable=noise.trainable
+        )
+        emissions = eqx.tree_at(lambda e: e.noise.raw_diagonal, emissions, start.raw_diagonal.astype(jnp.float32))
+    return emissions
+
+
+def _recognition(recognition: Recognition, found: Components) -> Recognition:
+    weighted = found.loadings / found.residual[:, None]
+    posterior = np.linalg.inv(np.eye(found.loadings.shape[1]) + found.loadings.T @ weighted)
+    direct = found.spread[:, None] * (weighted @ posterior)
+    return eqx.tree_at(
+        lambda r: (r.standardizer.center, r.standardizer.spread, r.direct),
+        recognition,
+        tuple(jnp.asarray(a, jnp.float32) for a in (found.center, found.spread, direct)),
+    )

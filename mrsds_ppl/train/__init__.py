@@ -1,0 +1,1 @@
+"""The loop, its state and history, the objective, stages, restarts. Imports guides and what is below them."""

@@ -1,0 +1,139 @@
+"""What a run shows while it trains: a bar on a terminal, lines in the log, TensorBoard scalars."""
+
+import logging
+import time
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mrsds_ppl.train.history import History
+
+logger = logging.getLogger(__name__)
+
+
+def chunk_means(history: History) -> dict[str, float]:
+    """The mean of the loss and of each metric over the steps of a chunk that were not skipped, NaN if all were."""
+    good = ~np.asarray(history.skipped)
+    columns = {
+        "loss": history.loss,
+        **history.metrics,
+        "gradient_norm": history.gradient_norm,
+        "learning_rate": history.learning_rate,
+    }
+    return {
+        name: float(np.mean(np.asarray(values)[good])) if good.any() else float("nan")
+        for name, values in columns.items()
+    }
+
+
+class TrainingProgress:
+    """One stage's progress: a bar where the console is a terminal, and one log line per chunk in any case.
+
+    Args:
+        stage: name of the stage, as the user reads it.
+        num_steps: number of steps of the stage.
+        first_step: steps already done, more than 0 after resuming.
+        shown: metrics to show, in this order; those that a history lacks are left out.
+        console: where the bar goes, standard error by default.
+        visible: whether there is a bar at all; it needs a terminal or a notebook.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        num_steps: int,
+        first_step: int = 0,
+        shown: tuple[str, ...] = ("loss",),
+        console: Console | None = None,
+        visible: bool = True,
+    ) -> None:
+        self.stage = stage
+        self.num_steps = num_steps
+        self.shown = shown
+        self.step = first_step
+        self.skipped = 0
+        self._time = time.perf_counter()
+        console = console or Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[values]}"),
+            console=console,
+            disable=not visible or not (console.is_terminal or console.is_jupyter),
+        )
+        self._task = self._bar.add_task(stage, total=num_steps, completed=first_step, values="")
+
+    def __enter__(self) -> "TrainingProgress":
+        self._bar.start()
+        self._time = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, history: History) -> None:
+        """Shows the steps of one chunk; `history` as `train` hands it to `on_chunk`."""
+        if len(history.step) == 0:
+            return
+        now = time.perf_counter()
+        milliseconds = 1e3 * (now - self._time) / len(history.step)
+        self._time = now
+        self.step = int(history.step[-1]) + 1
+        means = chunk_means(history)
+        values = "  ".join(f"{name} {means[name]:.5g}" for name in self.shown if name in means)
+        self._bar.update(self._task, completed=self.step, values=values)
+        logger.info(
+            "%s: step %d of %d  %s  lr %.3g  %.1f ms a step",
+            *(self.stage, self.step, self.num_steps, values, history.learning_rate[-1], milliseconds),
+        )
+        skipped = int(np.sum(history.skipped))
+        if skipped:
+            self.skipped += skipped
+            logger.warning(
+                "%s: skipped %d of the last %d steps, whose loss or gradient was not finite (%d so far)",
+                *(self.stage, skipped, len(history.step), self.skipped),
+            )
+
+
+class ScalarLog:
+    """TensorBoard scalars of one stage: the means over each chunk, in the folder `directory/stage`.
+
+    A stage has a folder of its own, since each counts its steps from 0 and resuming disregards later steps by folder.
+
+    Args:
+        directory: the run's TensorBoard folder, made if need be.
+        stage: name of the stage.
+        first_step: steps already done; what an interrupted run wrote beyond them is disregarded by TensorBoard.
+    """
+
+    def __init__(self, directory: str | Path, stage: str, first_step: int = 0) -> None:
+        from tensorboardX import SummaryWriter
+
+        # Scalars of step s are written when s steps are done, so those of `first_step` itself are already there.
+        self._writer = SummaryWriter(str(Path(directory) / stage), purge_step=first_step + 1 if first_step else None)
+
+    def __enter__(self) -> "ScalarLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+    def write(self, history: History) -> None:
+        """Writes the means of one chunk at its last step."""
+        if len(history.step) == 0:
+            return
+        step = int(history.step[-1]) + 1
+        for name, value in chunk_means(history).items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.add_scalar("skipped_steps", int(np.sum(history.skipped)), step)
+        self._writer.flush()

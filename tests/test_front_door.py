@@ -1,0 +1,164 @@
+"""``import mrsds_ppl as mrsds``: arrays in, states and messages out, nothing else to know."""
+
+import subprocess
+import sys
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import scipy.io
+import xarray as xr
+
+import mrsds_ppl as mrsds
+from mrsds_ppl import cli
+
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]
+
+mpl.use("agg")
+SMALL = {"num_trials": 12, "num_bins": 20, "neurons_per_region": 4, "steps_per_bin": 50, "step": 0.01}
+QUICK = {"num_steps": 8, "log_steps": 4, "save_steps": 8, "batch_size": 5}
+MODEL = {"xtransition": {"dynamics": {"layers": [4], "activations": ["relu"]}}}
+
+
+@pytest.fixture(scope="module")
+def trials():
+    simulated = mrsds.simulate("lotka-volterra", seed=0, **SMALL)
+    lengths = np.full(12, 20)
+    lengths[[2, 7]] = [12, 17]
+    ys = [y[:n] for y, n in zip(simulated.y, lengths, strict=True)]
+    labels = ["a" if number % 2 else "b" for number in range(12)]
+    return mrsds.Trials.from_arrays(
+        ys, region_sizes=[4, 4], region_names=["prey", "predator"], bin_width=0.5, labels=labels
+    )
+
+
+@pytest.fixture(scope="module")
+def fit(trials):
+    return mrsds.fit(trials, num_states=2, latent_sizes=1, model=MODEL, training=QUICK, test=0.25, progress=False)
+
+
+def test_latents_and_states_can_be_selected_by_trial_seconds_region_and_split(fit, trials):
+    assert fit.latents.dims == ("trial", "time", "latent")
+    assert fit.states.dims == ("trial", "time", "state")
+    assert fit.latents["trial"].values.tolist() == list(range(12))
+    assert (fit.latents["split"].values == "test").sum() == 3
+    one = fit.states.sel(trial=2)
+    assert np.isfinite(one.sel(time=slice(0, 5.5))).all()
+    assert np.isnan(one.sel(time=slice(6.0, None))).all()
+    np.testing.assert_allclose(one.sel(time=slice(0, 5.5)).sum("state"), 1.0, rtol=1e-5)
+    assert fit.latents.sel(latent="predator:0").sizes == {"trial": 12, "time": 20}
+
+
+def test_messages_and_their_norms_have_names(fit):
+    found = fit.messages(draws=3)
+    assert found.dims == ("draw", "trial", "time", "target", "source", "latent")
+    assert found.sel(target="prey", source="predator").sizes["trial"] == 3
+    assert fit.messages("train", draws=2).sizes["trial"] == 9
+    xr.testing.assert_identical(found, fit.messages(draws=3))
+    assert set(fit.communication().dims) == {"state", "target", "source"}
+    by_label = fit.communication(labels={number: "a" if number % 2 else "b" for number in range(12)})
+    assert by_label["condition"].values.tolist() == ["a", "b"]
+    xr.testing.assert_identical(by_label, fit.communication(labels=["b", "a"] * 6))
+    with pytest.raises(mrsds.DataError, match="labels of trials that do not exist: 12"):
+        fit.communication(labels={number: "a" for number in range(1, 13)})
+    with pytest.raises(mrsds.DataError, match="no label for the trials: 0"):
+        fit.communication(labels={number: "a" for number in range(1, 12)})
+
+
+def test_everything_read_off_a_fit_is_labelled(fit, trials):
+    assert np.isfinite(fit.evidence()).all()
+    assert fit.score()["prediction"].values.tolist() == ["given all data", "one bin ahead", "hidden neurons"]
+    assert fit.forecast(2, draws=3)["y_mean"].dims == ("cut", "trial", "horizon", "neuron")
+    assert fit.silence("prey", draws=2)["x_silenced"].dims == ("draw", "trial", "time", "latent")
+    assert fit.flow("prey")["change"].dims == ("state", "point", "latent")
+    assert fit.infer(trials.select([0, 1]), draws=4)["posterior"]["x"].sizes["trial"] == 2
+    with pytest.raises(mrsds.DataError, match="allowed: test, train, all, or Trials"):
+        fit.messages("tests")
+    assert fit.posterior["posterior"]["x"].dims == ("chain", "draw", "trial", "time", "latent")
+
+
+def test_figures_and_page(fit, tmp_path):
+    for name in ("latents", "states", "communication", "messages", "activity", "flow", "scores", "training"):
+        assert np.ravel(getattr(fit.plot, name)())[0].figure is not None
+        plt.close("all")
+    fit.plot.neurons([0, 5])
+    plt.close("all")
+    page = fit.report(tmp_path / "page.html")
+    assert "Communication by condition" in page.read_text(encoding="utf-8")
+    assert plt.get_fignums() == []
+
+
+def test_a_fit_shows_itself_in_a_few_lines(fit):
+    shown = repr(fit)
+    assert len(shown.splitlines()) < 10
+    for word in ("prey 4, predator 4", "2 states", "gaussian", "9 for training, 3 for test", "fit.save(path)"):
+        assert word in shown
+    assert "<table>" in fit._repr_html_()
+
+
+def test_saved_and_loaded_is_the_same(fit, tmp_path):
+    paths = fit.save(tmp_path / "mouse")
+    again = mrsds.load(tmp_path / "mouse")
+    for name in ("latents", "states"):
+        xr.testing.assert_identical(getattr(again, name), getattr(fit, name))
+    xr.testing.assert_identical(again.messages(draws=2), fit.messages(draws=2))
+    assert again.posterior.identical(fit.posterior)
+    assert again.scores == fit.scores
+    assert paths.mat.exists()
+    with pytest.raises(mrsds.RunError, match="a finished run has this name"):
+        fit.save(tmp_path / "mouse")
+    again.save(tmp_path / "copy")
+    xr.testing.assert_identical(mrsds.load(tmp_path / "copy").latents, fit.latents)
+
+
+def test_the_command_finds_the_same_on_the_same_arrays(fit, trials, tmp_path, monkeypatch):
+    kept = mrsds.fit(
+        trials,
+        num_states=2,
+        latent_sizes=1,
+        model=MODEL,
+        training=QUICK,
+        test=0.25,
+        save_to=tmp_path / "kept",
+        progress=False,
+    )
+    # Compiled with other optimisations than those of the fixture.
+    xr.testing.assert_allclose(kept.latents, fit.latents, atol=1e-3)
+    command = ["fit", str(tmp_path / "kept-config.yaml"), "--name", "told", "--result-path", str(tmp_path)]
+    assert cli.main(command) == 0
+    mat = scipy.io.loadmat(tmp_path / "told_latents.mat")
+    test = kept.latents.isel(trial=kept.latents["split"].values == "test")
+    np.testing.assert_array_equal(mat["xs_test"], test.values)
+
+
+def test_counts_get_poisson_emissions_unless_told(trials, capsys):
+    counts = mrsds.Trials.from_arrays(np.random.default_rng(0).poisson(1.0, (4, 12, 4)), region_sizes=[2, 2])
+    quick = {**QUICK, "num_steps": 4, "log_steps": 2}
+    found = mrsds.fit(counts, num_states=1, latent_sizes=1, model=MODEL, training=quick)
+    assert found.config.model.emissions.dist == "poisson"
+    assert "poisson emissions (all signals are counts)" in capsys.readouterr().out
+
+
+def test_what_is_wrong_is_said_before_anything_is_computed(trials):
+    with pytest.raises(mrsds.ConfigError, match="num_states"):
+        mrsds.fit(trials, num_states=0, latent_sizes=1)
+    with pytest.raises(mrsds.ConfigError, match="gausian"):
+        mrsds.fit(trials, num_states=2, latent_sizes=1, guide="gausian_markov")
+    with pytest.raises(mrsds.ConfigError, match=r"num_step.*num_steps"):
+        mrsds.fit(trials, num_states=2, latent_sizes=1, training={"num_step": 3})
+    with pytest.raises(mrsds.ConfigError, match="latent"):
+        mrsds.fit(trials, num_states=2, latent_sizes=[1, 1, 1])
+    with pytest.raises(mrsds.ConfigError, match="allowed: lotka-volterra"):
+        mrsds.simulate("lotka")
+
+
+def test_the_front_door_opens_fast_and_without_jax():
+    code = (
+        "import sys, mrsds_ppl as mrsds\n"
+        "assert not {'jax', 'numpyro', 'matplotlib', 'pydantic'} & set(sys.modules)\n"
+        "import mrsds_ppl.fit\n"
+        "assert callable(mrsds.fit) and mrsds.fit.__name__ == 'fit', mrsds.fit\n"
+        "assert set(mrsds.__all__) <= set(dir(mrsds))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
