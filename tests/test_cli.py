@@ -73,7 +73,7 @@ def test_published_command_line_is_accepted(run, config_file):
     assert main(["fit", *published.split()]) == 0
     [(_, (config,), given)] = run.calls
     assert (config.data.data_path, given["result_path"], given["gpu"]) == ("/mydata", Path("/myresults"), 0)
-    assert (given["config_path"], given["name"]) == (config_file, "myrun-seeds0-0-0")
+    assert given["name"] == "myrun-seeds0-0-0"
     assert (config.model.num_states, config.model.latent_dims, config.inference.guide) == (1, 2, "mean_field")
     assert (config.training.data_seed, config.training.model_seed, config.training.train_seed) == (4, 5, 6)
 
