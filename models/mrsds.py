@@ -9,7 +9,8 @@ Linear dynamics networks (no hidden layers) make it the multi-population recurre
 linear or nonlinear state-space model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -31,6 +32,7 @@ from mrsds_ppl.models.protocols import Emissions
 from mrsds_ppl.models.readout import Readout
 from mrsds_ppl.models.transitions import Transitions
 from mrsds_ppl.nn import draws
+from mrsds_ppl.ppl.enumerated import enumerated
 from mrsds_ppl.ppl.markov import Switching, markov, select
 from mrsds_ppl.statespace.chain import LogNormalizer, sequential_log_normalizer
 
@@ -54,6 +56,8 @@ def of_program(name: str) -> bool:
 
 class MRSDS:
     """The program ``model(batch)``, with sites ``x``, ``z`` (summed exactly by the inference) and ``y``.
+
+    ``model.enumerated`` is the same program with z as a discrete site of NumPyro's own idiom.
 
     Args:
         region_sizes: neurons of each region.
@@ -113,14 +117,27 @@ class MRSDS:
         )
 
     def __call__(self, batch: Batch) -> Num[Array, "trial bin neuron"]:
+        return self._program(batch, markov)
+
+    def enumerated(self, batch: Batch) -> Num[Array, "trial bin neuron"]:
+        """The same program in NumPyro's own idiom, z a discrete site that funsor enumerates: see docs/enumeration.md.
+
+        It has the same parameters and the same sites x and y. The program itself is faster; this one is for what
+        enumerates: funsor's ``log_density``, ``infer_discrete``, ``NUTS``, ``render_model``, ``TraceMarkovEnum_ELBO``.
+        """
+        return self._program(batch, enumerated)
+
+    def _program(
+        self, batch: Batch, chain: Callable[[Switching], tuple[States, Array]]
+    ) -> Num[Array, "trial bin neuron"]:
         batch = jax.tree.map(jnp.asarray, batch)
         networks = self.declare()
         switching = self.switching(networks, batch)
         with self.trials_plate(batch):
-            _, x = markov(switching)
+            _, x = chain(switching)
             return numpyro.sample("y", networks.emissions.law(x, batch.observed), obs=batch.y)
 
-    def trials_plate(self, batch: Batch) -> numpyro.plate:
+    def trials_plate(self, batch: Batch) -> AbstractContextManager:
         """The plate of trials, which program and guide share.
 
         The caller draws the mini-batches; the plate is there to scale them to the data set. Trials beyond the training

@@ -94,17 +94,31 @@ def test_every_notebook_is_tested():
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(NAMES)
 
 
+def imported(code):
+    """Top-level packages that cells import, those of numbers and figures left out."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module)
+    return {name for name in found if name.split(".")[0] not in ("numpy", "matplotlib")}
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_notebook_is_committed_clean_and_small_and_compiles(name):
+def test_notebook_is_committed_with_its_outputs_and_small_and_imports_little(name):
     path = FOLDER / f"{name}.ipynb"
-    assert path.stat().st_size < 100_000
+    assert path.stat().st_size < 500_000
     notebook = json.loads(path.read_text(encoding="utf-8"))
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
     ids = [cell["id"] for cell in notebook["cells"]]
     assert len(set(ids)) == len(ids)
-    for cell in cells_of(path, "code"):
-        assert cell["outputs"] == []
-        assert cell["execution_count"] is None
-        ast.parse("".join(cell["source"]), filename=cell["id"])
-    code = "".join("".join(cell["source"]) for cell in cells_of(path, "code"))
-    assert 'os.environ.get("MRSDS_NOTEBOOK_STEPS"' in code
+    cells = cells_of(path, "code")
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not any(output["output_type"] == "error" for output in outputs)
+    # The recordings that one of them reads are not part of the repository.
+    assert any("image/png" in output.get("data", {}) for output in outputs) or name == "v1v2"
+    code = "\n".join("".join(cell["source"]) for cell in cells)
+    assert "MRSDS_NOTEBOOK_STEPS" in code
+    # Beside the package itself: the operating system's variables, and two more.
+    assert len(imported(code) - {"os"}) <= 3, imported(code)

@@ -87,6 +87,17 @@ def test_python_blocks_of_the_page_on_guides_run_in_order():
     assert "raw_scale" in names["result"].params
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
+def test_python_blocks_of_the_page_on_enumeration_run_in_order():
+    names = run_blocks(ROOT / "docs" / "enumeration.md")
+    assert np.isfinite(names["density"])
+    assert names["result"].losses[-1] < names["result"].losses[0]
+    assert names["first"].shape == (2, 4)
+    assert names["later"].shape == (2, 19, 4)
+    assert names["found"].losses[-1] < names["found"].losses[0]
+
+
 def test_two_complete_commands_install_then_run_the_program_and_the_tests():
     complete = [text.strip() for _, text in blocks(README, "sh") if "venv" in text]
     assert len(complete) == 2

@@ -15,6 +15,7 @@ from numpyro.handlers import replay, seed, substitute, trace
 from numpyro.infer.elbo import ELBO
 from numpyro.util import check_model_guide_match
 
+from mrsds_ppl.errors import RunError
 from mrsds_ppl.ppl.markov import Evaluated, summed_out
 
 Key = PRNGKeyArray | Shaped[Array, "2"]
@@ -70,6 +71,7 @@ def traced_terms(
 
     Raises:
         ValueError: a site of the program has no counterpart in the guide (the site is named).
+        RunError: the site is an enumerated one, which another loss sums.
     """
     model_key, guide_key = random.split(key)
     guide_trace = trace(substitute(seed(guide, guide_key), data=params)).get_trace(*args, **kwargs)
@@ -80,6 +82,11 @@ def traced_terms(
     model_trace = trace(program).get_trace(*args, **kwargs)
     for name, site in model_trace.items():
         if site["type"] == "sample" and not site["is_observed"] and name not in sampled:
+            if site["infer"].get("enumerate") == "parallel":
+                raise RunError(
+                    f"MarkovELBO() sums z on the program model itself. This one has the enumerated site '{name}', "
+                    "as model.enumerated has: TraceMarkovEnum_ELBO() sums those."
+                )
             raise ValueError(
                 f"The program's site '{name}' is not sampled by the guide, which has {sorted(sampled)}. "
                 f"Add numpyro.sample('{name}', ...) to the guide, or use one of mrsds_ppl.guides."

@@ -14,6 +14,7 @@ after bin (ancestral); the density runs ``transition`` once, for all bins and al
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ from numpyro import handlers
 from numpyro.distributions import CategoricalLogits, CategoricalProbs, constraints
 from numpyro.primitives import Messenger
 
+from mrsds_ppl.errors import RunError
 from mrsds_ppl.statespace.chain import (
     Chain,
     LogNormalizer,
@@ -70,20 +72,26 @@ class Evaluated(NamedTuple):
 
 def markov(switching: Switching) -> tuple[Array, Array]:
     """Add the sites ``x`` (trial | bin, latent) and ``z`` (trial | bin) to the enclosing program; return (z, x)."""
-    path = PathLaw(switching)
-    x = numpyro.sample("x", path)
-    z = numpyro.sample("z", StateLaw(switching, x), infer={"enumerate": "parallel"})
+    drawn = Drawn(_SUMMED_HERE)
+    x = numpyro.sample("x", PathLaw(switching, drawn))
+    z = numpyro.sample("z", StateLaw(switching, x, drawn), infer={"enumerate": "parallel"})
     return z, x
 
 
-def select(table: Array, z: Array | np.ndarray) -> Array:
+def select(table: Array, z: Array | np.ndarray, event_dim: int = 1) -> Array:
     """Entry ``z`` of a table whose leading axis is the state: (state, *batch, *event) -> (*batch, *event).
 
     Under enumeration z is the constant array of all states along an axis of its own left of the batch, and the
     entries are the table itself with its leading axis moved there; nothing is gathered.
+
+    Args:
+        table: one entry a state.
+        z: states.
+        event_dim: number of axes of an entry's event.
     """
     if isinstance(z, np.ndarray):
-        return table.reshape(table.shape[:1] + (1,) * (z.ndim - 3) + table.shape[1:])
+        batch_dim = table.ndim - 1 - event_dim
+        return table.reshape(table.shape[:1] + (1,) * (z.ndim - 1 - batch_dim) + table.shape[1:])
     index = z.reshape((1, *z.shape) + (1,) * (table.ndim - 1 - z.ndim))
     return jnp.take_along_axis(table, index, axis=0)[0]
 
@@ -102,18 +110,47 @@ class summed_out(Messenger):  # lower case as numpyro's handlers are
             msg["value"] = jnp.zeros(msg["fn"].shape(), int)
 
 
+_SUMMED_HERE = (
+    "MarkovELBO() sums z on this program, as summed_out(model) does for NUTS and NumPyro's own losses; "
+    "TraceMarkovEnum_ELBO() and funsor's log_density sum z on model.enumerated."
+)
+
+
+@dataclass
+class Drawn:
+    """Whether one run of a program drew its path and its states itself.
+
+    A density of a path that was given beside states that were drawn is neither that of the path nor that of the two
+    at given states: log p(x, z) at a draw of z lies below log p(x), by a number that nobody asked for.
+    """
+
+    remedy: str
+    path: bool = False
+    states: bool = False
+
+    def check(self) -> None:
+        """Raise a RunError where the states were drawn beside a path that was given."""
+        if self.states and not self.path:
+            raise RunError(
+                f"The states z were drawn, not summed, beside a given path x. {self.remedy} "
+                "To score states of your own, give z as well as x."
+            )
+
+
 class PathLaw(dist.Distribution):
     """p(x) of a switching model with its discrete states summed out: batch (trial,), event (bin, latent)."""
 
     support = constraints.independent(constraints.real, 2)
     reparametrized_params: list[str] = []  # noqa: RUF012 - the name and type are numpyro's
 
-    def __init__(self, switching: Switching) -> None:
+    def __init__(self, switching: Switching, drawn: Drawn | None = None) -> None:
         self.switching = switching
+        self.drawn = drawn or Drawn(_SUMMED_HERE)
         num_bins, num_trials = switching.inputs.shape[:2]
         super().__init__((num_trials,), (num_bins, switching.num_latents), validate_args=False)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*sample trial bin latent"]:
+        self.drawn.path = True
         keys = jax.random.split(key, int(np.prod(sample_shape, dtype=int)))
         _, paths = lax.map(lambda k: ancestral(self.switching, k), keys)
         return paths.reshape(sample_shape + self.batch_shape + self.event_shape)
@@ -121,6 +158,7 @@ class PathLaw(dist.Distribution):
     def log_prob(
         self, value: Float[Array, "*sample trial bin latent"], intermediates: list[Evaluated] | None = None
     ) -> Float[Array, "*sample trial"]:
+        self.drawn.check()
         if value.ndim > 3:
             return jax.vmap(self.log_prob)(value)
         chain = potentials(self.switching, value, intermediates[0] if intermediates else None)
@@ -133,10 +171,12 @@ class StateLaw(dist.Distribution):
     """p(z | x) of a switching model: batch (trial,), event (bin,). Padded bins hold the last state."""
 
     reparametrized_params: list[str] = []  # noqa: RUF012
+    has_enumerate_support = True  # says NumPyro, and whoever then enumerates is told what to do instead
 
-    def __init__(self, switching: Switching, x: Float[Array, "trial bin latent"]) -> None:
+    def __init__(self, switching: Switching, x: Float[Array, "trial bin latent"], drawn: Drawn | None = None) -> None:
         self.switching = switching
         self.x = x
+        self.drawn = drawn or Drawn(_SUMMED_HERE)
         super().__init__((x.shape[0],), (x.shape[1],), validate_args=False)
 
     @constraints.dependent_property(is_discrete=True, event_dim=1)
@@ -144,6 +184,7 @@ class StateLaw(dist.Distribution):
         return constraints.independent(constraints.integer_interval(0, self.switching.num_states - 1), 1)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Int[Array, "*sample trial bin"]:
+        self.drawn.states = True
         chain = potentials(self.switching, self.x)
         keys = jax.random.split(key, int(np.prod(sample_shape, dtype=int)))
         paths = lax.map(lambda k: sample_path(k, chain).T, keys)
@@ -152,6 +193,9 @@ class StateLaw(dist.Distribution):
     def log_prob(self, value: Int[Array, "trial bin"], intermediates: None = None) -> Float[Array, " trial"]:
         chain = potentials(self.switching, self.x)
         return path_log_weight(chain, value.T) - forward_filter(chain).log_normalizer
+
+    def enumerate_support(self, expand: bool = True) -> Array:
+        raise RunError(f"The site z holds whole paths of states, too many to enumerate. {_SUMMED_HERE}")
 
 
 def potentials(switching: Switching, x: Float[Array, "trial bin latent"], evaluated: Evaluated | None = None) -> Chain:
