@@ -285,11 +285,13 @@ class Fit:
         )
 
     def _about(self) -> dict[str, str | int]:
-        training, bounds = self.config.training, self.trained.restart_bounds
+        seeds, bounds = self.config.training.seeds, self.trained.restart_bounds
         about: dict[str, str | int] = {
             "guide": self.config.inference.guide,
             "num_states": self.model.num_states,
-            **{f"{name}_seed": getattr(training, f"{name}_seed") for name in ("data", "model", "train")},
+            "data_seed": seeds.data,
+            "model_seed": seeds.model,
+            "train_seed": seeds.train,
         }
         if bounds is not None:
             listed = " ".join(f"{bound:.7g}" for bound in bounds)
