@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -61,3 +62,11 @@ def compiled_fast(request: pytest.FixtureRequest) -> Iterator[None]:
     jax.config.update(name, before or (fast and not _measures(request.config)))
     yield
     jax.config.update(name, before)
+
+
+@pytest.fixture(autouse=True)
+def no_figures_left() -> Iterator[None]:
+    """What a test draws and leaves open is not taken for another test's."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
