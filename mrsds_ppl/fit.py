@@ -32,20 +32,18 @@ from mrsds_ppl.build import (
 )
 from mrsds_ppl.config.arguments import config_for
 from mrsds_ppl.config.choice import choose_start
-from mrsds_ppl.config.loading import RunConfig, resolved_yaml
+from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.data.split import Split, split_trials
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.data.trials_file import write_trials
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.fitted import Fit
 from mrsds_ppl.guides import PathGuide
 from mrsds_ppl.models import EMISSIONS
 from mrsds_ppl.output.describe import describe, notes, versions
 from mrsds_ppl.output.guard import DATA_DIGEST, demand_free_name, demand_same_run
-from mrsds_ppl.output.results import with_source, write_results
+from mrsds_ppl.output.results import with_source, write_description, write_results
 from mrsds_ppl.start.pca import initialize
 from mrsds_ppl.start.unused import share_of_bins, unused_sentence
-from mrsds_ppl.storage.atomic import write_text
 from mrsds_ppl.storage.paths import RunPaths
 from mrsds_ppl.storage.runlog import run_log
 from mrsds_ppl.storage.stores import Stores, in_files, in_memory
@@ -136,7 +134,9 @@ def fit_into_files(
         paths: where the files go.
         resume: go on from the latest checkpoint.
         overwrite: replace a run of this name.
-        gpu, say, progress: see :func:`fit_trials`.
+        gpu: number of the GPU to use; the default device otherwise.
+        say: prints a line for the user.
+        progress: whether bars are shown.
 
     Raises:
         ConfigError, DataError, RunError: a run of this name exists, or the one to resume was begun as another; nothing
@@ -153,58 +153,39 @@ def fit_into_files(
     with run_log(paths.log, say, append=resume) as tell:
         tell(f"mrsds-ppl {__version__}: {paths.folder / paths.name}*")
         tell(describe(config, trials, split))
-        tell(choice.line)
-        for note in notes(config):
-            tell(f"note: {note}")
-        if config.data.data_path == str(paths.trials.absolute()):
-            write_trials(paths.trials, trials)
-        about = {**versions(choose_device(gpu, _silent)), DATA_DIGEST: trials.digest}
-        write_text(paths.config, resolved_yaml(config, about))
-        stores = in_files(paths)
-        found = fit_trials(
-            trials, config, stores=stores, resume=resume, gpu=gpu, say=tell, progress=progress, told=True
-        )
+        for line in (choice.line, *(f"note: {note}" for note in notes(config))):
+            tell(line)
+        device = choose_device(gpu, tell)
+        about = {**versions(device), DATA_DIGEST: trials.digest}
+        write_description(trials, config, paths, about)
+        enable_compilation_cache()
+        with jax.default_device(device):
+            found = _fit(trials, split, config, in_files(paths), resume, tell, progress)
         write_results(found, paths)
         tell(f"done in {time.perf_counter() - started:.0f} s: {paths.mat}, {paths.posterior}")
     return replace(found, paths=paths, versions=about)
 
 
-def fit_trials(
-    trials: Trials,
-    config: RunConfig,
-    *,
-    stores: Stores | None = None,
-    resume: bool = False,
-    gpu: int | None = None,
-    say: Say = print,
-    progress: bool = True,
-    told: bool = False,
-) -> Fit:
-    """A fit as a configuration describes it; the section ``data`` has been read.
+def fit_trials(trials: Trials, config: RunConfig, *, say: Say = print, progress: bool = True) -> Fit:
+    """A fit in memory as a configuration describes it; the section ``data`` has been read.
 
     Args:
         trials: the recording.
         config: the configuration.
-        stores: where states go while it trains; in memory by default.
-        resume: go on from the latest of them.
-        gpu: number of the GPU to use; the default device otherwise.
         say: prints a line for the user.
         progress: whether bars are shown.
-        told: the start was chosen already, and its line was said.
 
     Raises:
         ConfigError, RunError: settings that do not fit the recording, or steps that stay non-finite.
         KeyboardInterrupt: stopped; its message says how to go on.
     """
-    stores = in_memory() if stores is None else stores
+    split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
+    choice = choose_start(config, split.train)
+    config = choice.applied_to(config)
+    for line in (choice.line, *(f"note: {note}" for note in notes(config))):
+        say(line)
     enable_compilation_cache()
-    with jax.default_device(choose_device(gpu, say)):
-        split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
-        if not told:
-            choice = choose_start(config, split.train)
-            say(choice.line)
-            config = choice.applied_to(config)
-        return _fit(trials, split, config, stores, resume, say, progress)
+    return _fit(trials, split, config, in_memory(), False, say, progress)
 
 
 def _fit(
@@ -259,22 +240,16 @@ def _fit(
         found = fit_stages(keys, params, stages, settings, resume=resume, dynamics_only=second_stage(config, settings))
     if found.stopped:
         raise KeyboardInterrupt(_how_to_go_on(stores, found))
-    values = fitted_values(key, guide, begun.constrain(found.params), split)
-    return _read_off(trials, split, config, model, guide, values, found, say)
+    program = FittedProgram(model, fitted_values(key, guide, begun.constrain(found.params), split), guide)
+    return _read_off(program, trials, split, config, found, say)
 
 
 def _read_off(
-    trials: Trials,
-    split: Split,
-    config: RunConfig,
-    model: Any,
-    guide: Any,
-    values: dict[str, Any],
-    found: TrainResult,
-    say: Say,
+    program: FittedProgram, trials: Trials, split: Split, config: RunConfig, found: TrainResult, say: Say
 ) -> Fit:
     """Posteriors of training and test trials, in full only for what the posterior file holds, and scores."""
-    key, sampler = random.key(config.training.seeds.train), PosteriorSampler(FittedProgram(model, values, guide))
+    assert program.guide is not None
+    key, sampler = random.key(config.training.seeds.train), PosteriorSampler(program)
     draws, everything = config.output.draws, config.output.trials == "all"
     train_key, test_key = random.split(random.fold_in(key, 2))
     train = sampler.infer(train_key, split.train, draws=draws if everything else min(draws, 20), predictive=everything)
@@ -283,14 +258,14 @@ def _read_off(
     if (sentence := unused_sentence(jax.device_get(shares), revived=False)) is not None:
         say(sentence)
     evaluation = evaluate_run(random.fold_in(key, 3), sampler, split, train, test, hidden_neurons(config, split))
-    for line in (*evaluation.lines(), *recovery_lines(split, test, model)):
+    for line in (*evaluation.lines(), *recovery_lines(split, test, program.model)):
         say(line)
     bounds = {} if found.restart_bounds is None else {"restart_bounds": found.restart_bounds.tolist()}
     return Fit(
         config=config,
-        model=model,
-        guide=guide,
-        params=values,
+        model=program.model,
+        guide=program.guide,
+        params=program.params,
         trials=trials,
         split=split,
         trained=found,

@@ -11,10 +11,8 @@ import xarray as xr
 from jax import random
 from jaxtyping import PRNGKeyArray
 
-from mrsds_ppl import __version__
 from mrsds_ppl.analysis import FittedProgram, labelled
 from mrsds_ppl.analysis.communication import communication_matrix, posterior_messages, state_communication
-from mrsds_ppl.analysis.evidence import trial_evidence
 from mrsds_ppl.analysis.forecast import forecast
 from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
 from mrsds_ppl.analysis.silencing import silence
@@ -29,7 +27,7 @@ from mrsds_ppl.guides import Guide
 from mrsds_ppl.models.mrsds import MRSDS
 from mrsds_ppl.output.datatree import SplitName, posterior_tree
 from mrsds_ppl.output.plots.of_fit import Plots
-from mrsds_ppl.output.results import read_run, save_run
+from mrsds_ppl.output.results import attributes, read_run, save_run
 from mrsds_ppl.output.shown import as_html, as_text
 from mrsds_ppl.storage.paths import RunPaths, find_run
 from mrsds_ppl.train.history import History
@@ -146,21 +144,16 @@ class Fit:
         Raises:
             DataError: a label for a trial that does not exist, or none for one that does.
         """
-        key = random.key(seed)
         if labels is None:
-            found = state_communication(key, self.program, self.split.test, draws=draws)
+            found = state_communication(random.key(seed), self.program, self.split.test, draws=draws)
         else:
             given = labels_of(labels, self.trials.ids)
-            key, program, chosen = self._for("all", seed)
-            told = posterior_messages(key, program, chosen, draws=draws)
-            found = communication_matrix(told, labels=given)
+            found = communication_matrix(self.messages("all", draws=draws, seed=seed), labels=given)
         return xr.Dataset({"mean": found.mean("draw")}, attrs={"units": "latent units per bin"})
 
     def evidence(self, trials: str | Trials = "test") -> xr.DataArray:
         """log p(y) of each trial in nats, states and latents summed out."""
-        chosen = self._trials(trials)
-        values = trial_evidence(self.program, chosen)
-        return xr.DataArray(values, {"trial": chosen.ids}, ("trial",), "evidence", {"units": "nats"})
+        return labelled.evidence(self.program, self._trials(trials))
 
     def score(self, trials: str | Trials = "test", *, seed: int = 0) -> xr.Dataset:
         """R^2, squared error and bits per spike: given all data, one bin ahead, and of hidden neurons.
@@ -281,22 +274,8 @@ class Fit:
             which=which,
             latent_region_sizes=self.model.latent_sizes,
             global_parameters=self.model.global_parameters(self.params),
-            attrs={"mrsds_ppl_version": __version__, **self._about()},
+            attrs=attributes(self),
         )
-
-    def _about(self) -> dict[str, str | int]:
-        seeds, bounds = self.config.training.seeds, self.trained.restart_bounds
-        about: dict[str, str | int] = {
-            "guide": self.config.inference.guide,
-            "num_states": self.model.num_states,
-            "data_seed": seeds.data,
-            "model_seed": seeds.model,
-            "train_seed": seeds.train,
-        }
-        if bounds is not None:
-            listed = " ".join(f"{bound:.7g}" for bound in bounds)
-            about |= {"restart_bounds": listed, "restart": self.trained.restart}
-        return about
 
     def _trials(self, trials: str | Trials) -> Trials:
         named = {"test": self.split.test, "train": self.split.train, "all": self.trials}

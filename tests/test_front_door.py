@@ -1,5 +1,6 @@
 """``import mrsds_ppl as mrsds``: arrays in, states and messages out, nothing else to know."""
 
+import shutil
 import subprocess
 import sys
 
@@ -108,8 +109,12 @@ def test_saved_and_loaded_is_the_same(fit, tmp_path):
     assert paths.mat.exists()
     with pytest.raises(mrsds.RunError, match="a finished run has this name"):
         fit.save(tmp_path / "mouse")
-    again.save(tmp_path / "copy")
-    xr.testing.assert_identical(mrsds.load(tmp_path / "copy").latents, fit.latents)
+    # A copy stands alone, and can be moved.
+    again.save(tmp_path / "there" / "copy")
+    shutil.rmtree(tmp_path / "mouse-models")
+    (tmp_path / "mouse-data.nc").unlink()
+    (tmp_path / "there").rename(tmp_path / "elsewhere")
+    xr.testing.assert_identical(mrsds.load(tmp_path / "elsewhere" / "copy").latents, fit.latents)
 
 
 def test_the_command_finds_the_same_on_the_same_arrays(fit, trials, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from jaxtyping import Int, PRNGKeyArray
 
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.communication import region_labels
+from mrsds_ppl.analysis.evidence import trial_evidence
 from mrsds_ppl.analysis.flow import Held, vector_field, visited_grid
 from mrsds_ppl.analysis.forecast import Forecast
 from mrsds_ppl.analysis.metrics import Scores, evaluate
@@ -41,6 +42,12 @@ def latent_names(model: MRSDS, trials: Trials) -> tuple[list[str], list[str]]:
     labels = region_labels(model, trials)
     pairs = [(name, i) for name, size in zip(labels, model.latent_sizes, strict=True) for i in range(size)]
     return [f"{name}:{i}" for name, i in pairs], [name for name, _ in pairs]
+
+
+def evidence(program: FittedProgram, trials: Trials) -> xr.DataArray:
+    """log p(y) of each trial in nats, states and latents summed out."""
+    values = trial_evidence(program, trials)
+    return xr.DataArray(values, {"trial": trials.ids}, ("trial",), "evidence", {"units": "nats"})
 
 
 def scores(

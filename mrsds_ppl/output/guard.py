@@ -53,12 +53,18 @@ def demand_same_run(paths: RunPaths, config: RunConfig, trials: Trials) -> None:
             f"{paths.config}: the run was begun with other settings: {named}{more}. Resume it as it was begun, or "
             "start another run (--name)."
         )
-    noted = (yaml.safe_load(paths.config.read_text(encoding="utf-8")).get(VERSIONS) or {}).get(DATA_DIGEST)
+    noted = versions_of(paths).get(DATA_DIGEST)
     if noted is not None and noted != trials.digest:
         raise RunError(
             f"{paths.config}: the run was begun with another recording (digest {noted}, found {trials.digest}). Give "
             "the one it was begun with (--data-path), or start another run (--name)."
         )
+
+
+def versions_of(paths: RunPaths) -> dict[str, str]:
+    """What a run noted of the packages it ran on and of its recording."""
+    noted = yaml.safe_load(paths.config.read_text(encoding="utf-8")).get(VERSIONS) or {}
+    return {str(name): str(value) for name, value in noted.items()}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """The files that hold a fit: written, and read back."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 import scipy.io
 import xarray as xr
-import yaml
 from jax import random
 
+from mrsds_ppl import __version__
 from mrsds_ppl.build import (
     fitted_values,
     initial_parameters,
@@ -19,14 +20,15 @@ from mrsds_ppl.build import (
     make_trials,
     needs_every_trial,
 )
-from mrsds_ppl.config.loading import VERSIONS, RunConfig, load_config, resolved_yaml
+from mrsds_ppl.config.loading import RunConfig, load_config, resolved_yaml
 from mrsds_ppl.config.names import RECORDING
 from mrsds_ppl.data.split import split_trials
+from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.data.trials_file import write_trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.output.datatree import write_tree
 from mrsds_ppl.output.describe import versions
-from mrsds_ppl.output.guard import DATA_DIGEST, demand_free_name
+from mrsds_ppl.output.guard import DATA_DIGEST, demand_free_name, versions_of
 from mrsds_ppl.output.matfile import EVALUATION_KEYS, read_set, write_latents
 from mrsds_ppl.storage.atomic import write_text, written_aside
 from mrsds_ppl.storage.paths import RunPaths
@@ -66,12 +68,8 @@ def save_run(fit: "mrsds_ppl.fitted.Fit", paths: RunPaths, *, overwrite: bool) -
     """Write all files that :func:`read_run` needs; arguments as of :meth:`mrsds_ppl.fitted.Fit.save`."""
     if not overwrite:
         demand_free_name(paths)
-    config = with_source(fit.config, paths)
-    if config.data.data_path == str(paths.trials.absolute()):
-        with written_aside(paths.trials) as aside:
-            write_trials(aside, fit.trials)
     about = fit.versions or {**versions(jax.devices()[0]), DATA_DIGEST: fit.trials.digest}
-    write_text(paths.config, resolved_yaml(config, about))
+    write_description(fit.trials, with_source(fit.config, paths, fit.paths), paths, about)
     stores = in_files(paths)
     for store in (stores.joint, stores.dynamics, stores.restarts):
         store.clear()
@@ -90,7 +88,7 @@ def read_run(paths: RunPaths) -> dict[str, Any]:
     for needed in (paths.mat, paths.posterior):
         if not needed.exists():
             raise RunError(f"{needed}: no such file, so the run has not ended yet; mrsds fit with --resume goes on.")
-    config, about = load_config(paths.config), _versions(paths)
+    config, about = load_config(paths.config), versions_of(paths)
     trials = make_trials(config)
     if about.get(DATA_DIGEST, trials.digest) != trials.digest:
         raise RunError(
@@ -149,14 +147,53 @@ def history_arrays(history: History) -> dict[str, np.ndarray]:
     }
 
 
-def with_source(config: RunConfig, paths: RunPaths) -> RunConfig:
-    """The configuration whose section ``data`` reads trials that came from memory back from a file of the run."""
-    if config.data.data_source != RECORDING or config.data.data_path is not None:
+def write_description(trials: Trials, config: RunConfig, paths: RunPaths, about: dict[str, str]) -> None:
+    """Write ``NAME-config.yaml``, and the trials where the configuration reads them from a file of the run.
+
+    Args:
+        trials: the recording.
+        config: of :func:`with_source`.
+        paths: where the run's files are.
+        about: versions, and the digest of the recording.
+
+    Raises:
+        RunError: a file cannot be written.
+    """
+    if config.data.data_path == paths.trials.name:
+        with written_aside(paths.trials) as aside:
+            write_trials(aside, trials)
+    write_text(paths.config, resolved_yaml(config, about))
+
+
+def with_source(config: RunConfig, paths: RunPaths, before: RunPaths | None = None) -> RunConfig:
+    """The configuration whose section ``data`` reads trials that came from memory back from a file of the run.
+
+    The file is named without its folder, which a configuration is read relative to: a run can be moved.
+
+    Args:
+        config: the configuration.
+        paths: where the run's files will be.
+        before: where they are, if anywhere.
+    """
+    given = config.data.data_path
+    own = given is None or (before is not None and Path(given).name == before.trials.name)
+    if config.data.data_source != RECORDING or not own:
         return config
-    data = replace(config.data, data_path=str(paths.trials.absolute()))
-    return config.model_copy(update={"data": data})
+    return config.model_copy(update={"data": replace(config.data, data_path=paths.trials.name)})
 
 
-def _versions(paths: RunPaths) -> dict[str, str]:
-    noted = yaml.safe_load(paths.config.read_text(encoding="utf-8")).get(VERSIONS) or {}
-    return {str(name): str(value) for name, value in noted.items()}
+def attributes(fit: "mrsds_ppl.fitted.Fit") -> dict[str, str | int]:
+    """What ``NAME_posterior.nc`` says of the fit as a whole."""
+    seeds, bounds = fit.config.training.seeds, fit.trained.restart_bounds
+    about: dict[str, str | int] = {
+        "mrsds_ppl_version": __version__,
+        "guide": fit.config.inference.guide,
+        "num_states": fit.model.num_states,
+        "data_seed": seeds.data,
+        "model_seed": seeds.model,
+        "train_seed": seeds.train,
+    }
+    if bounds is not None:
+        listed = " ".join(f"{bound:.7g}" for bound in bounds)
+        about |= {"restart_bounds": listed, "restart": fit.trained.restart}
+    return about
