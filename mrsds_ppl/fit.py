@@ -16,7 +16,7 @@ from jax import random
 from mrsds_ppl import __version__
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.posterior import PosteriorSampler
-from mrsds_ppl.analysis.summary import evaluate_run, recovery_lines
+from mrsds_ppl.analysis.summary import evaluate_run, given_draws_sentence, recovery_lines
 from mrsds_ppl.backend.device import choose_device, enable_compilation_cache
 from mrsds_ppl.build import (
     fitted_values,
@@ -254,6 +254,8 @@ def _read_off(
     train_key, test_key = random.split(random.fold_in(key, 2))
     train = sampler.infer(train_key, split.train, draws=draws if everything else min(draws, 20), predictive=everything)
     test = sampler.infer(test_key, split.test, draws=draws)
+    if (sentence := given_draws_sentence(train, test)) is not None:
+        say(sentence)
     shares = share_of_bins(train.z_prob, train.lengths)
     if (sentence := unused_sentence(jax.device_get(shares), revived=False)) is not None:
         say(sentence)

@@ -96,7 +96,7 @@ class Fit:
 
     @cached_property
     def states(self) -> xr.DataArray:
-        """Probabilities (trial, time, state) of the discrete states in all trials; NaN after the end of a trial."""
+        """p(z_t | y) of all trials with the latents summed out, (trial, time, state); NaN after the end of a trial."""
         return labelled.states(self.trials, {"train": self.train, "test": self.test})
 
     @cached_property
@@ -115,7 +115,8 @@ class Fit:
     ) -> xr.DataArray:
         """Messages along draws of the latents, (draw, trial, time, target, source, latent), in latent units a bin.
 
-        The networks' weights are held at their fitted values, so that draws differ less than messages are uncertain.
+        Each draw has states of its own. The networks' weights are held at their fitted values, so that draws differ
+        less than messages are uncertain.
 
         Args:
             trials: ``test``, ``train``, ``all``, or other trials of the same neurons.

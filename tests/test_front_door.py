@@ -103,7 +103,8 @@ def test_saved_and_loaded_is_the_same(fit, tmp_path):
     again = mrsds.load(tmp_path / "mouse")
     for name in ("latents", "states"):
         xr.testing.assert_identical(getattr(again, name), getattr(fit, name))
-    xr.testing.assert_identical(again.messages(draws=2), fit.messages(draws=2))
+    # Not to the bit: the fit's programs are compiled as the command does, those of this test faster.
+    xr.testing.assert_allclose(again.messages(draws=2), fit.messages(draws=2), atol=1e-4)
     assert again.posterior.identical(fit.posterior)
     assert again.scores == fit.scores
     assert paths.mat.exists()

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from scipy.special import logsumexp
 
 from mrsds_ppl.analysis import FittedProgram
+from mrsds_ppl.analysis.posterior_paths import posterior_draws
 from mrsds_ppl.backend.side_by_side import compiled
 from mrsds_ppl.backend.trials_at_once import over_rounds
 from mrsds_ppl.data.batch import Batch
@@ -24,16 +25,17 @@ from mrsds_ppl.statespace.chain import smooth
 _DRAWS_AT_ONCE = 20
 _PREDICTIVE_DRAWS = 20
 _WEIGHTS_PER_DRAW = 4
-_BY_DRAW = ("x_draws", "z_prob_draws")
 
 
 @dataclass(frozen=True)
 class PosteriorSet:
     """Posterior of the trials of one split; numpy arrays, meaningless in padded bins.
 
-    ``z_prob`` is p(z_t | x, u) averaged over draws of x, ``z_logprob`` its logarithm. ``y_mean`` is the expected signal
-    given y, ``y_next`` the one generated one bin ahead from the latents of the bin before (the first bin has none and
-    repeats y_mean). ``messages`` of bin t go from t-1 to t, averaged over states; the local one is m^{rr}(x) - x.
+    ``z_prob`` is p(z_t | y, u) with the latents summed out, ``z_logprob`` its logarithm; ``z_prob_draws`` is
+    p(z_t | x, u) of each draw of x, which has states of its own. ``given_draws`` says in which trials ``z_prob`` is the
+    mean of ``z_prob_draws`` instead, as a smoothed path was not finite. ``y_mean`` is the expected signal given y,
+    ``y_next`` the one generated one bin ahead from the latents of the bin before (the first bin has none and repeats
+    y_mean). ``messages`` of bin t go from t-1 to t, averaged over states; the local one is m^{rr}(x) - x.
     ``log_likelihood`` is the importance-weighted estimate of log p(y) in nats, ``elbo`` the plain bound. What a file of
     a run does not hold is None in a set that was read from it.
     """
@@ -54,6 +56,7 @@ class PosteriorSet:
     pareto_k: Float[np.ndarray, " trial"]
     y_draws: np.ndarray | None
     log_likelihood_draws: Float[np.ndarray, "draw trial"] | None
+    given_draws: Bool[np.ndarray, " trial"] | None = None
 
 
 class Reconstruction(NamedTuple):
@@ -120,12 +123,21 @@ class PosteriorSampler:
         return Reconstruction(found["y_mean"], found["y_next"])
 
     def _draws(self, key: PRNGKeyArray, fitted: FittedProgram, batch: Batch, draws: int) -> dict[str, np.ndarray]:
-        """Results of rounds of draws put together: draws one after another, expectations averaged."""
-        rounds = self._in_rounds(_drawn, key, fitted, batch, -(-draws // _DRAWS_AT_ONCE))
-        found = {name: values.mean(0) for name, values in rounds.items() if name not in _BY_DRAW}
-        for name in _BY_DRAW:
-            found[name] = np.concatenate(np.moveaxis(rounds[name], 2, 1))[:draws]
-        return found
+        """Draws one after another, and expectations averaged over them."""
+        rounds = -(-draws // _DRAWS_AT_ONCE)
+        drawn = posterior_draws(key, fitted, batch, rounds * _DRAWS_AT_ONCE)
+        read = [
+            over_rounds(lambda _, *some: _read(fitted, *some), None, batch, drawn.mean, x, drawn.z_prob)
+            for x in np.split(drawn.x, rounds, axis=1)
+        ]
+        found = {name: np.mean([one[name] for one in read], axis=0) for name in read[0] if name != "z_prob_draws"}
+        by_draw = np.concatenate([one["z_prob_draws"] for one in read], axis=1)
+        return found | {
+            "x_mean": drawn.mean,
+            "x_draws": np.moveaxis(drawn.x, 1, 0)[:draws],
+            "z_prob_draws": np.moveaxis(by_draw, 1, 0)[:draws],
+            "given_draws": np.isnan(drawn.z_prob).any((1, 2)),
+        }
 
     def _predicted(self, key: PRNGKeyArray, x_draws: Float[np.ndarray, "draw trial time latent"]) -> np.ndarray:
         """A draw of the signals for each of the first few draws of x: (draw, trial, time, neuron)."""
@@ -138,7 +150,11 @@ class PosteriorSampler:
 
     @staticmethod
     def _in_rounds(
-        function: Callable[..., Any], key: PRNGKeyArray, fitted: FittedProgram, batch: Batch, rounds: int
+        function: Callable[..., Any],
+        key: PRNGKeyArray,
+        fitted: FittedProgram,
+        batch: Batch,
+        rounds: int,
     ) -> Any:
         """Results of every round, (round, trial, ...)."""
         found = over_rounds(lambda some_key, some: function(some_key, fitted, some), key, batch, rounds=rounds)
@@ -146,20 +162,23 @@ class PosteriorSampler:
 
 
 @compiled
-def _drawn(key: PRNGKeyArray, fitted: FittedProgram, batch: Batch) -> dict[str, Array]:
-    """Trials first, then draws."""
+def _read(
+    fitted: FittedProgram,
+    batch: Batch,
+    mean: Float[Array, "trial time latent"],
+    x: Float[Array, "trial draw time latent"],
+    z_prob: Float[Array, "trial time state"],
+) -> dict[str, Array]:
+    """Of some draws: p(z | x) of each, and expected signals and messages. Trials first, then draws."""
     model, networks = fitted.model, fitted.networks
-    x = fitted.draws(key, batch, _DRAWS_AT_ONCE)
-    mean = fitted.medians(batch)
-    z, y_mean, y_next = _expected(networks, model, batch, x)
+    z, y_mean, y_next = _expected(networks, model, batch, jnp.swapaxes(x, 0, 1))
+    z_prob = jnp.where(jnp.isnan(z_prob), z.mean(0), z_prob)
     return {
-        "x_mean": mean,
-        "x_draws": jnp.moveaxis(x, 0, 1),
-        "z_prob": z.mean(0),
+        "z_prob": z_prob,
         "z_prob_draws": jnp.moveaxis(z, 0, 1),
         "y_mean": y_mean,
         "y_next": y_next,
-        "messages": _messages(networks, model, batch, mean, z.mean(0)),
+        "messages": _messages(networks, model, batch, mean, z_prob),
     }
 
 

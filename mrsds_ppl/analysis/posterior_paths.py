@@ -1,20 +1,28 @@
-"""Draws of the latents from the posterior, with the state probabilities given each."""
+"""Draws of states and latents from the posterior of trials.
 
-from functools import partial
+With several states a draw of the latents has states of its own: states are drawn given the signals, with the latents
+summed out, and then latents given these (:mod:`mrsds_ppl.models.path_draws`). The guide says around which path the
+program is linearised. With one state the draws are those of the guide, and so they are in trials whose smoothed path is
+not finite.
+"""
+
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.analysis import FittedProgram
-from mrsds_ppl.backend.trials_at_once import over_trials
+from mrsds_ppl.backend.side_by_side import compiled
+from mrsds_ppl.backend.trials_at_once import in_parts, over_rounds, over_trials
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.models.path_draws import draw_paths, draw_states, likeliest_paths
 from mrsds_ppl.ppl.markov import potentials
 from mrsds_ppl.statespace.chain import smooth
+
+_DRAWS_AT_ONCE = 20
 
 
 class PosteriorPaths(NamedTuple):
@@ -22,6 +30,17 @@ class PosteriorPaths(NamedTuple):
 
     x: Float[np.ndarray, "draw trial time latent"]
     z_prob: Float[np.ndarray, "draw trial time state"]
+
+
+class PosteriorDraws(NamedTuple):
+    """Draws of the latents, the mean of the laws that they are drawn from, and p(z_t | y, u).
+
+    ``z_prob`` is NaN in trials whose draws are the guide's, though there are several states.
+    """
+
+    mean: Float[np.ndarray, "trial time latent"]
+    x: Float[np.ndarray, "trial draw time latent"]
+    z_prob: Float[np.ndarray, "trial time state"]
 
 
 def posterior_paths(key: PRNGKeyArray, fitted: FittedProgram, trials: Trials, *, draws: int = 20) -> PosteriorPaths:
@@ -33,14 +52,63 @@ def posterior_paths(key: PRNGKeyArray, fitted: FittedProgram, trials: Trials, *,
         trials: the trials.
         draws: number of draws.
     """
-    draw = partial(_draw_paths, fitted=fitted, draws=draws)
-    return PosteriorPaths(*(np.moveaxis(a, 1, 0) for a in over_trials(draw, key, trials.batch())))
+    batch = trials.batch()
+    x = posterior_draws(key, fitted, batch, draws).x
+    z_prob = over_trials(lambda _, some, paths: _states_given(fitted, some, paths), None, batch, x)
+    return PosteriorPaths(np.moveaxis(x, 1, 0), np.moveaxis(z_prob, 1, 0))
 
 
-@partial(jax.jit, static_argnames="draws")
-def _draw_paths(key: PRNGKeyArray, batch: Batch, *, fitted: FittedProgram, draws: int) -> tuple[Array, Array]:
-    """(trial, draw, bin, latent) and (trial, draw, bin, state)."""
-    x = fitted.draws(key, batch, draws)
+def posterior_draws(key: PRNGKeyArray, fitted: FittedProgram, batch: Batch, draws: int) -> PosteriorDraws:
+    """Draws of states, of which ``z_prob`` tells, and of latents given these.
+
+    Args:
+        key: random key.
+        fitted: program, guide and parameters.
+        batch: the trials.
+        draws: number of draws of the latents.
+    """
+    networks, model, parts = fitted.networks, fitted.model, in_parts(batch)
+    medians = over_rounds(lambda _, some: _medians(fitted, some), None, batch)
+    if model.num_states == 1:
+        x = _of_guide(key, fitted, batch, draws)
+        return PosteriorDraws(medians, x, np.ones((*medians.shape[:2], 1), medians.dtype))
+    state_key, path_key, guide_key = random.split(key, 3)
+    path = likeliest_paths(networks, model, parts, jnp.asarray(medians))
+    states = draw_states(state_key, networks, model, parts, path, draws)
+    latents = draw_paths(path_key, networks, model, parts, path, states.states[:, :draws])
+    found = PosteriorDraws(*map(np.asarray, (*latents, states.probabilities)))
+    finite = np.isfinite(found.x).all((1, 2, 3)) & np.isfinite(found.z_prob).all((1, 2))
+    if finite.all():
+        return found
+    keep = finite[:, None, None]
+    return PosteriorDraws(
+        np.where(keep, found.mean, medians),
+        np.where(keep[..., None], found.x, _of_guide(guide_key, fitted, batch, draws)),
+        np.where(keep, found.z_prob, np.nan),
+    )
+
+
+def _of_guide(key: PRNGKeyArray, fitted: FittedProgram, batch: Batch, draws: int) -> np.ndarray:
+    """The guide's draws of the latents, (trial, draw, time, latent)."""
+    rounds = -(-draws // _DRAWS_AT_ONCE)
+    x = over_rounds(lambda own, some: _guides_draws(own, fitted, some), key, batch, rounds=rounds)
+    x = np.moveaxis(x.reshape(rounds, -1, *x.shape[1:]), 0, 1)
+    return x.reshape(len(x), -1, *x.shape[3:])[:, :draws]
+
+
+@compiled
+def _medians(fitted: FittedProgram, batch: Batch) -> Array:
+    return fitted.medians(batch)
+
+
+@compiled
+def _guides_draws(key: PRNGKeyArray, fitted: FittedProgram, batch: Batch) -> Array:
+    return jnp.moveaxis(fitted.draws(key, batch, _DRAWS_AT_ONCE), 0, 1)
+
+
+@compiled
+def _states_given(fitted: FittedProgram, batch: Batch, x: Array) -> Array:
+    """p(z | x) of each draw, (trial, draw, bin, state)."""
     switching = fitted.model.switching(fitted.networks, batch)
-    z = lax.map(lambda path: jnp.transpose(smooth(potentials(switching, path)).marginals, (2, 0, 1)), x)
-    return jnp.moveaxis(x, 0, 1), jnp.moveaxis(z, 0, 1)
+    z = lax.map(lambda path: smooth(potentials(switching, path)).marginals, jnp.swapaxes(x, 0, 1))
+    return jnp.transpose(z, (3, 0, 1, 2))

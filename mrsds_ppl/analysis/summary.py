@@ -114,3 +114,11 @@ def recovery_lines(split: Split, test: PosteriorSet, model: MRSDS) -> list[str]:
         match = match_states(trials.z, test.z_prob, trials.lengths)
         lines.append(f"true states: accuracy {match.accuracy:.4f} (test trials)")
     return lines
+
+
+def given_draws_sentence(*sets: PosteriorSet) -> str | None:
+    """Says in how many trials states are given draws of the guide; None where there are no such trials."""
+    count = sum(0 if some.given_draws is None else int(some.given_draws.sum()) for some in sets)
+    if count == 0:
+        return None
+    return f"note: in {count} trials smoothed paths are not finite: latents are the guide's, states given these"

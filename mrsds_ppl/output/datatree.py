@@ -37,8 +37,8 @@ _PREDICTIVE_BUDGET = 2**24
 # Shuffled bytes at the lowest level: what is padded or counts shrinks most, and higher levels only take longer.
 _COMPRESSED: dict[str, object] = {"zlib": True, "complevel": 1, "shuffle": True}
 _LAYOUT = (
-    "The draws of the guide are independent. They are laid out as {chains} chains of {draws} because ArviZ's "
-    "diagnostics compare chains: that the chains agree says nothing about how well the guide fits. "
+    "The draws are independent. They are laid out as {chains} chains of {draws} because ArviZ's "
+    "diagnostics compare chains: that the chains agree says nothing about how good they are. "
     "The relative efficiency of independent draws is 1: az.loo(..., reff=1.0)."
 )
 _PREDICTIVE = "The first draws of each chain: {kept} of {total} draws in all, which bounds the size of this file."
