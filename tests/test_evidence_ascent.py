@@ -86,10 +86,11 @@ def test_the_slope_along_the_noise_is_that_of_finite_differences():
         weights = jnp.asarray(0.3 * np.random.default_rng(2).normal(size=(2, 2, num_features((1, 1), 0))))
         cubic = CubicDynamics(weights, model.networks.dynamics.noise, (1, 1))
 
+        @jax.jit
         def evidence(factor):
             networks = with_dynamics(model.networks, with_scaled_noise(cubic, factor))
             trials = linearised(networks, model, batch, x)
-            return float(expected_transitions(shared_terms(networks), trials, order=1).log_evidence[0])
+            return expected_transitions(shared_terms(networks), trials, order=1).log_evidence[0]
 
         found = _gradient(with_dynamics(model.networks, cubic), model, batch, x)[1]
         expected = (evidence(np.exp(1e-4)) - evidence(np.exp(-1e-4))) / 2e-4

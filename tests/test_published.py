@@ -104,7 +104,7 @@ def fit_example(folder, capsys, published, states, trials, fewer):
         # more trials: an encoder that has seen 54 of them under it reads 6 others well or not, as rounding has it.
         pytest.param("svae", 1, 200, "", marks=pytest.mark.nightly),
         pytest.param("s-svae", 2, 200, "", marks=pytest.mark.nightly),
-        ("mrsds", 2, 60, FEWER),
+        pytest.param("mrsds", 2, 60, FEWER, marks=pytest.mark.nightly),
     ],
 )
 def test_the_published_example_finds_the_latents(published, states, trials, fewer, tmp_path, capsys):

@@ -68,11 +68,9 @@ def test_gradient_is_finite_where_there_are_no_messages_and_leaves_the_noise_alo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("num_trials", "num_steps", "left"), [(30, 500, 0.75), pytest.param(60, 800, 0.5, marks=pytest.mark.nightly)]
-)
-def test_absent_messages_of_known_paths_shrink_and_present_ones_stay(num_trials, num_steps, left) -> None:
-    """Fewer steps shrink them less: 0.51 of their size is left with 500 on 30 trials."""
+@pytest.mark.nightly
+def test_absent_messages_of_known_paths_shrink_and_present_ones_stay() -> None:
+    num_trials, num_steps = 60, 800
     trials = SIMULATORS["oscillators"](0, num_trials=num_trials, neurons_per_region=4)
     options = ModelOptions(ux=False, xz=False, emissions=EmissionOptions(dist="poisson"))
     model = MRSDS(trials.region_sizes, 2, 3, key=random.key(0), options=options, num_trials=num_trials)
@@ -97,6 +95,6 @@ def test_absent_messages_of_known_paths_shrink_and_present_ones_stay(num_trials,
 
     scores = {sparsity: scored(sparsity) for sparsity in (0.0, 0.01)}
     plain, sparse = scores[0.0], scores[0.01]
-    assert sparse.absent_ratio < left * plain.absent_ratio, (plain.absent_ratio, sparse.absent_ratio)
+    assert sparse.absent_ratio < 0.5 * plain.absent_ratio, (plain.absent_ratio, sparse.absent_ratio)
     assert sparse.r2_cross > 0.9
     assert (sparse.cosine > 0.98).all(), sparse.cosine

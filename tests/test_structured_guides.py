@@ -228,7 +228,7 @@ def test_guide_records_its_state_weights_beside_the_path():
 
 
 @pytest.mark.parametrize(
-    ("case", "prior"), [("switching", None), pytest.param("structured", 0.5, marks=pytest.mark.slow)]
+    ("case", "prior"), [("switching", None), pytest.param("structured", 0.5, marks=pytest.mark.nightly)]
 )
 def test_plain_numpyro_script_trains_it(case, prior):
     kind, num_states, options = CASES[case]

@@ -111,4 +111,4 @@ def test_the_information_of_constants_is_the_curvature_of_the_evidence() -> None
         phi = cubic.features(x[:, :-1], jnp.zeros((2, 5, 0)))
         found = weight_information(shared_terms(networks), given, x, jnp.ones((2, 6, 1)), phi, slopes)
         at = np.array([0, count])  # the constants of both latents
-        np.testing.assert_allclose(found[np.ix_(at, at)], -jax.hessian(evidence)(jnp.zeros(2)), rtol=1e-5)
+        np.testing.assert_allclose(found[np.ix_(at, at)], -jax.jacfwd(jax.jacfwd(evidence))(jnp.zeros(2)), rtol=1e-5)
