@@ -1,7 +1,5 @@
 """Latents and states of one trial, and states of all."""
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -26,8 +24,8 @@ def plot_trial(
     *,
     x_true: Float[np.ndarray, "bin latent"] | None = None,
     z_true: Int[np.ndarray, " bin"] | None = None,
-    axes: Any = None,
-) -> Any:
+    axes: np.ndarray | None = None,
+) -> np.ndarray:
     """Latents of one trial over a background of the likeliest state, and the state posterior.
 
     Args:
@@ -40,7 +38,7 @@ def plot_trial(
     """
     latents = x.shape[-1]
     if axes is None:
-        ratios = [2] * latents + [1]
+        ratios = [2.0] * latents + [1.0]
         height = min(1.6 * latents, 0.9 * latents + 4) + 1.4
         axes = make_axes(latents + 1, 1, height, width=WIDTH, sharex=True, height_ratios=ratios)[:, 0]
     for index in range(latents):
@@ -75,8 +73,8 @@ def plot_states(
     z_prob: Float[np.ndarray, "trial bin state"],
     lengths: Int[np.ndarray, " trial"],
     *,
-    axes: Any = None,
-) -> Any:
+    axes: np.ndarray | None = None,
+) -> np.ndarray:
     """Raster of the likeliest state of every bin of every trial, and below it the mean posterior over trials.
 
     A paler bin is a less certain one; what is white is after the end of a trial.
