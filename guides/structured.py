@@ -10,7 +10,7 @@ zero: noise that itself went through the networks would leave no density of x th
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.errors import ConfigError
-from mrsds_ppl.guides.base import AmortizedGuide, lower_triangle, padding, positive
+from mrsds_ppl.guides.base import AmortizedGuide, AmortizedOptions, lower_triangle, padding, positive
 from mrsds_ppl.guides.rollout import Drive, Rollout
 from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.models.program import Program
@@ -39,14 +39,22 @@ class Structured(AmortizedGuide):
         ConfigError: the program has several states.
     """
 
-    def __init__(self, model: Program, *, psi_add: bool = True, gated: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: Program,
+        *,
+        psi_add: bool = True,
+        gated: bool = True,
+        triangular: bool = False,
+        **kwargs: Unpack[AmortizedOptions],
+    ) -> None:
         if model.num_states > 1:
             raise ConfigError(
                 f"inference.guide: structured is for one state, but model.num_states is {model.num_states}; "
                 "use switching_structured (published name s-svae)"
             )
         self.psi_add, self.gated = psi_add, gated
-        super().__init__(model, **kwargs)
+        super().__init__(model, triangular=triangular, **kwargs)
 
     def head_sizes(self) -> Sequence[int]:
         return rollout_sizes(self.model.num_latents)

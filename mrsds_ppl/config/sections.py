@@ -70,9 +70,10 @@ class DataConfig:
         return self.data_path
 
 
-def _sizes(value: Any) -> Any:
-    sizes = [whole_number(size) for size in (value if isinstance(value, list | tuple) else [value])]
-    if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
+def _sizes(value: object) -> int | tuple[int, ...]:
+    given = [whole_number(size) for size in (value if isinstance(value, list | tuple) else [value])]
+    sizes = [size for size in given if isinstance(size, int) and size >= 1]
+    if not sizes or len(sizes) < len(given):
         raise ValueError("allowed: a whole number of at least 1, or a list with one for each region")
     return tuple(sizes) if isinstance(value, list | tuple) else sizes[0]
 

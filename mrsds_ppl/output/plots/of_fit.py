@@ -1,7 +1,7 @@
 """The figures of a fit: each method gathers what a figure needs, draws it, and returns its axes."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class Plots:
 
     def communication(
         self,
-        labels: Mapping[int, object] | Sequence[object] | None = None,
+        labels: Mapping[Any, Any] | Sequence[Any] | None = None,
         *,
         axes: np.ndarray | None = None,
         seed: int = 0,

@@ -189,7 +189,8 @@ def png_address(axes: "np.ndarray | matplotlib.axes.Axes") -> str:
     """The figure of some axes as a ``data:`` address of a PNG image; the figure is closed."""
     import matplotlib.pyplot as plt
 
-    figure = (axes.flat[0] if isinstance(axes, np.ndarray) else axes).figure
+    figure = (axes.flat[0] if isinstance(axes, np.ndarray) else axes).get_figure(root=True)
+    assert figure is not None
     buffer = io.BytesIO()
     # White behind, since a page may be read on a dark screen.
     figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white")

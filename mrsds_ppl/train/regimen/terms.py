@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -253,7 +254,7 @@ def path_log_density(drawn: Drawn) -> Float[Array, " trial"]:
     return drawn.terms.model["x"] - outside
 
 
-def _valid(values: Array, lengths: Any) -> Array:
+def _valid(values: Array, lengths: Array | np.ndarray) -> Array:
     return jnp.arange(values.shape[1]) < lengths[:, None]
 
 
