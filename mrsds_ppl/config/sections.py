@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from mrsds_ppl.config.names import (
-    EMISSION_NAMES,
     GUIDE_NAMES,
     PATH_GUIDES,
     RECORDING,
@@ -20,6 +19,7 @@ from mrsds_ppl.config.names import (
     is_own_guide,
 )
 from mrsds_ppl.errors import ConfigError
+from mrsds_ppl.models.emissions import EMISSION_NAMES
 from mrsds_ppl.models.options import ModelOptions
 from mrsds_ppl.nn.options import EncoderOptions, section
 from mrsds_ppl.quantities import Count, Positive, Steps, whole_number
