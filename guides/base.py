@@ -64,11 +64,12 @@ class Recognition(eqx.Module):
 
 
 class AmortizedOptions(TypedDict, total=False):
-    """What every :class:`AmortizedGuide` is made with beside the program and the form of its covariance."""
+    """What every :class:`AmortizedGuide` is made with beside the program."""
 
     key: Required[PRNGKeyArray]
     encoder: str
     options: EncoderOptions | None
+    triangular: bool
     trainable_covariance: bool
 
 

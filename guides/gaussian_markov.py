@@ -24,8 +24,9 @@ from mrsds_ppl.ppl.gaussian_chain import GaussianChain
 class GaussianMarkov(AmortizedGuide):
     """Gaussian chain guide; ``triangular`` (the default here) makes L_t full, which an exact posterior needs."""
 
-    def __init__(self, model: Program, *, triangular: bool = True, **kwargs: Unpack[AmortizedOptions]) -> None:
-        super().__init__(model, triangular=triangular, **kwargs)
+    def __init__(self, model: Program, **kwargs: Unpack[AmortizedOptions]) -> None:
+        kwargs.setdefault("triangular", True)
+        super().__init__(model, **kwargs)
 
     def head_sizes(self) -> Sequence[int]:
         latents = self.model.num_latents

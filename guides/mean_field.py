@@ -28,12 +28,10 @@ class MeanField(AmortizedGuide):
         (others): see :class:`AmortizedGuide`.
     """
 
-    def __init__(
-        self, model: Program, *, per_bin: bool = True, triangular: bool = False, **kwargs: Unpack[AmortizedOptions]
-    ) -> None:
+    def __init__(self, model: Program, *, per_bin: bool = True, **kwargs: Unpack[AmortizedOptions]) -> None:
         self.per_bin = per_bin
-        self._triangular = triangular
-        super().__init__(model, triangular=triangular, **kwargs)
+        self._triangular = kwargs.get("triangular", False)
+        super().__init__(model, **kwargs)
 
     def head_sizes(self) -> Sequence[int]:
         latents = self.model.num_latents

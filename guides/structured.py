@@ -40,13 +40,7 @@ class Structured(AmortizedGuide):
     """
 
     def __init__(
-        self,
-        model: Program,
-        *,
-        psi_add: bool = True,
-        gated: bool = True,
-        triangular: bool = False,
-        **kwargs: Unpack[AmortizedOptions],
+        self, model: Program, *, psi_add: bool = True, gated: bool = True, **kwargs: Unpack[AmortizedOptions]
     ) -> None:
         if model.num_states > 1:
             raise ConfigError(
@@ -54,7 +48,7 @@ class Structured(AmortizedGuide):
                 "use switching_structured (published name s-svae)"
             )
         self.psi_add, self.gated = psi_add, gated
-        super().__init__(model, triangular=triangular, **kwargs)
+        super().__init__(model, **kwargs)
 
     def head_sizes(self) -> Sequence[int]:
         return rollout_sizes(self.model.num_latents)

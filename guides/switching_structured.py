@@ -32,16 +32,10 @@ class SwitchingStructured(AmortizedGuide):
     """
 
     def __init__(
-        self,
-        model: Program,
-        *,
-        psi_add: bool = True,
-        gated: bool = True,
-        triangular: bool = False,
-        **kwargs: Unpack[AmortizedOptions],
+        self, model: Program, *, psi_add: bool = True, gated: bool = True, **kwargs: Unpack[AmortizedOptions]
     ) -> None:
         self.psi_add, self.gated = psi_add, gated
-        super().__init__(model, triangular=triangular, **kwargs)
+        super().__init__(model, **kwargs)
 
     def head_sizes(self) -> Sequence[int]:
         states = self.model.num_states

@@ -31,15 +31,9 @@ def line_style(index: int) -> str | tuple[int, tuple[float, ...]]:
 
 
 def make_axes(
-    rows: int,
-    columns: int,
-    height: float,
-    *,
-    width: float = WIDTH,
-    sharex: bool = False,
-    height_ratios: Sequence[float] | None = None,
+    rows: int, columns: int, height: float, *, width: float = WIDTH, sharex: bool = False, ratios: Sequence[float] = ()
 ) -> np.ndarray:
-    """Axes (row, column) of a new figure of ``width`` x ``height`` inches."""
+    """Axes (row, column) of a new figure of ``width`` x ``height`` inches, its rows as high as ``ratios`` say."""
     import matplotlib.pyplot as plt
 
     return plt.subplots(
@@ -47,7 +41,7 @@ def make_axes(
         columns,
         sharex=sharex,
         squeeze=False,
-        height_ratios=height_ratios,
+        height_ratios=ratios or None,
         figsize=(width, height),
         layout="constrained",
     )[1]

@@ -40,7 +40,7 @@ def plot_trial(
     if axes is None:
         ratios = [2.0] * latents + [1.0]
         height = min(1.6 * latents, 0.9 * latents + 4) + 1.4
-        axes = make_axes(latents + 1, 1, height, width=WIDTH, sharex=True, height_ratios=ratios)[:, 0]
+        axes = make_axes(latents + 1, 1, height, width=WIDTH, sharex=True, ratios=ratios)[:, 0]
     for index in range(latents):
         ax = axes[index]
         shade_states(ax, seconds, z_prob)
@@ -91,7 +91,7 @@ def plot_states(
     trials, bins, states = z_prob.shape
     if axes is None:
         height = float(np.clip(0.06 * trials, 1.4, 4.0)) + 2.0
-        axes = make_axes(2, 1, height, sharex=True, height_ratios=[height - 2.0, 1.2])[:, 0]
+        axes = make_axes(2, 1, height, sharex=True, ratios=[height - 2.0, 1.2])[:, 0]
     valid = np.arange(bins) < lengths[:, None]
     prob = np.where(valid[..., None], z_prob, 0.0)
     colours = np.array([to_rgb(state_colour(k)) for k in range(states)])
