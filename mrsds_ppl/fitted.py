@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import xarray as xr
@@ -13,9 +13,9 @@ from jaxtyping import PRNGKeyArray
 
 from mrsds_ppl.analysis import FittedProgram, labelled
 from mrsds_ppl.analysis.communication import communication_matrix, posterior_messages, state_communication
-from mrsds_ppl.analysis.forecast import forecast
+from mrsds_ppl.analysis.forecast import Origins, forecast
 from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
-from mrsds_ppl.analysis.silencing import silence
+from mrsds_ppl.analysis.silencing import SilencingOptions, silence
 from mrsds_ppl.build import hidden_neurons
 from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.data.check import check_trials
@@ -166,7 +166,7 @@ class Fit:
         return labelled.scores(key, PosteriorSampler(program), chosen, self.hidden_neurons)
 
     def forecast(
-        self, horizon: int, trials: str | Trials = "test", *, draws: int = 50, seed: int = 0, **options: Any
+        self, horizon: int, trials: str | Trials = "test", *, draws: int = 50, seed: int = 0, **options: Unpack[Origins]
     ) -> xr.Dataset:
         """Expected signals up to ``horizon`` bins after some bins, that see no later bin, and their R^2.
 
@@ -188,7 +188,7 @@ class Fit:
         trials: str | Trials = "test",
         *,
         seed: int = 0,
-        **options: Any,
+        **options: Unpack[SilencingOptions],
     ) -> xr.Dataset:
         """What would have followed had a region fallen silent, or one message (source, target) not arrived.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrsds_ppl.cli import _parsers
+from mrsds_ppl.cli import make_parsers
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -125,7 +125,7 @@ def test_programs_extras_and_options_that_the_readme_names_exist():
         if name in ("mrsds", "pytest"):
             assert (scripts / name).is_file()
         if name == "mrsds":
-            assert callable(_parsers()[0].parse_args(arguments).run)
+            assert callable(make_parsers()[0].parse_args(arguments).run)
     assert seen == {"python3", "pip", "mrsds", "pytest"}
 
 

@@ -122,7 +122,9 @@ def message_norms(messages: xr.DataArray, level: float = 0.9) -> xr.Dataset:
 
 
 def communication_matrix(
-    messages: xr.DataArray, z_prob: Any = None, labels: Sequence[Any] | np.ndarray | None = None
+    messages: xr.DataArray,
+    z_prob: np.ndarray | Array | xr.DataArray | None = None,
+    labels: Sequence[object] | np.ndarray | None = None,
 ) -> xr.DataArray:
     """Mean norm of each message over valid bins from the second on: (draw, [state], [condition], target, source).
 

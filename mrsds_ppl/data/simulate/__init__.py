@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 from mrsds_ppl.data.simulate.double_well import simulate_double_well
 from mrsds_ppl.data.simulate.lotka_volterra import simulate_lotka_volterra
@@ -19,7 +18,7 @@ SIMULATORS: dict[str, Callable[..., Trials]] = {
 }
 
 
-def simulate(simulator: str, *, seed: int = 0, **options: Any) -> Trials:
+def simulate(simulator: str, *, seed: int = 0, **options: object) -> Trials:
     """Trials of a simulator, with the true latents, states and, where it knows them, messages.
 
     Args:

@@ -1,18 +1,19 @@
 """What a fit found, gathered for its page."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 from jax import random
+from jaxtyping import Array, PRNGKeyArray, PyTree
 from numpyro import handlers
 
 from mrsds_ppl.analysis.communication import input_labels
 from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states, valid_bins
 from mrsds_ppl.config.loading import resolved_yaml
-from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.output.report.checks import Evidence
 from mrsds_ppl.output.report.findings import Example, Findings, Score
 from mrsds_ppl.output.report.flow import communication_of, conditions_of, flow_fields, norms_of_trial
@@ -231,7 +232,7 @@ def _generated(fit: "mrsds_ppl.fitted.Fit", trial: int) -> np.ndarray:
     """(bin, neuron): a trial that the program draws by itself, with the inputs of this one."""
     batch = fit.split.test.select([trial]).batch()
 
-    def draw(key: Any, params: Any, batch: Any) -> Any:
+    def draw(key: PRNGKeyArray, params: PyTree, batch: Batch) -> Array:
         program = handlers.seed(handlers.substitute(handlers.uncondition(fit.model), data=params), key)
         return handlers.trace(program).get_trace(batch)["y"]["value"]
 
