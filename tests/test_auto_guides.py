@@ -108,7 +108,7 @@ def test_normal_guide_is_that_of_numpyro():
     guide, params = started("auto_normal", batch)
     other = AutoNormal(summed_out(guide.model))
     svi = SVI(guide.model, other, optax.adam(1e-2), loss=MarkovELBO())
-    state = svi.init(random.key(0), batch)
+    state = jax.jit(svi.init)(random.key(0), batch)
     theirs = {
         **svi.get_params(state),
         "x_auto_loc": params["auto_path_loc"],
