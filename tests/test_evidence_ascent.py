@@ -103,6 +103,7 @@ def _dynamics(**options):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_the_ascent_raises_the_evidence_by_dynamics_alone():
     trials = simulate_oscillators(0, num_trials=16, num_regions=2, num_states=2, min_bins=40, num_bins=50)

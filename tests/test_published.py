@@ -114,6 +114,7 @@ def test_the_published_example_finds_the_latents(published, states, trials, fewe
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_the_published_example_runs_with_states_that_the_guide_mixes(tmp_path, capsys):
     fewer = "--set training.num_steps=20 --set training.lr_warmup_steps=5 --set training.switch_init_steps=10"

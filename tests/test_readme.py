@@ -55,6 +55,7 @@ def test_python_blocks_of_the_readme_run_in_order(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_python_blocks_of_the_page_on_the_program_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -80,6 +81,7 @@ def test_the_program_is_fitted_by_a_plain_numpyro_script():
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_python_blocks_of_the_page_on_guides_run_in_order():
     names = run_blocks(ROOT / "docs" / "guides.md")
@@ -88,6 +90,7 @@ def test_python_blocks_of_the_page_on_guides_run_in_order():
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_python_blocks_of_the_page_on_enumeration_run_in_order():
     names = run_blocks(ROOT / "docs" / "enumeration.md")
