@@ -14,8 +14,9 @@ REGIONS = ["a", "b", "c"]
 
 
 def norms_of(values):
-    """(trial, target, source) of three regions and an input."""
-    return xr.DataArray(values, {"target": REGIONS, "source": [*REGIONS, "input 0"]}, ("trial", "target", "source"))
+    """Of trials, three regions and an input; one draw."""
+    coords = {"target": REGIONS, "source": [*REGIONS, "input 0"]}
+    return xr.DataArray(values[None], coords, ("draw", "trial", "target", "source"))
 
 
 def random_norms(rng, trials, regions=3):
@@ -34,7 +35,7 @@ def test_p_values_over_all_orders_are_those_of_scipy(of_first, of_second):
     values = random_norms(np.random.default_rng(0), of_first + of_second)
     labels = np.repeat(["x", "y"], [of_first, of_second])
     found = contrast_conditions(values, labels)
-    parts = values.values[:of_first], values.values[of_first:]
+    parts = values.values[0, :of_first], values.values[0, of_first:]
     expected = stats.permutation_test(
         parts, lambda a, b, axis: welch(a, b, axis), axis=0, vectorized=True, n_resamples=np.inf, alternative="greater"
     )
@@ -56,7 +57,7 @@ def test_p_values_of_random_orders_come_close_to_those_of_all():
     np.testing.assert_allclose(drawn["p_value"], exact["p_value"], atol=0.03)
     # The observed order is one of those counted: no p-value is zero.
     more, labels = random_norms(np.random.default_rng(1), 40), np.tile(["x", "y"], 20)
-    more[labels == "y"] += 10
+    more[:, labels == "y"] += 10
     assert contrast_conditions(more, labels, permutations=999)["p_value"].max() == pytest.approx(1 / 1_000)
 
 
@@ -118,10 +119,10 @@ def test_sessions_that_differ_are_no_difference_between_conditions():
     sessions = np.repeat(["mouse1", "mouse2", "mouse3"], [30, 30, 5])
     labels = np.concatenate([np.repeat(["x", "y"], [24, 6]), np.repeat(["x", "y"], [6, 24]), np.repeat("x", 5)])
     values = random_norms(rng, 65)
-    values[sessions == "mouse2"] += 1.0
-    values[sessions == "mouse3"] += 2.0
-    blocked = contrast_conditions(values, labels, sessions=sessions, permutations=999)
-    assert (contrast_conditions(values, labels, permutations=999)["q_value"] < 0.05).any()
+    values[:, sessions == "mouse2"] += 1.0
+    values[:, sessions == "mouse3"] -= 0.5
+    blocked = contrast_conditions(values, labels, sessions=sessions, permutations=1_999)
+    assert (contrast_conditions(values, labels, permutations=1_999)["q_value"] < 0.05).any()
     assert not (blocked["q_value"] < 0.05).any()
     assert (blocked.attrs["num_first"], blocked.attrs["num_second"]) == (30, 30)
     with pytest.raises(DataError, match="cannot be told from the session"):
@@ -131,11 +132,11 @@ def test_sessions_that_differ_are_no_difference_between_conditions():
 def test_q_values_are_of_messages_and_leave_local_changes_out():
     rng = np.random.default_rng(6)
     values, labels = random_norms(rng, 40), np.tile(["x", "y"], 20)
-    values[labels == "y", 1] += 0.4
-    found = contrast_conditions(values, labels, permutations=999)
+    values[:, labels == "y", 1] += 0.4
+    found = contrast_conditions(values, labels, permutations=1_999)
     own = np.eye(3, 4, dtype=bool)
     assert np.isnan(found["q_value"].values[own]).all()
-    expected = stats.false_discovery_control(found["p_value"].values[~own], method="bh")
+    expected = stats.false_discovery_control(found["p_value"].values[~own], method="by")
     np.testing.assert_allclose(found["q_value"].values[~own], expected)
     assert np.isfinite(found["p_value"]).all()
     assert (found["q_value"].sel(target="b", source=["a", "c", "input 0"]) < 0.05).all()
@@ -147,7 +148,7 @@ def test_with_shuffled_labels_hardly_anything_is_claimed():
     rng = np.random.default_rng(7)
     values, labels = random_norms(rng, 40), np.repeat(["x", "y"], [12, 28])
     claims = [
-        (contrast_conditions(values, rng.permutation(labels), permutations=499, seed=i)["q_value"] < 0.05).any()
+        (contrast_conditions(values, rng.permutation(labels), permutations=1_999, seed=i)["q_value"] < 0.05).any()
         for i in range(200)
     ]
     assert sum(claims) <= 0.05 * 200
@@ -178,10 +179,25 @@ def messages_of(trials=8, bins=6, draws=2):
 def test_a_trial_counts_once_and_by_its_own_bins():
     messages = messages_of()
     found, values = trial_norms(messages), messages.values
-    assert found.dims == ("trial", "target", "source")
-    by_hand = [np.linalg.norm(values[i, 0, t, 0, 1]) for i in range(2) for t in (1, 2, 3)]
-    assert found.values[0, 0, 1] == pytest.approx(np.mean(by_hand), rel=1e-5)
-    assert found.values[3, 1, 0] == pytest.approx(np.abs(values[:, 3, 1:, 1, 0, 0]).mean(), rel=1e-5)
+    assert found.dims == ("draw", "trial", "target", "source")
+    by_hand = [np.linalg.norm(values[1, 0, t, 0, 1]) for t in (1, 2, 3)]
+    assert found.values[1, 0, 0, 1] == pytest.approx(np.mean(by_hand), rel=1e-5)
+    assert found.values[0, 3, 1, 0] == pytest.approx(np.abs(values[0, 3, 1:, 1, 0, 0]).mean(), rel=1e-5)
+
+
+def test_intervals_have_the_spread_of_draws_that_all_trials_share():
+    rng = np.random.default_rng(12)
+    norms, labels = random_norms(rng, 40), np.tile(["x", "y"], 20)
+    draws = xr.concat([norms] * 200, "draw")
+    shared = rng.normal(size=200)
+    draws[:, labels == "y", 0, 1] += shared[:, None]
+    found = contrast_conditions(draws, labels, permutations=99)
+    width = (found["high"] - found["low"]).values
+    alone = contrast_conditions(norms, labels, permutations=99)
+    expected = (alone["high"] - alone["low"]).values
+    np.testing.assert_allclose(np.delete(width, 1), np.delete(expected, 1), rtol=0.05)
+    assert width[0, 1] == pytest.approx(2 * 1.645, rel=0.15)
+    np.testing.assert_allclose(found["difference"][0, 1], alone["difference"][0, 1] + shared.mean())
 
 
 def test_epochs_of_the_same_trials():
@@ -189,7 +205,7 @@ def test_epochs_of_the_same_trials():
     messages[:, :, 3:] *= 2
     found = contrast_epochs(messages, {"early": (0.0, 0.25), "late": (0.25, 1.0)}, level=0.5)
     expected = trial_norms(messages, 0.25) - trial_norms(messages, 0.0, 0.25)
-    np.testing.assert_allclose(found["difference"], expected.mean("trial"))
+    np.testing.assert_allclose(found["difference"], expected.mean(("draw", "trial")))
     assert (found.attrs["first"], found.attrs["num_second"], found.attrs["orders"]) == ("early", 8, 2**8)
     assert (found["p_value"] <= 0.05).any()
     # The first trial has ended by then.
@@ -221,14 +237,14 @@ def test_trials_without_a_label_are_left_out():
     values = random_norms(np.random.default_rng(10), 20)
     labels = np.array(["x", "y", "", "x"] * 5)
     found = contrast_conditions(values, labels)
-    xr.testing.assert_identical(found, contrast_conditions(values[labels != ""], labels[labels != ""]))
+    xr.testing.assert_identical(found, contrast_conditions(values[:, labels != ""], labels[labels != ""]))
     assert (found.attrs["num_first"], found.attrs["num_second"]) == (10, 5)
 
 
 def test_a_message_that_is_always_the_same_has_no_interval_and_is_no_difference():
     values = random_norms(np.random.default_rng(11), 12)
-    values[:, 0, 1] = 0.1
-    values[:, 0, 2] = 0.0
+    values[:, :, 0, 1] = 0.1
+    values[:, :, 0, 2] = 0.0
     found = contrast_conditions(values, np.tile(["x", "y"], 6)).isel(target=0, source=[1, 2])
     np.testing.assert_array_equal(found["p_value"], 1.0)
     np.testing.assert_allclose(found["difference"], 0.0, atol=1e-15)

@@ -265,7 +265,7 @@ def contrast_of(size):
     values = 1.0 + 0.1 * rng.normal(size=(40, 2, 3))
     values[::2, 0, 1] += size
     coords = {"target": REGIONS, "source": [*REGIONS, "input 0"]}
-    norms = xr.DataArray(values, coords, ("trial", "target", "source"))
+    norms = xr.DataArray(values[None], coords, ("draw", "trial", "target", "source"))
     return contrast_conditions(norms, np.array(["stop", "go"] * 20), permutations=999)
 
 

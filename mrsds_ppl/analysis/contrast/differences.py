@@ -3,14 +3,17 @@
 The unit of inference is the trial. Its value is the mean norm of a message over its own bins, so that each trial counts
 once, whatever its length:
 
-    v_b[r, s] = mean over bins t from the second on and draws i of |message_ibt[r, s]|
+    v_ib[r, s] = mean over bins t from the second on of |message_ibt[r, s]|,      v_b = mean over draws i
 
-The null is that labels say nothing of the messages, within a session where there are several. It needs nothing of the
-fit, which has not seen the labels: whatever is wrong with messages is wrong for any labels.
+The null is that labels say nothing of the trials, within a session where there are several. The test of it is exact
+whatever is wrong with the fit, which has not seen the labels. Where labels do say something, the test is of messages as
+they were fitted: an error of the weights, which all trials share, can then make a message differ that is not there.
+Intervals have the spread of the draws beside that of trials, and so as much of this error as the draws have.
 
 The false discovery rate is controlled over the messages between regions and those of inputs. A region's own change is
 of another kind, often differs where the messages differ, and would lend its small p-values to them: it has a p-value
-and no q-value. Source: Benjamini and Hochberg, J. R. Stat. Soc. B 1995.
+and no q-value. Messages of one fit depend on each other in no known way, hence the procedure that holds for any
+dependence: Benjamini and Yekutieli, Ann. Stat. 2001.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,13 +33,13 @@ _FEWEST = 4
 # 6 trials can give p = 2/64, 5 trials 2/32, which is no evidence.
 _FEWEST_IN_BOTH = 6
 _EVIDENCE = 0.05
-# One message among all that is beyond every order has q = 1/100; and no fewer orders than is usual.
-_ORDERS_A_MESSAGE, _FEWEST_ORDERS = 100, 9_999
+# One message among all that is alone beyond every order has q = 1/40; and no fewer orders than is usual.
+_LARGEST_SMALLEST_Q, _FEWEST_ORDERS = 1 / 40, 9_999
 _AXES = ("target", "source")
 
 
 def trial_norms(messages: xr.DataArray, start: float = -np.inf, stop: float = np.inf) -> xr.DataArray:
-    """Mean norm of each message in each trial, (trial, target, source).
+    """Mean norm of each message in each trial, (draw, trial, target, source).
 
     Args:
         messages: of :func:`mrsds_ppl.analysis.communication.posterior_messages`.
@@ -50,9 +53,9 @@ def trial_norms(messages: xr.DataArray, start: float = -np.inf, stop: float = np
     inside = (seconds >= start) & (seconds < stop) & (np.arange(len(seconds)) > 0)
     chosen = messages.isel(time=np.flatnonzero(inside))
     # A draw at a time, since squares of all would need the memory twice.
-    norms = [(chosen.isel(draw=i) ** 2).sum("latent", min_count=1) ** 0.5 for i in range(chosen.sizes["draw"])]
-    mean = sum(norms[1:], start=norms[0]) / len(norms)
-    return mean.astype(float).mean("time").transpose("trial", *_AXES).rename("norm").reset_coords(drop=True)
+    squares = ((chosen.isel(draw=i) ** 2).sum("latent", min_count=1) for i in range(chosen.sizes["draw"]))
+    found = xr.concat([(some.astype(float) ** 0.5).mean("time") for some in squares], "draw")
+    return found.transpose("draw", "trial", *_AXES).rename("norm").reset_coords(drop=True)
 
 
 def contrast_conditions(
@@ -70,13 +73,13 @@ def contrast_conditions(
     the condition from the session.
 
     Args:
-        norms: of :func:`trial_norms`.
+        norms: of :func:`trial_norms`, (draw, trial, target, source).
         labels: condition of each trial, as text; an empty one leaves the trial out. In sorted order they are first and
             second.
         sessions: of each trial.
         level: of the intervals, which are of each message alone.
-        permutations: orders of the labels to compare with; all where there are no more. By default 100 for each
-            message, and no fewer than 9,999.
+        permutations: orders of the labels to compare with; all where there are no more. By default 9,999, or as many
+            as it takes for one message alone to reach a small q-value.
         seed: of orders and resampling.
 
     Returns:
@@ -98,15 +101,16 @@ def contrast_conditions(
             "two. Give two labels; None in place of a label leaves a trial out."
         )
     blocks = np.zeros(len(given), int) if sessions is None else np.unique(sessions, return_inverse=True)[1]
-    kept = (given != "") & np.isfinite(norms.values).any(_ends(norms))
+    values = _flat(norms)
+    kept = (given != "") & np.isfinite(values).all(2).all(0)
     both = [n for n in np.unique(blocks) if len(np.unique(given[kept & (blocks == n)])) == 2]
     kept &= np.isin(blocks, both)
     second, session = given[kept] == names[1], np.unique(blocks[kept], return_inverse=True)[1]
     _check_conditions(names, second, len(both))
-    design = TwoConditions(_flat(norms.isel(trial=np.flatnonzero(kept))), second, session)
-    found = _contrast(norms, design, level, permutations, seed)
-    for name, values in zip(("mean_first", "mean_second"), design.means, strict=True):
-        found[name] = (_AXES, values.reshape(norms.shape[1:]))
+    designs = [TwoConditions(some[kept], second, session) for some in (values.mean(0), *values)]
+    found = _contrast(norms, designs, level, permutations, seed)
+    for name, some in zip(("mean_first", "mean_second"), designs[0].means, strict=True):
+        found[name] = (_AXES, some.reshape(norms.shape[2:]))
     return found.assign_attrs(
         first=str(names[0]), second=str(names[1]), num_first=int((~second).sum()), num_second=int(second.sum())
     )
@@ -142,30 +146,40 @@ def contrast_epochs(
         raise DataError(f"epochs: found {len(epochs)}, and a contrast is between two, such as before and after.")
     first, second = (trial_norms(messages, *window) for window in epochs.values())
     values = np.stack([_flat(first), _flat(second)])
-    values = values[:, np.isfinite(values).any(2).all(0)]
-    if values.shape[1] < _FEWEST_IN_BOTH:
+    values = values[:, :, np.isfinite(values).all(3).all((0, 1))]
+    number = values.shape[2]
+    if number < _FEWEST_IN_BOTH:
         raise DataError(
-            f"epochs: {_many(values.shape[1], 'trial')} with bins in both of {dict(epochs)}; need {_FEWEST_IN_BOTH}, "
+            f"epochs: {_many(number, 'trial')} with bins in both of {dict(epochs)}; need {_FEWEST_IN_BOTH}, "
             f"as the signs of fewer can give no p-value below {_EVIDENCE}."
         )
-    found = _contrast(first, TwoEpochs(values[1] - values[0]), level, permutations, seed)
-    for name, some in zip(("mean_first", "mean_second"), values.mean(1), strict=True):
-        found[name] = (_AXES, some.reshape(first.shape[1:]))
-    names, number = [str(name) for name in epochs], values.shape[1]
+    differences = values[1] - values[0]
+    designs = [TwoEpochs(some) for some in (differences.mean(0), *differences)]
+    found = _contrast(first, designs, level, permutations, seed)
+    for name, some in zip(("mean_first", "mean_second"), values.mean((1, 2)), strict=True):
+        found[name] = (_AXES, some.reshape(first.shape[2:]))
+    names = [str(name) for name in epochs]
     return found.assign_attrs(first=names[0], second=names[1], num_first=number, num_second=number)
 
 
-def _contrast(norms: xr.DataArray, design: Design, level: float, permutations: int | None, seed: int) -> xr.Dataset:
-    shape = norms.shape[1:]
-    least = max(_FEWEST_ORDERS, _ORDERS_A_MESSAGE * int(np.prod(shape)))
-    permutations = least if permutations is None else permutations
+def _contrast(
+    norms: xr.DataArray, designs: Sequence[Design], level: float, permutations: int | None, seed: int
+) -> xr.Dataset:
+    """Of the first design, whose values are the mean over draws; those of single draws follow."""
+    shape, (design, *of_draws) = norms.shape[2:], designs
+    if permutations is None:
+        # The factor by which the q-value of the smallest of several p-values is larger.
+        tests = np.arange(1, np.prod(shape) + 1)
+        permutations = max(_FEWEST_ORDERS, int(len(tests) * (1 / tests).sum() / _LARGEST_SMALLEST_Q))
     smallest = smallest_p(design, permutations)
     if smallest >= _EVIDENCE:
         raise DataError(
             f"labels: the smallest p-value that these trials can give is {smallest:.2g}, so no difference could be "
             "shown; need more trials of both conditions in the same sessions."
         )
-    found: Comparison = compare(design, level=level, permutations=permutations, rng=np.random.default_rng(seed))
+    by_draw = np.concatenate([some.estimate(some.observed).difference for some in of_draws])
+    rng = np.random.default_rng(seed)
+    found: Comparison = compare(design, level=level, permutations=permutations, rng=rng, by_draw=by_draw)
     arrays = {name: getattr(found, name).reshape(shape) for name in ("difference", "low", "high", "p_value")}
     own = norms["target"].values[:, None] == norms["source"].values
     return xr.Dataset(
@@ -178,19 +192,15 @@ def _contrast(norms: xr.DataArray, design: Design, level: float, permutations: i
 def _q_values(
     p_value: Float[np.ndarray, "target source"], own: Bool[np.ndarray, "target source"]
 ) -> Float[np.ndarray, "target source"]:
-    """By Benjamini and Hochberg's procedure over all but a region's own change."""
+    """By Benjamini and Yekutieli's procedure over all but a region's own change."""
     found = np.full(p_value.shape, np.nan)
     if not own.all():
-        found[~own] = false_discovery_control(p_value[~own])
+        found[~own] = false_discovery_control(p_value[~own], method="by")
     return found
 
 
-def _flat(norms: xr.DataArray) -> Float[np.ndarray, "trial message"]:
-    return norms.values.reshape(norms.sizes["trial"], -1)
-
-
-def _ends(norms: xr.DataArray) -> tuple[int, ...]:
-    return tuple(range(1, norms.ndim))
+def _flat(norms: xr.DataArray) -> Float[np.ndarray, "draw trial message"]:
+    return norms.values.reshape(norms.sizes["draw"], norms.sizes["trial"], -1)
 
 
 def _check_conditions(names: np.ndarray, second: Bool[np.ndarray, " trial"], num_sessions: int) -> None:

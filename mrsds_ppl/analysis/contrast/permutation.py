@@ -2,8 +2,8 @@
 
 Both are of the studentised difference t = difference / error. Its permutation test is exact where conditions do not
 differ at all, and holds its level with many trials where they have equal means and unequal spreads. The interval is
-the bootstrap's t interval. Equivalents of ``scipy.stats.permutation_test`` and ``bootstrap`` for all messages in a few
-matrix products.
+the bootstrap's t interval, widened by what is uncertain in the values of all trials at once, such as weights.
+Equivalents of ``scipy.stats.permutation_test`` and ``bootstrap`` for all messages in a few matrix products.
 
 Sources: Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 2010 (the count of the observed order); Janssen, Stat. Probab.
 Lett. 1997 (studentised permutation); Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 12.
@@ -34,7 +34,14 @@ class Comparison(NamedTuple):
     num_orders: int
 
 
-def compare(design: Design, *, level: float, permutations: int, rng: np.random.Generator) -> Comparison:
+def compare(
+    design: Design,
+    *,
+    level: float,
+    permutations: int,
+    rng: np.random.Generator,
+    by_draw: Float[np.ndarray, "draw message"] | None = None,
+) -> Comparison:
     """Compare two sides of a design.
 
         p = (b + 1) / (n + 1),      b of n orders at random with |t| at least that of the observed order
@@ -46,6 +53,8 @@ def compare(design: Design, *, level: float, permutations: int, rng: np.random.G
         level: of the interval.
         permutations: n.
         rng: draws orders and resamples.
+        by_draw: the difference under each of some draws of what the values were computed from; each resample has the
+            deviation of one of them.
 
     Returns:
         the interval is NaN where trials do not differ at all.
@@ -59,10 +68,12 @@ def compare(design: Design, *, level: float, permutations: int, rng: np.random.G
     beyond = sum((np.abs(_ratio(*design.estimate(orders))) >= least).sum(0) for orders in some)
     p_value = beyond / design.num_orders if exact else (beyond + 1) / (permutations + 1)
     drawn = np.concatenate([_around(design, rng, n, difference) for n in _batches(_RESAMPLES, size)])
+    with np.errstate(invalid="ignore"):  # no spread times an infinite t
+        values = np.where(error > 0, difference - drawn * error, np.nan)
+    if by_draw is not None:
+        values += (by_draw - by_draw.mean(0))[rng.integers(len(by_draw), size=len(values))]
     # Order statistics, between which nothing is interpolated: one may be infinite.
-    below, above = np.quantile(drawn, [0.5 - level / 2, 0.5 + level / 2], axis=0, method="inverted_cdf")
-    known = error > 0
-    low, high = (np.where(known, difference - end * error, np.nan) for end in (above, below))
+    low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2], axis=0, method="inverted_cdf")
     return Comparison(difference, low, high, p_value, design.num_orders if exact else permutations)
 
 

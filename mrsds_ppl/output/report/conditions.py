@@ -58,7 +58,9 @@ def _differences(found: xr.Dataset, targets: Sequence[str], sources: Sequence[st
     about = found.attrs
     first, second, number = about["first"], about["second"], about["num_first"] + about["num_second"]
     tested = int(found["q_value"].notnull().sum())
-    claims = np.argwhere((found["q_value"] < _CLAIMED).values)
+    # The interval has the spread of the draws, which is the same for any labels.
+    apart = (found["low"] > 0) | (found["high"] < 0)
+    claims = np.argwhere((apart & (found["q_value"] < _CLAIMED)).values)
     how = (
         f"Tested is the mean norm of {_many(tested, 'message')} in {_many(about['num_first'])} of {first} and "
         f"{about['num_second']} of {second}, against {about['orders']} other orders of the labels. A trial counts "
