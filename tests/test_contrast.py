@@ -132,7 +132,7 @@ def test_sessions_that_differ_are_no_difference_between_conditions():
 def test_q_values_are_of_messages_and_leave_local_changes_out():
     rng = np.random.default_rng(6)
     values, labels = random_norms(rng, 40), np.tile(["x", "y"], 20)
-    values[:, labels == "y", 1] += 0.4
+    values[:, labels == "y", 1] += 0.8
     found = contrast_conditions(values, labels, permutations=1_999)
     own = np.eye(3, 4, dtype=bool)
     assert np.isnan(found["q_value"].values[own]).all()
@@ -198,6 +198,18 @@ def test_intervals_have_the_spread_of_draws_that_all_trials_share():
     np.testing.assert_allclose(np.delete(width, 1), np.delete(expected, 1), rtol=0.05)
     assert width[0, 1] == pytest.approx(2 * 1.645, rel=0.15)
     np.testing.assert_allclose(found["difference"][0, 1], alone["difference"][0, 1] + shared.mean())
+
+
+def test_intervals_have_nothing_of_draws_that_are_independent_from_trial_to_trial():
+    rng = np.random.default_rng(13)
+    norms, labels = random_norms(rng, 40), np.tile(["x", "y"], 20)
+    draws = xr.concat([norms] * 100, "draw") + rng.normal(size=(100, *norms.shape[1:]))
+    draws = draws - draws.mean("draw") + norms[0]
+    found, alone = (contrast_conditions(some, labels, permutations=99) for some in (draws, norms))
+    np.testing.assert_allclose(found["difference"], alone["difference"])
+    ratio = (found["high"] - found["low"]) / (alone["high"] - alone["low"])
+    # Draws of one trial have twice the spread of trials.
+    assert float(ratio.mean()) < 1.2
 
 
 def test_epochs_of_the_same_trials():

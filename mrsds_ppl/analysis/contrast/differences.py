@@ -8,7 +8,8 @@ once, whatever its length:
 The null is that labels say nothing of the trials, within a session where there are several. The test of it is exact
 whatever is wrong with the fit, which has not seen the labels. Where labels do say something, the test is of messages as
 they were fitted: an error of the weights, which all trials share, can then make a message differ that is not there.
-Intervals have the spread of the draws beside that of trials, and so as much of this error as the draws have.
+Intervals have, beside the spread of trials, that of the draws as far as all trials share it: as much of this error as
+the draws have, and nothing of the paths, whose draws are independent from trial to trial.
 
 The false discovery rate is controlled over the messages between regions and those of inputs. A region's own change is
 of another kind, often differs where the messages differ, and would lend its small p-values to them: it has a p-value
@@ -107,7 +108,7 @@ def contrast_conditions(
     kept &= np.isin(blocks, both)
     second, session = given[kept] == names[1], np.unique(blocks[kept], return_inverse=True)[1]
     _check_conditions(names, second, len(both))
-    designs = [TwoConditions(some[kept], second, session) for some in (values.mean(0), *values)]
+    designs = [TwoConditions(some[kept], second, session) for some in _mean_and_deviations(values)]
     found = _contrast(norms, designs, level, permutations, seed)
     for name, some in zip(("mean_first", "mean_second"), designs[0].means, strict=True):
         found[name] = (_AXES, some.reshape(norms.shape[2:]))
@@ -154,7 +155,7 @@ def contrast_epochs(
             f"as the signs of fewer can give no p-value below {_EVIDENCE}."
         )
     differences = values[1] - values[0]
-    designs = [TwoEpochs(some) for some in (differences.mean(0), *differences)]
+    designs = [TwoEpochs(some) for some in _mean_and_deviations(differences)]
     found = _contrast(first, designs, level, permutations, seed)
     for name, some in zip(("mean_first", "mean_second"), values.mean((1, 2)), strict=True):
         found[name] = (_AXES, some.reshape(first.shape[2:]))
@@ -165,7 +166,7 @@ def contrast_epochs(
 def _contrast(
     norms: xr.DataArray, designs: Sequence[Design], level: float, permutations: int | None, seed: int
 ) -> xr.Dataset:
-    """Of the first design, whose values are the mean over draws; those of single draws follow."""
+    """Of the first design, whose values are the mean over draws; those of the draws' deviations follow."""
     shape, (design, *of_draws) = norms.shape[2:], designs
     if permutations is None:
         # The factor by which the q-value of the smallest of several p-values is larger.
@@ -177,7 +178,7 @@ def _contrast(
             f"labels: the smallest p-value that these trials can give is {smallest:.2g}, so no difference could be "
             "shown; need more trials of both conditions in the same sessions."
         )
-    by_draw = np.concatenate([some.estimate(some.observed).difference for some in of_draws])
+    by_draw = _shared(of_draws)
     rng = np.random.default_rng(seed)
     found: Comparison = compare(design, level=level, permutations=permutations, rng=rng, by_draw=by_draw)
     arrays = {name: getattr(found, name).reshape(shape) for name in ("difference", "low", "high", "p_value")}
@@ -187,6 +188,23 @@ def _contrast(
         {axis: norms[axis].values for axis in _AXES},
         {"units": "latent units per bin", "level": level, "orders": found.num_orders, "smallest_p": smallest},
     )
+
+
+def _shared(of_draws: Sequence[Design]) -> Float[np.ndarray, "draw message"]:
+    """Deviations of the difference in each draw, as large as what all trials share.
+
+    As in an analysis of variance: what differs between trials in a draw says how much the difference would deviate
+    were draws independent from trial to trial, and that is taken off.
+    """
+    found = [some.estimate(some.observed) for some in of_draws]
+    deviations, errors = (np.concatenate(some) for some in zip(*found, strict=True))
+    spread, alone = (deviations**2).mean(0), (errors**2).mean(0)
+    return deviations * np.sqrt(np.divide(np.maximum(spread - alone, 0.0), spread, where=spread > 0, out=0.0 * spread))
+
+
+def _mean_and_deviations(values: Float[np.ndarray, "draw trial message"]) -> list[Float[np.ndarray, "trial message"]]:
+    mean = values.mean(0)
+    return [mean, *(values - mean)]
 
 
 def _q_values(

@@ -53,8 +53,7 @@ def compare(
         level: of the interval.
         permutations: n.
         rng: draws orders and resamples.
-        by_draw: the difference under each of some draws of what the values were computed from; each resample has the
-            deviation of one of them.
+        by_draw: deviations of the difference under draws of what all trials share; each resample has one of them.
 
     Returns:
         the interval is NaN where trials do not differ at all.
@@ -71,7 +70,7 @@ def compare(
     with np.errstate(invalid="ignore"):  # no spread times an infinite t
         values = np.where(error > 0, difference - drawn * error, np.nan)
     if by_draw is not None:
-        values += (by_draw - by_draw.mean(0))[rng.integers(len(by_draw), size=len(values))]
+        values += by_draw[rng.integers(len(by_draw), size=len(values))]
     # Order statistics, between which nothing is interpolated: one may be infinite.
     low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2], axis=0, method="inverted_cdf")
     return Comparison(difference, low, high, p_value, design.num_orders if exact else permutations)
