@@ -285,7 +285,7 @@ def test_page_lists_the_messages_that_differ_between_two_conditions():
     found = re.fullmatch(r"\+(0\.\d+) \(\+(0\.\d+) to \+(0\.\d+)\)", difference)
     assert found, difference
     middle, low, high = map(float, found.groups())
-    assert 0.4 < low < middle < high < 0.6
+    assert 0.3 < low < middle < high < 0.7
     assert float(q) < 0.05
 
 
