@@ -69,15 +69,20 @@ def _differences(found: xr.Dataset, targets: Sequence[str], sources: Sequence[st
     if not len(claims):
         nothing = f"No difference between {first} and {second} that these {number} trials could show."
         return [nothing, how, "That is no proof that the conditions are alike."], None
-    order = claims[np.argsort([found["q_value"].values[tuple(place)] for place in claims], kind="stable")]
-    rows = [_row(found, place, targets, sources) for place in order]
+    # The surest first, and of those the largest.
+    q, size = (
+        np.array([values.values[tuple(place)] for place in claims])
+        for values in (found["q_value"], found["difference"])
+    )
+    rows = [_row(found, claims[index], targets, sources) for index in np.lexsort((-np.abs(size), q))]
     said = f"{_many(len(rows), 'message')} of {tested} {'differs' if len(rows) == 1 else 'differ'} between {first} and "
     head = ["Message", first, second, f"difference ({about['level']:.0%} interval)", "q"]
     text = [
         f"{said}{second}, at a false discovery rate of {_CLAIMED:.0%}.",
         how,
         "A difference is one of size, in latent units a bin. It may come from anything that goes with the labels: if "
-        "one condition came earlier in the session, also from what changes over a session.",
+        "one condition came earlier in the session, also from what changes over a session. The messages are those that "
+        "were fitted: a difference much smaller than the others may be an error of the weights.",
     ]
     return text, Table(head, rows)
 
