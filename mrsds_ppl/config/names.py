@@ -5,7 +5,7 @@ The command line reads this file for its help, so it imports nothing that takes 
 
 from collections.abc import Iterable
 
-SIMULATORS = ("lotka-volterra", "oscillators", "double-well", "three-rnns")
+SIMULATORS = ("lotka-volterra", "oscillators", "double-well", "three-rnns", "wells")
 RECORDING = "mydata"
 
 GUIDE_NAMES = (

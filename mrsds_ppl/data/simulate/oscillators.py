@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mrsds_ppl.data.simulate.checks import check_deviations, check_number, check_seeds, check_sizes
-from mrsds_ppl.data.simulate.paths import Paths, drive, noisy
+from mrsds_ppl.data.simulate.paths import Paths, drive, noisy, offsets_for_mean, rotations, sticky_states
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import ConfigError
 
@@ -23,7 +23,6 @@ _TURN, _TURN_GAP = 0.2, 0.3  # radians a bin of the slowest state, and from stat
 _DETUNING = 0.03  # radians a bin by which the turns of the regions differ, at most
 _PULL = 0.25  # a: how fast the radius returns to the limit cycle
 _EMISSIONS = ("poisson", "gaussian")
-_MOST_NEWTON_STEPS = 100
 
 
 class OscillatorParameters(NamedTuple):
@@ -146,7 +145,7 @@ def draw_parameters(
     turn = _TURN + _TURN_GAP * states[:, None] + rng.uniform(-detuning, detuning, size=(num_states, num_regions))
     radius = 1.0 + 0.15 * (states - (num_states - 1) / 2) / max(num_states - 1, 1) * 2
     angles = rng.uniform(0, 2 * np.pi, size=(num_regions, num_regions))
-    maps = 1.5 * _rotation(angles)
+    maps = 1.5 * rotations(angles)
     return OscillatorParameters(turn, radius, _graphs(rng, num_states, num_regions), maps, strength)
 
 
@@ -168,17 +167,17 @@ def draw_world(
 ) -> OscillatorWorld:
     """What the signals are drawn from; arguments as of :func:`simulate_oscillators`."""
     true = draw_parameters(rng, num_states, num_regions, message_strength, detuning)
-    paths = _paths(rng, true, _states(rng, num_trials, num_bins, num_states, stay), state_noise)
+    paths = _paths(rng, true, sticky_states(rng, num_trials, num_bins, num_states, stay), state_noise)
     lengths = rng.integers(min_bins, num_bins + 1, size=num_trials)
     loadings = rng.normal(scale=loading, size=(num_regions, neurons_per_region, 2))
-    return OscillatorWorld(true, paths, lengths, loadings, _bias(drive(loadings, paths.x), mean_count))
+    return OscillatorWorld(true, paths, lengths, loadings, offsets_for_mean(drive(loadings, paths.x), mean_count))
 
 
 def _other_trials(
     rng: np.random.Generator, world: OscillatorWorld, *, min_bins: int, state_noise: float, stay: float
 ) -> OscillatorWorld:
     num_trials, num_bins = world.paths.z.shape
-    z = _states(rng, num_trials, num_bins, len(world.dynamics.radius), stay)
+    z = sticky_states(rng, num_trials, num_bins, len(world.dynamics.radius), stay)
     paths = _paths(rng, world.dynamics, z, state_noise)
     return world._replace(paths=paths, lengths=rng.integers(min_bins, num_bins + 1, size=num_trials))
 
@@ -199,23 +198,11 @@ def _graphs(rng: np.random.Generator, num_states: int, num_regions: int) -> Bool
     return graph
 
 
-def _states(
-    rng: np.random.Generator, num_trials: int, num_bins: int, num_states: int, stay: float
-) -> Int[np.ndarray, "trial bin"]:
-    z = np.zeros((num_trials, num_bins), int)
-    z[:, 0] = rng.integers(0, num_states, size=num_trials)
-    for t in range(1, num_bins):
-        leave = rng.random(num_trials) > stay
-        jump = rng.integers(1, max(num_states, 2), size=num_trials) % num_states
-        z[:, t] = np.where(leave, (z[:, t - 1] + jump) % num_states, z[:, t - 1])
-    return z
-
-
 def sent_messages(
     true: OscillatorParameters, z: Int[np.ndarray, " trial"], x: Float[np.ndarray, "trial region 2"]
 ) -> Float[np.ndarray, "trial target source 2"]:
     """Messages from x of one bin to the next bin in state z; on the diagonal the change that a region makes itself."""
-    turned = np.einsum("brij,brj->bri", _rotation(true.turn[z]), x)
+    turned = np.einsum("brij,brj->bri", rotations(true.turn[z]), x)
     radius = true.radius[z][:, None, None]
     local = turned * (1 + _PULL) / (1 + _PULL * (x**2).sum(-1, keepdims=True) / radius**2)
     sent = true.strength * np.tanh(np.einsum("rsij,bsj->brsi", true.maps, x)) * true.graph[z][..., None]
@@ -236,26 +223,3 @@ def _paths(
         messages[:, t] = sent_messages(true, z[:, t], x[:, t - 1])
         x[:, t] = x[:, t - 1] + messages[:, t].sum(2) + rng.normal(scale=noise, size=x[:, t].shape)
     return Paths(x.reshape(num_trials, num_bins, -1), z, messages)
-
-
-def _bias(drive: Float[np.ndarray, "trial bin neuron"], mean_count: float) -> Float[np.ndarray, " neuron"]:
-    """Offsets that give every neuron the mean count, by Newton's method.
-
-    The mean rate is convex in the offset, and by Jensen's inequality too large at the first one, so that every step
-    comes nearer to the root from above.
-    """
-    # The inverse of softplus, for counts of any size.
-    offset = mean_count + np.log(-np.expm1(-mean_count)) - drive.mean((0, 1))
-    for _ in range(_MOST_NEWTON_STEPS):
-        growth = np.exp(-np.abs(total := drive + offset))
-        rate, slope = np.maximum(total, 0.0) + np.log1p(growth), np.where(total > 0, 1.0, growth) / (1.0 + growth)
-        step = (rate.mean((0, 1)) - mean_count) / slope.mean((0, 1))
-        offset = offset - step
-        if np.abs(step).max() < 1e-9:
-            break
-    return offset
-
-
-def _rotation(angle: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch 2 2"]:
-    cos, sin = np.cos(angle), np.sin(angle)
-    return np.stack([np.stack([cos, -sin], axis=-1), np.stack([sin, cos], axis=-1)], axis=-2)

@@ -1,9 +1,11 @@
-"""What is known of simulated trials: their paths, and the signals of neurons that see them."""
+"""What simulators share: paths, states that stay, and the signals of neurons that see the latents."""
 
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+
+_MOST_NEWTON_STEPS = 100
 
 
 class Paths(NamedTuple):
@@ -25,3 +27,40 @@ def drive(
 def noisy(rng: np.random.Generator, signals: Float[np.ndarray, "*batch"], noise: float) -> Float[np.ndarray, "*batch"]:
     """Signals with independent normal noise of this standard deviation."""
     return signals + rng.normal(scale=noise, size=signals.shape)
+
+
+def sticky_states(
+    rng: np.random.Generator, num_trials: int, num_bins: int, num_states: int, stay: float
+) -> Int[np.ndarray, "trial bin"]:
+    """States that are kept from bin to bin with this probability and else change to any other one."""
+    z = np.zeros((num_trials, num_bins), int)
+    z[:, 0] = rng.integers(0, num_states, size=num_trials)
+    for t in range(1, num_bins):
+        leave = rng.random(num_trials) > stay
+        jump = rng.integers(1, max(num_states, 2), size=num_trials) % num_states
+        z[:, t] = np.where(leave, (z[:, t - 1] + jump) % num_states, z[:, t - 1])
+    return z
+
+
+def offsets_for_mean(driven: Float[np.ndarray, "trial bin neuron"], mean_count: float) -> Float[np.ndarray, " neuron"]:
+    """Offsets that give every neuron the mean count, by Newton's method.
+
+    The mean rate is convex in the offset, and by Jensen's inequality too large at the first one, so that every step
+    comes nearer to the root from above.
+    """
+    # The inverse of softplus, for counts of any size.
+    offset = mean_count + np.log(-np.expm1(-mean_count)) - driven.mean((0, 1))
+    for _ in range(_MOST_NEWTON_STEPS):
+        growth = np.exp(-np.abs(total := driven + offset))
+        rate, slope = np.maximum(total, 0.0) + np.log1p(growth), np.where(total > 0, 1.0, growth) / (1.0 + growth)
+        step = (rate.mean((0, 1)) - mean_count) / slope.mean((0, 1))
+        offset = offset - step
+        if np.abs(step).max() < 1e-9:
+            break
+    return offset
+
+
+def rotations(angle: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch 2 2"]:
+    """Matrices that turn by these angles in radians."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.stack([np.stack([cos, -sin], axis=-1), np.stack([sin, cos], axis=-1)], axis=-2)
