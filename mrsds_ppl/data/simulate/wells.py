@@ -67,16 +67,14 @@ def simulate_wells(
     loadings = rng.normal(scale=LOADING, size=(3, neurons_per_region, 2))
     driven, lengths = drive(loadings, paths.x), rng.integers(2 * num_bins // 3, num_bins + 1, size=num_trials)
     counts = rng.poisson(np.logaddexp(0.0, driven + offsets_for_mean(driven, MEAN_COUNT))).astype(float)
-    ys, us, x, z, messages = ([v[:n] for v, n in zip(part, lengths, strict=True)] for part in (counts, u, *paths))
+    ys, us, *truth = ([v[:n] for v, n in zip(part, lengths, strict=True)] for part in (counts, u, *paths))
     return Trials.from_arrays(
         ys,
         us,
         region_sizes=[neurons_per_region] * 3,
         region_names=list(REGIONS),
         bin_width=0.05,
-        x=x,
-        z=z,
-        messages=messages,
+        **dict(zip(Paths._fields, truth, strict=True)),
     )
 
 
