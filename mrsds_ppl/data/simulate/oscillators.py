@@ -7,6 +7,7 @@ In state k region r turns by w_k + v_r radians a bin on a circle of radius rho_k
 on. z is a sticky Markov chain that depends on nothing else, so states differ in their dynamics alone.
 """
 
+from functools import partial
 from itertools import product
 from numbers import Integral, Real
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mrsds_ppl.data.simulate.checks import check_deviations, check_number, check_seeds, check_sizes
-from mrsds_ppl.data.simulate.paths import Paths, drive, noisy, offsets_for_mean, rotations, sticky_states
+from mrsds_ppl.data.simulate.paths import Paths, drive, follow, noisy, offsets_for_mean, rotations, sticky_states
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import ConfigError
 
@@ -214,12 +215,6 @@ def sent_messages(
 def _paths(
     rng: np.random.Generator, true: OscillatorParameters, z: Int[np.ndarray, "trial bin"], noise: float
 ) -> Paths:
-    (num_trials, num_bins), num_regions = z.shape, true.turn.shape[1]
-    angles = rng.uniform(0, 2 * np.pi, size=(num_trials, num_regions))
-    x = np.zeros((num_trials, num_bins, num_regions, 2))
-    x[:, 0] = true.radius[z[:, 0]][:, None, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-    messages = np.zeros((num_trials, num_bins, num_regions, num_regions, 2))
-    for t in range(1, num_bins):
-        messages[:, t] = sent_messages(true, z[:, t], x[:, t - 1])
-        x[:, t] = x[:, t - 1] + messages[:, t].sum(2) + rng.normal(scale=noise, size=x[:, t].shape)
-    return Paths(x.reshape(num_trials, num_bins, -1), z, messages)
+    angles = rng.uniform(0, 2 * np.pi, size=(len(z), true.turn.shape[1]))
+    start = true.radius[z[:, 0]][:, None, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    return follow(rng, start, z, partial(sent_messages, true), noise)

@@ -1,11 +1,14 @@
 """What simulators share: paths, states that stay, and the signals of neurons that see the latents."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 _MOST_NEWTON_STEPS = 100
+# Of states (trial,) and latents (trial, region, latent); (trial, target, source, latent), own changes on the diagonal.
+Messages = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Paths(NamedTuple):
@@ -14,6 +17,35 @@ class Paths(NamedTuple):
     x: Float[np.ndarray, "trial bin latents"]
     z: Int[np.ndarray, "trial bin"]
     messages: Float[np.ndarray, "trial bin target source latent"]
+
+
+def follow(
+    rng: np.random.Generator,
+    start: Float[np.ndarray, "trial region latent"],
+    z: Int[np.ndarray, "trial bin"],
+    told: Messages,
+    noise: float,
+    effect: Float[np.ndarray, "trial bin region latent"] | float = 0.0,
+) -> Paths:
+    """x_t = x_{t-1} + sum_s message_t[:, s] + effect_t + noise, in states that depend on nothing else.
+
+    Args:
+        rng: draws the noise.
+        start: latents of the first bin.
+        z: the states.
+        told: messages to the next bin.
+        noise: standard deviation of the noise of each latent and bin.
+        effect: what inputs add.
+    """
+    (num_trials, num_bins), (num_regions, size) = z.shape, start.shape[1:]
+    x = np.zeros((num_trials, num_bins, num_regions, size))
+    messages = np.zeros((num_trials, num_bins, num_regions, num_regions, size))
+    x[:, 0], added = start, np.broadcast_to(effect, x.shape)
+    for t in range(1, num_bins):
+        messages[:, t] = told(z[:, t], x[:, t - 1])
+        change = messages[:, t].sum(2) + added[:, t]
+        x[:, t] = x[:, t - 1] + change + rng.normal(scale=noise, size=change.shape)
+    return Paths(x.reshape(num_trials, num_bins, -1), z, messages)
 
 
 def drive(

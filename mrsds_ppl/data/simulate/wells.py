@@ -11,14 +11,14 @@ relay tells the cycle, in state 1 the cycle the wells. Pulses of the first input
 the second the cycle, in state 1 alone. z is a sticky Markov chain that depends on nothing else.
 """
 
-from collections.abc import Callable
+from functools import partial
 from numbers import Integral
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from mrsds_ppl.data.simulate.checks import check_deviations, check_number, check_seeds, check_sizes
-from mrsds_ppl.data.simulate.paths import Paths, drive, offsets_for_mean, rotations, sticky_states
+from mrsds_ppl.data.simulate.paths import Paths, drive, follow, offsets_for_mean, rotations, sticky_states
 from mrsds_ppl.data.trials import Trials
 
 REGIONS = ("wells", "cycle", "relay")
@@ -63,7 +63,8 @@ def simulate_wells(
     pulse = PULSE_SHARE / 2
     u = rng.choice([-1.0, 0.0, 1.0], size=(num_trials, num_bins, 2), p=[pulse, 1 - PULSE_SHARE, pulse])
     z = sticky_states(rng, num_trials, num_bins, 2, STAY)
-    paths = _paths(rng, u, z, lambda z, x: sent_messages(z, x, maps), state_noise)
+    told = partial(sent_messages, maps=maps)
+    paths = follow(rng, _start(rng, num_trials), z, told, state_noise, input_effect(z, u))
     loadings = rng.normal(scale=LOADING, size=(3, neurons_per_region, 2))
     driven, lengths = drive(loadings, paths.x), rng.integers(2 * num_bins // 3, num_bins + 1, size=num_trials)
     counts = rng.poisson(np.logaddexp(0.0, driven + offsets_for_mean(driven, MEAN_COUNT))).astype(float)
@@ -94,27 +95,18 @@ def sent_messages(
     return told
 
 
-def input_effect(z: Int[np.ndarray, " trial"], u: Float[np.ndarray, "trial 2"]) -> Float[np.ndarray, "trial region 2"]:
+def input_effect(
+    z: Int[np.ndarray, "*batch"], u: Float[np.ndarray, "*batch 2"]
+) -> Float[np.ndarray, "*batch region 2"]:
     """D_k u: what the inputs of a bin add to the latents of that bin in state z."""
-    effect = np.zeros((len(z), 3, 2))
-    effect[:, 0, 0], effect[:, 1, 1] = PUSH * u[:, 0], np.where(z == 1, KICK * u[:, 1], 0.0)
+    effect = np.zeros((*z.shape, 3, 2))
+    effect[..., 0, 0], effect[..., 1, 1] = PUSH * u[..., 0], np.where(z == 1, KICK * u[..., 1], 0.0)
     return effect
 
 
-def _paths(
-    rng: np.random.Generator,
-    u: Float[np.ndarray, "trial bin 2"],
-    z: Int[np.ndarray, "trial bin"],
-    told: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    noise: float,
-) -> Paths:
-    num_trials, num_bins = z.shape
-    x, messages = np.zeros((num_trials, num_bins, 3, 2)), np.zeros((num_trials, num_bins, 3, 3, 2))
-    angle = rng.uniform(0, 2 * np.pi, size=num_trials)
-    x[:, 0, 0, 0] = rng.choice([-1.0, 1.0], size=num_trials)
-    x[:, 0, 1] = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    for t in range(1, num_bins):
-        messages[:, t] = told(z[:, t], x[:, t - 1])
-        change = messages[:, t].sum(2) + input_effect(z[:, t], u[:, t])
-        x[:, t] = x[:, t - 1] + change + rng.normal(scale=noise, size=x[:, t].shape)
-    return Paths(x.reshape(num_trials, num_bins, -1), z, messages)
+def _start(rng: np.random.Generator, num_trials: int) -> Float[np.ndarray, "trial region 2"]:
+    """Wells in one of the two, the cycle on its circle, the relay silent."""
+    angle, start = rng.uniform(0, 2 * np.pi, size=num_trials), np.zeros((num_trials, 3, 2))
+    start[:, 0, 0] = rng.choice([-1.0, 1.0], size=num_trials)
+    start[:, 1] = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    return start

@@ -1,10 +1,11 @@
 """The figures of a fit: each method gathers what a figure needs, draws it, and returns its axes."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mrsds_ppl.data.labels import Labels
 from mrsds_ppl.errors import DataError
 from mrsds_ppl.output.plots.activity import plot_activity, plot_neurons
 from mrsds_ppl.output.plots.flow import plot_vector_field
@@ -47,7 +48,7 @@ class Plots:
 
     def communication(
         self,
-        labels: Mapping[Any, Any] | Sequence[Any] | None = None,
+        labels: Labels | None = None,
         *,
         axes: np.ndarray | None = None,
         seed: int = 0,
