@@ -12,10 +12,10 @@ import argparse
 import numpy as np
 from jax import random
 
+from mrsds_ppl import Fit, load
 from mrsds_ppl.analysis.forecast import Forecast, forecast
 from mrsds_ppl.data.simulate import SIMULATORS
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.fitted import FittedRun, load_run
 
 _HORIZONS, _DRAWS = (1, 5, 10), 200
 
@@ -31,7 +31,7 @@ def squared_errors(found: Forecast, test: Trials, horizon: int) -> np.ndarray:
     return errors
 
 
-def trials_of(run: FittedRun, trial_seed: int | None) -> Trials:
+def trials_of(run: Fit, trial_seed: int | None) -> Trials:
     """The test trials, or new ones of the same simulation."""
     if trial_seed is None:
         return run.split.test
@@ -43,7 +43,7 @@ def trials_of(run: FittedRun, trial_seed: int | None) -> Trials:
 def main(names: list[str], trial_seed: int | None) -> None:
     """Prints a line for each horizon of each pair of runs."""
     for ours, linear in zip(names[::2], names[1::2], strict=True):
-        runs = [load_run(name) for name in (ours, linear)]
+        runs = [load(name) for name in (ours, linear)]
         test = trials_of(runs[0], trial_seed)
         found = [forecast(random.key(0), run.program, test, max(_HORIZONS), _DRAWS) for run in runs]
         print(f"{ours} and {linear}, {test.num_trials} trials, forecasts from bins {found[0].cuts.tolist()}")

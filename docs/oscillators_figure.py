@@ -11,12 +11,12 @@ import numpy as np
 from jax import random
 from scipy.stats import ks_2samp
 
+from mrsds_ppl import load
 from mrsds_ppl.analysis.communication import posterior_messages
 from mrsds_ppl.analysis.posterior_paths import posterior_paths
 from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states
 from mrsds_ppl.analysis.recovery.message_scores import message_scores
 from mrsds_ppl.analysis.rollouts import generate
-from mrsds_ppl.fitted import load_run
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -36,7 +36,7 @@ def dwell_times(z: np.ndarray) -> np.ndarray:
 
 def main(run_name: str, out: str) -> None:
     """Prints the scores and draws distributions of radius and dwell time."""
-    run = load_run(run_name)
+    run = load(run_name)
     test, sizes = run.split.test, list(run.model.latent_sizes)
     paths = posterior_paths(random.key(0), run.program, test)
     aligned = align_latents(test.x, paths.x.mean(0), test.lengths, sizes, sizes)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jax import random
 
+from mrsds_ppl import Fit, load
 from mrsds_ppl.analysis.communication import path_messages
 from mrsds_ppl.analysis.flow import fixed_points
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths, posterior_paths
@@ -18,34 +19,33 @@ from mrsds_ppl.analysis.recovery.flow_scores import change_in_true_latents, fiel
 from mrsds_ppl.analysis.recovery.message_scores import message_scores
 from mrsds_ppl.data.simulate.double_well import LEFT
 from mrsds_ppl.data.simulate.lotka_volterra import euler, simulate_lotka_volterra
-from mrsds_ppl.fitted import FittedRun, load_run
 
 _POINTS, _STARTS, _DRAWS = 400, 60, 20
 _WELLS = (-1.0, 0.0, 1.0)
 
 
-class Fit(NamedTuple):
+class Recovered(NamedTuple):
     """A run, posterior paths of its test trials, and how they map to the truth; ``state_of[j]`` is true state j."""
 
-    run: FittedRun
+    run: Fit
     paths: PosteriorPaths
     aligned: LatentAlignment
     accuracy: float
     state_of: np.ndarray
 
 
-def read(name: str) -> Fit:
+def read(name: str) -> Recovered:
     """The run, with posterior paths aligned to the true ones."""
-    run = load_run(name)
+    run = load(name)
     test, sizes = run.split.test, list(run.model.latent_sizes)
     paths = posterior_paths(random.key(0), run.program, test, draws=_DRAWS)
     true_sizes = [test.x.shape[2] // len(sizes)] * len(sizes)
     aligned = align_latents(test.x, paths.x.mean(0), test.lengths, sizes, true_sizes)
     match = match_states(test.z, paths.z_prob.mean(0), test.lengths)
-    return Fit(run, paths, aligned, match.accuracy, np.argsort(match.true_state_of))
+    return Recovered(run, paths, aligned, match.accuracy, np.argsort(match.true_state_of))
 
 
-def show_messages(fit: Fit) -> None:
+def show_messages(fit: Recovered) -> None:
     """Messages against the true ones, which the simulation returns."""
     test = fit.run.split.test
     told = path_messages(fit.run.program, test, fit.paths)
@@ -56,7 +56,7 @@ def show_messages(fit: Fit) -> None:
     )
 
 
-def show_flow(fit: Fit) -> None:
+def show_flow(fit: Recovered) -> None:
     """Change in one bin at visited points of each regime, against Euler steps of the true equations."""
     given = fit.run.config.data.simulation
     defaults = {n: p.default for n, p in inspect.signature(simulate_lotka_volterra).parameters.items()}
@@ -72,7 +72,7 @@ def show_flow(fit: Fit) -> None:
         print(f"  flow of state {state}: cosine pooled {cosine.pooled:.4f}, mean over points {cosine.mean:.4f}")
 
 
-def show_wells(fit: Fit) -> None:
+def show_wells(fit: Recovered) -> None:
     """Fixed points of the accumulator while it gathers evidence, the controller at rest on the left."""
     (a, c), (a_zero, c_zero) = fit.aligned.weights, fit.aligned.offsets
     resting = (np.array([LEFT, 0.0]) - c_zero) @ np.linalg.inv(c)

@@ -1,7 +1,7 @@
 """What all amortised guides share: standardised signals, an encoder, and the sites ``x`` and the global weights."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import equinox as eqx
 import jax
@@ -61,6 +61,16 @@ class Recognition(eqx.Module):
         numbers = lax.optimization_barrier(self.head(features))
         outputs = jnp.split(numbers, np.cumsum(self.sizes)[:-1], axis=-1)
         return [outputs[0] + y @ self.direct, *outputs[1:]]
+
+
+class AmortizedOptions(TypedDict, total=False):
+    """What every :class:`AmortizedGuide` is made with beside the program."""
+
+    key: Required[PRNGKeyArray]
+    encoder: str
+    options: EncoderOptions | None
+    triangular: bool
+    trainable_covariance: bool
 
 
 class AmortizedGuide(AutoGuide):

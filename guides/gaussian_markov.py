@@ -7,7 +7,7 @@ since the draw knows its own eps.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Unpack
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from mrsds_ppl.data.batch import Batch
-from mrsds_ppl.guides.base import AmortizedGuide, lower_triangle, padding, positive
+from mrsds_ppl.guides.base import AmortizedGuide, AmortizedOptions, lower_triangle, padding, positive
 from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.models.program import Program
 from mrsds_ppl.ppl.gaussian_chain import GaussianChain
@@ -24,8 +24,9 @@ from mrsds_ppl.ppl.gaussian_chain import GaussianChain
 class GaussianMarkov(AmortizedGuide):
     """Gaussian chain guide; ``triangular`` (the default here) makes L_t full, which an exact posterior needs."""
 
-    def __init__(self, model: Program, *, triangular: bool = True, **kwargs: Any) -> None:
-        super().__init__(model, triangular=triangular, **kwargs)
+    def __init__(self, model: Program, **kwargs: Unpack[AmortizedOptions]) -> None:
+        kwargs.setdefault("triangular", True)
+        super().__init__(model, **kwargs)
 
     def head_sizes(self) -> Sequence[int]:
         latents = self.model.num_latents

@@ -5,7 +5,7 @@ apart. Prefer :class:`mrsds_ppl.guides.GaussianMarkov` unless you compare with p
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Unpack
 
 import jax.numpy as jnp
 import numpyro
@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array
 
 from mrsds_ppl.data.batch import Batch
-from mrsds_ppl.guides.base import AmortizedGuide, lower_triangle, padding, positive
+from mrsds_ppl.guides.base import AmortizedGuide, AmortizedOptions, lower_triangle, padding, positive
 from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.models.program import Program
 
@@ -28,9 +28,9 @@ class MeanField(AmortizedGuide):
         (others): see :class:`AmortizedGuide`.
     """
 
-    def __init__(self, model: Program, *, per_bin: bool = True, **kwargs: Any) -> None:
+    def __init__(self, model: Program, *, per_bin: bool = True, **kwargs: Unpack[AmortizedOptions]) -> None:
         self.per_bin = per_bin
-        self._triangular = bool(kwargs.get("triangular", False))
+        self._triangular = kwargs.get("triangular", False)
         super().__init__(model, **kwargs)
 
     def head_sizes(self) -> Sequence[int]:

@@ -10,7 +10,7 @@ zero: noise that itself went through the networks would leave no density of x th
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.errors import ConfigError
-from mrsds_ppl.guides.base import AmortizedGuide, lower_triangle, padding, positive
+from mrsds_ppl.guides.base import AmortizedGuide, AmortizedOptions, lower_triangle, padding, positive
 from mrsds_ppl.guides.rollout import Drive, Rollout
 from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.models.program import Program
@@ -39,7 +39,9 @@ class Structured(AmortizedGuide):
         ConfigError: the program has several states.
     """
 
-    def __init__(self, model: Program, *, psi_add: bool = True, gated: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self, model: Program, *, psi_add: bool = True, gated: bool = True, **kwargs: Unpack[AmortizedOptions]
+    ) -> None:
         if model.num_states > 1:
             raise ConfigError(
                 f"inference.guide: structured is for one state, but model.num_states is {model.num_states}; "

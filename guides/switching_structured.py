@@ -8,7 +8,7 @@ guide is :class:`mrsds_ppl.guides.Structured`, whose other equations hold here t
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 
 from mrsds_ppl.data.batch import Batch
-from mrsds_ppl.guides.base import AmortizedGuide
+from mrsds_ppl.guides.base import AmortizedGuide, AmortizedOptions
 from mrsds_ppl.guides.structured import rollout_law, rollout_sizes
 from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.models.program import Program
@@ -31,7 +31,9 @@ class SwitchingStructured(AmortizedGuide):
         (others): see :class:`AmortizedGuide`.
     """
 
-    def __init__(self, model: Program, *, psi_add: bool = True, gated: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self, model: Program, *, psi_add: bool = True, gated: bool = True, **kwargs: Unpack[AmortizedOptions]
+    ) -> None:
         self.psi_add, self.gated = psi_add, gated
         super().__init__(model, **kwargs)
 

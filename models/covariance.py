@@ -1,6 +1,7 @@
 """Trainable covariances by their Cholesky factor, diagonal or full."""
 
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -67,6 +68,6 @@ class Covariance(eqx.Module):
 def inverse_softplus(scale: AnyArray) -> AnyArray:
     """raw such that softplus(raw) + 1e-4 = scale, elementwise."""
     # On the host where it can be: at the start of a program every small operation of JAX is one to compile.
-    numpy: Any = np if isinstance(scale, np.ndarray) else jnp
+    numpy: ModuleType = np if isinstance(scale, np.ndarray) else jnp
     positive = numpy.maximum(scale - _FLOOR, _FLOOR)
     return positive + numpy.log(-numpy.expm1(-positive))

@@ -46,6 +46,17 @@ class StateDynamics(Protocol):
 AnyDynamics = TypeVar("AnyDynamics", bound=StateDynamics)
 
 
+class Rows(NamedTuple):
+    """Steps of some paths, one a row: latents of the bin before, inputs, and the probability of each state.
+
+    The probabilities are 0 in rows that do not count.
+    """
+
+    x: Float[Array, "row latents"]
+    u: Float[Array, "row input"]
+    weights: Float[Array, "row state"]
+
+
 class Messages(NamedTuple):
     """Terms of f_k(x, u): ``local`` holds m^{rr}(x^r) with x^r itself, ``cross`` is zero on its diagonal.
 

@@ -16,9 +16,9 @@ from jaxtyping import Array, Float
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.dynamics import Dynamics, StateDynamics
-from mrsds_ppl.models.emissions import Emissions
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.mrsds import MRSDS, Networks
+from mrsds_ppl.models.protocols import Emissions
 from mrsds_ppl.ppl.markov import potentials
 from mrsds_ppl.statespace.linear_gaussian import SharedTerms, SignalTerms, TrialTerms, linearise, valid_bins
 

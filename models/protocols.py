@@ -7,6 +7,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 
 from mrsds_ppl.models.readout import Readout
+from mrsds_ppl.statespace.principal_components import Components
 
 
 @runtime_checkable
@@ -85,14 +86,8 @@ class Emissions(Protocol):
         """Signals with an expected y, both (*batch, neuron), drawn on the host."""
         ...
 
-    def at_components(self, center: np.ndarray, loadings: np.ndarray, residual: np.ndarray) -> "Emissions":
-        """The start from principal components, y ~ center + loadings x with x of unit variance.
-
-        Args:
-            center: (neuron,).
-            loadings: (neuron, latent) of all regions.
-            residual: (neuron,), the variance that is left.
-        """
+    def at_components(self, found: Components) -> "Emissions":
+        """The start from principal components, y ~ center + loadings x with x of unit variance."""
         ...
 
     def with_residual(self, square: Array) -> "Emissions":

@@ -62,7 +62,7 @@ def __dir__() -> list[str]:
 class _Package(ModuleType):
     """``fit`` is the function here, although a file has its name: importing that file would set it to the module."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if name == "fit" and isinstance(value, ModuleType):
             value = value.fit
         super().__setattr__(name, value)

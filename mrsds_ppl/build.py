@@ -143,7 +143,7 @@ class Begun(NamedTuple):
     constrain: Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def initial_parameters(key: jax.Array, model: MRSDS, guide: Any, batch: Batch) -> Begun:
+def initial_parameters(key: jax.Array, model: MRSDS, guide: Guide, batch: Batch) -> Begun:
     """Parameters of program and guide before training.
 
     Args:
@@ -182,7 +182,7 @@ def initial_parameters(key: jax.Array, model: MRSDS, guide: Any, batch: Batch) -
     return Begun(params, lambda p: {n: transforms[n](v) if n in transforms else v for n, v in p.items()})
 
 
-def needs_every_trial(guide: Any) -> bool:
+def needs_every_trial(guide: object) -> bool:
     """Whether a guide keeps values of the trials that it is first called with, which then are all training trials."""
     if isinstance(guide, AmortizedGuide):
         return guide.global_guide is not None
@@ -248,7 +248,7 @@ def make_start(config: RunConfig, stages: Stages, settings: TrainingSettings) ->
 class Restart(NamedTuple):
     """Random key of a restart's training, and its parameters before it."""
 
-    key: Any
+    key: PRNGKeyArray
     params: dict[str, Any]
 
 
@@ -263,7 +263,7 @@ def restart_of(config: RunConfig, number: int, trials: Trials, data: Batch) -> R
     return Restart(random.fold_in(key, 1), initialize(params, trials, model.latent_sizes))
 
 
-def terms_of(config: RunConfig, guide: Any, values: dict[str, Any], data: Batch) -> Terms:
+def terms_of(config: RunConfig, guide: Guide, values: dict[str, Any], data: Batch) -> Terms:
     """Terms of the regimen that the configuration asks for."""
     regimen = config.training.regimen
     terms = make_terms(

@@ -25,7 +25,7 @@ _SEEDS = ("data_seed", "model_seed", "train_seed")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser, commands = _parsers()
+    parser, commands = make_parsers()
     _refuse_misspelt(argv, parser, commands)
     args = parser.parse_args(argv)
     choose_optimization_level()
@@ -140,7 +140,8 @@ def _config_path(args: argparse.Namespace) -> Path:
     return given[0]
 
 
-def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+def make_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser of the command line, and those of its commands by name."""
     parser = argparse.ArgumentParser(
         prog="mrsds",
         description="Multi-region switching dynamical systems: messages between brain regions, and when they change.",

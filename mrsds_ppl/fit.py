@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 from jax import random
@@ -113,6 +113,14 @@ def fit(
         return fit_into_files(trials, config, RunPaths(place.parent, place.name), say=say, progress=progress)
     say(f"{config.model.emissions.dist} emissions{' (all signals are counts)' if trials.holds_counts else ''}")
     return fit_trials(trials, config, say=say, progress=progress)
+
+
+class FileOptions(TypedDict, total=False):
+    """What :func:`fit_into_files` does with a run of that name, and where it computes."""
+
+    resume: bool
+    overwrite: bool
+    gpu: int | None
 
 
 def fit_into_files(

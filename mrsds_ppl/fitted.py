@@ -1,10 +1,9 @@
 """``Fit``: what a fit knows and can do. Results are xarray objects, with coordinates to select by."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
@@ -13,21 +12,20 @@ from jaxtyping import PRNGKeyArray
 
 from mrsds_ppl.analysis import FittedProgram, labelled
 from mrsds_ppl.analysis.communication import communication_matrix, posterior_messages, state_communication
-from mrsds_ppl.analysis.forecast import forecast
+from mrsds_ppl.analysis.contrast import Epochs, contrast_conditions, contrast_epochs, trial_norms
+from mrsds_ppl.analysis.forecast import Origins, forecast
 from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
-from mrsds_ppl.analysis.silencing import silence
+from mrsds_ppl.analysis.silencing import SilencingOptions, silence
 from mrsds_ppl.build import hidden_neurons
 from mrsds_ppl.config.loading import RunConfig
-from mrsds_ppl.data.check import check_trials
-from mrsds_ppl.data.labels import labels_of
+from mrsds_ppl.data.check import known_trials
+from mrsds_ppl.data.labels import Labels, labels_of
 from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.errors import DataError
 from mrsds_ppl.guides import Guide
 from mrsds_ppl.models.mrsds import MRSDS
-from mrsds_ppl.output.datatree import SplitName, posterior_tree
 from mrsds_ppl.output.plots.of_fit import Plots
-from mrsds_ppl.output.results import attributes, read_run, save_run
+from mrsds_ppl.output.results import read_run, save_run, tree_of
 from mrsds_ppl.output.shown import as_html, as_text
 from mrsds_ppl.storage.paths import RunPaths, find_run
 from mrsds_ppl.train.history import History
@@ -104,11 +102,8 @@ class Fit:
         """Draws, predictions and likelihoods in ArviZ's schema, as in ``NAME_posterior.nc``."""
         if self.tree is not None:
             return self.tree
-        return self.tree_of(
-            {"train": self.train, "test": self.test},
-            {"train": self.split.train, "test": self.split.test},
-            self.config.output.trials,
-        )
+        which = self.config.output.trials
+        return tree_of(self, {"train": (self.train, self.split.train), "test": (self.test, self.split.test)}, which)
 
     def messages(
         self, trials: str | Trials = "test", *, draws: int = 50, state: int | None = None, seed: int = 0
@@ -131,16 +126,13 @@ class Fit:
         key, program, chosen = self._for(trials, seed)
         return posterior_messages(key, program, chosen, draws=draws, state=state)
 
-    def communication(
-        self, labels: Mapping[Any, Any] | Sequence[Any] | None = None, *, draws: int = 20, seed: int = 0
-    ) -> xr.Dataset:
+    def communication(self, labels: Labels | None = None, *, draws: int = 20, seed: int = 0) -> xr.Dataset:
         """Mean norm of each message in test trials, (state, target, source), or of each condition in all trials.
 
         Args:
             labels: condition of each trial, by trial id, or one for each trial of ``latents`` in order; the axis is
                 then ``condition``.
-            draws: draws of the latents.
-            seed: of the draws.
+            draws, seed: of the latents.
 
         Raises:
             DataError: a label for a trial that does not exist, or none for one that does.
@@ -151,6 +143,36 @@ class Fit:
             given = labels_of(labels, self.trials.ids)
             found = communication_matrix(self.messages("all", draws=draws, seed=seed), labels=given)
         return xr.Dataset({"mean": found.mean("draw")}, attrs={"units": "latent units per bin"})
+
+    def contrast(
+        self,
+        labels: Labels | None = None,
+        *,
+        epochs: Epochs | None = None,
+        draws: int = 20,
+        level: float = 0.9,
+        seed: int = 0,
+    ) -> xr.Dataset:
+        """Difference in the mean norm of each message between two conditions of trials, and whether it is there.
+
+        Args:
+            labels: two conditions, as in :meth:`communication`; None leaves a trial out. By default the recording's.
+            epochs: or two stretches of every trial in seconds, such as ``{"delay": (0.2, 0.5), "go": (0.5, 1.0)}``.
+            draws: draws of the latents.
+            level: of the intervals.
+            seed: of draws, permutations and resampling.
+
+        Returns:
+            ``difference low high p_value q_value``; :func:`mrsds_ppl.analysis.contrast.contrast_conditions` says more.
+
+        Raises:
+            DataError: labels do not fit the trials, are not two, or are of too few trials to show any difference.
+        """
+        if epochs is not None:
+            return contrast_epochs(self.messages("all", draws=draws, seed=seed), epochs, level=level, seed=seed)
+        given = labels_of(self.trials.labels if labels is None else labels, self.trials.ids)
+        norms = trial_norms(self.messages("all", draws=draws, seed=seed))
+        return contrast_conditions(norms, given, sessions=self.trials.sessions, level=level, seed=seed)
 
     def evidence(self, trials: str | Trials = "test") -> xr.DataArray:
         """log p(y) of each trial in nats, states and latents summed out."""
@@ -167,7 +189,7 @@ class Fit:
         return labelled.scores(key, PosteriorSampler(program), chosen, self.hidden_neurons)
 
     def forecast(
-        self, horizon: int, trials: str | Trials = "test", *, draws: int = 50, seed: int = 0, **options: Any
+        self, horizon: int, trials: str | Trials = "test", *, draws: int = 50, seed: int = 0, **options: Unpack[Origins]
     ) -> xr.Dataset:
         """Expected signals up to ``horizon`` bins after some bins, that see no later bin, and their R^2.
 
@@ -189,7 +211,7 @@ class Fit:
         trials: str | Trials = "test",
         *,
         seed: int = 0,
-        **options: Any,
+        **options: Unpack[SilencingOptions],
     ) -> xr.Dataset:
         """What would have followed had a region fallen silent, or one message (source, target) not arrived.
 
@@ -214,7 +236,7 @@ class Fit:
 
     def infer(self, trials: Trials, *, draws: int = 100, seed: int = 0) -> xr.DataTree:
         """Posterior of new trials of the same neurons: as ``posterior``, where they stand as test trials."""
-        return self.tree_of({"test": self.infer_set(trials, draws=draws, seed=seed)}, {"test": trials}, "test")
+        return tree_of(self, {"test": (self.infer_set(trials, draws=draws, seed=seed), trials)}, "test")
 
     def infer_set(self, trials: Trials, *, draws: int = 100, seed: int = 0) -> PosteriorSet:
         """The same as plain arrays."""
@@ -226,19 +248,16 @@ class Fit:
         """Figures, one method each: ``plot.latents()``, ``plot.states()``, ``plot.communication()`` and so on."""
         return Plots(self)
 
-    def report(self, path: str | Path, *, labels: Mapping[Any, Any] | Sequence[Any] | None = None) -> Path:
+    def report(self, path: str | Path, *, labels: Labels | None = None) -> Path:
         """Write one self-contained HTML page.
 
         Args:
             path: where it shall appear.
-            labels: conditions of the trials, as in :meth:`communication`; those of the recording by default.
+            labels: conditions of the trials, as in :meth:`contrast`; those of the recording by default.
         """
         from mrsds_ppl.output.report.gather import write_report
 
-        of_test = self.split.test.labels
-        if labels is not None:
-            of_test = labels_of(labels, self.trials.ids)[np.isin(self.trials.ids, self.split.test.ids)]
-        return write_report(self, Path(path), of_test)
+        return write_report(self, Path(path), labels)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> RunPaths:
         """Write the files of a run, which :func:`mrsds_ppl.load` reads back.
@@ -265,27 +284,8 @@ class Fit:
         """
         return cls(**read_run(find_run(given)))
 
-    def tree_of(
-        self, sets: Mapping[SplitName, PosteriorSet], trials: Mapping[SplitName, Trials], which: Literal["test", "all"]
-    ) -> xr.DataTree:
-        """Posteriors of some trials in ArviZ's schema; see :func:`mrsds_ppl.output.datatree.posterior_tree`."""
-        return posterior_tree(
-            sets=sets,
-            trials=trials,
-            which=which,
-            latent_region_sizes=self.model.latent_sizes,
-            global_parameters=self.model.global_parameters(self.params),
-            attrs=attributes(self),
-        )
-
     def _trials(self, trials: str | Trials) -> Trials:
-        named = {"test": self.split.test, "train": self.split.train, "all": self.trials}
-        if isinstance(trials, Trials):
-            check_trials(trials, self.trials, counts=self.counts)
-            return trials
-        if trials not in named:
-            raise DataError(f"trials: found {trials!r}; allowed: {', '.join(named)}, or Trials.")
-        return named[trials]
+        return known_trials(trials, self.trials, self.split, counts=self.counts)
 
     def _for(self, trials: str | Trials, seed: int) -> tuple[PRNGKeyArray, FittedProgram, Trials]:
         """A key, the program with parameters that serve the trials, and these."""

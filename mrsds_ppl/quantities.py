@@ -3,21 +3,21 @@
 No JAX here: a configuration is read and refused before JAX is imported.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
 __all__ = ["Count", "Float", "Fraction", "Int", "Positive", "SplitFraction", "Steps", "Weight", "whole_number"]
 
 
-def whole_number(value: Any) -> Any:
+def whole_number(value: object) -> object:
     """An int for 5, 5.0, ``"5"`` and ``"1e3"``; what is no number is refused."""
     # YAML 1.1 reads 1e3 as text, and Python counts true as 1.
     number = _number(value)
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("allowed: a number")
     if isinstance(value, str):

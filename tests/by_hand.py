@@ -7,12 +7,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import random
+from numpyro.infer import SVI
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import multivariate_normal
 
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.models import MRSDS
+from mrsds_ppl.ppl.elbo import MarkovELBO
 
 ACTIVATIONS = {None: lambda a: a, "relu": lambda a: jnp.maximum(a, 0.0), "tanh": jnp.tanh}
 
@@ -78,6 +81,15 @@ def filled_model(*args, seed=0, **kwargs):
     networks = filled(build, seed)
     built[-1].networks = networks
     return built[-1]
+
+
+def params_of_plain_script(guide, batch, num_steps):
+    """Values of all sites after the NumPyro script of the README, whose losses are finite and fall."""
+    svi = SVI(guide.model, guide, optax.adam(1e-2), loss=MarkovELBO())
+    result = svi.run(random.key(1), num_steps, batch, progress_bar=False)
+    assert np.isfinite(result.losses).all()
+    assert result.losses[-10:].mean() < result.losses[:10].mean()
+    return result.params
 
 
 def perceptron(network, place, x):

@@ -202,7 +202,8 @@ def difference(one, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (1, 2))])
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_three_routes_to_the_posterior_of_a_switching_linear_system_agree(seed):
     case = make_case(seed, counts=False, recurrent=False)
     exact, nuts = exact_moments(case), nuts_moments(case, seed)
@@ -227,7 +228,8 @@ def test_three_routes_to_the_posterior_of_a_switching_linear_system_agree(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (1, 2))])
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_guide_agrees_with_nuts_where_states_depend_on_latents_and_signals_are_counts(seed):
     case = make_case(seed, counts=True, recurrent=True)
     nuts, guide = nuts_moments(case, seed), guide_moments(case, seed)

@@ -9,7 +9,7 @@ import pytest
 from jax import random
 
 from mrsds_ppl.models.covariance import Covariance
-from mrsds_ppl.models.dynamics import Dynamics, DynamicsOptions
+from mrsds_ppl.models.dynamics import Dynamics, DynamicsOptions, Rows
 from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics, cubic_from, num_features
 
 SIZES, INPUTS = (2, 1, 3), 2
@@ -61,6 +61,6 @@ def test_linear_dynamics_are_fitted_exactly_in_the_rows_that_count() -> None:
         x, u = jnp.asarray(rng.normal(size=(400, 6))), jnp.asarray(rng.normal(size=(400, INPUTS)))
         weights = np.eye(2)[rng.integers(0, 2, 400)]
         weights[:100] = 0.0
-        found = cubic_from(dynamics, dynamics.latent_sizes, x.at[:100].set(1e3), u, jnp.asarray(weights))
+        found = cubic_from(dynamics, dynamics.latent_sizes, Rows(x.at[:100].set(1e3), u, jnp.asarray(weights)))
         np.testing.assert_allclose(found.means(x, u), dynamics.means(x, u), atol=1e-3)
         np.testing.assert_array_equal(found.noise.scale, dynamics.noise.scale)

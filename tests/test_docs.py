@@ -1,6 +1,7 @@
 """The pages: every key of a run's files is explained, no page is too long, every link leads somewhere."""
 
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mrsds_ppl.storage.paths import RunPaths
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+SCRIPTS = sorted(path for path in DOCS.glob("*.py") if "__main__" in path.read_text())
 MOST_WORDS = {DOCS / "what-was-tried.md": 1500}
 
 
@@ -106,3 +108,8 @@ def test_every_page_is_in_the_navigation():
 
     listed = yaml.safe_load((ROOT / "mkdocs.yml").read_text().replace("!ENV ", ""))["nav"]
     assert sorted(pages(listed)) == [str(page.relative_to(DOCS)) for page in PAGES]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_scripts_import_only_what_there_is(script):
+    runpy.run_path(str(script), run_name="imported")

@@ -264,7 +264,13 @@ def test_site_that_the_guide_lacks_is_named(linear):
 # Slow, since numpyro initialises outside of jit.
 @pytest.mark.slow
 @pytest.mark.compiling
-@pytest.mark.parametrize("name", ["gaussian_markov", "mean_field", "auto_normal", "auto_delta"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gaussian_markov",
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("mean_field", "auto_normal", "auto_delta")),
+    ],
+)
 def test_plain_numpyro_script_runs_with_any_guide(name):
     model, batch = make_model(num_states=2), by_hand.make_batch(LENGTHS, BINS, 5)
     guide = {

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from functools import partial
 
 import by_hand
 import jax
@@ -16,7 +17,6 @@ from numpyro import handlers
 from numpyro.contrib.funsor import config_enumerate, enum, infer_discrete
 from numpyro.contrib.funsor.infer_util import log_density as enumerated_log_density
 from numpyro.infer import (
-    MCMC,
     NUTS,
     Predictive,
     RenyiELBO,
@@ -26,7 +26,7 @@ from numpyro.infer import (
     TraceMeanField_ELBO,
 )
 from numpyro.infer.autoguide import AutoNormal
-from numpyro.infer.util import initialize_model, log_density
+from numpyro.infer.util import initialize_model, log_density, potential_energy
 from scipy import stats
 from scipy.special import softmax
 
@@ -68,8 +68,16 @@ def make_case(num_states, lengths=LENGTHS, num_trials=None):
 
 
 def parameters(program, batch):
-    sites = handlers.trace(handlers.seed(program, 0)).get_trace(batch)
-    return {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
+    def values(batch):
+        sites = handlers.trace(handlers.seed(program, 0)).get_trace(batch)
+        return {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
+
+    return jax.jit(values)(batch)
+
+
+def traced(function):
+    """Called without a program being compiled, which is enough to see what it refuses."""
+    return jax.eval_shape(function)
 
 
 def fast_density(model, params, path, batch):
@@ -131,7 +139,7 @@ def test_states_without_enumeration_are_draws_given_the_path():
     model, batch, path = make_case(2, lengths=[4, 2])
     draws = 4000
     samples = {"x": jnp.broadcast_to(path, (draws, *path.shape))}
-    found = Predictive(model.enumerated, samples, parallel=True)(random.key(1), batch)
+    found = jax.jit(lambda key: Predictive(model.enumerated, samples, parallel=True)(key, batch))(random.key(1))
     states = np.concatenate([found["_PREV_z"][:, None], found["z"]], axis=1)
     assert states.shape == (draws, 4, 2)
     for trial, length in enumerate(batch.lengths):
@@ -152,8 +160,8 @@ def test_infer_discrete_finds_the_states_of_two_bins_and_says_so_of_more():
         found = handlers.seed(infer_discrete(program, temperature=temperature, rng_key=key), 0)
         return handlers.trace(found).get_trace(batch)["z"]["value"]
 
-    draws = np.asarray(jax.vmap(lambda key: decode(1, key))(random.split(random.key(2), 2000)))
-    best = decode(0, random.key(0))
+    draws = np.asarray(jax.jit(jax.vmap(lambda key: decode(1, key)))(random.split(random.key(2), 2000)))
+    best = jax.jit(lambda key: decode(0, key))(random.key(0))
     for trial in range(2):
         paths, expected = path_law(model, batch, path, trial)
         seen = (draws[:, None, :, trial] == paths).all(-1).mean(0)
@@ -161,7 +169,7 @@ def test_infer_discrete_finds_the_states_of_two_bins_and_says_so_of_more():
         np.testing.assert_array_equal(best[:, trial], paths[expected.argmax()])
     model, batch, path = make_case(2, lengths=[3, 2])
     with pytest.raises(RunError, match=r"Predictive\(model.enumerated, \{'x': x\}\) draws z"):
-        decode(0, random.key(0))
+        traced(lambda: decode(0, random.key(0)))
 
 
 def test_density_of_given_states_is_that_of_the_fast_program():
@@ -186,8 +194,8 @@ def test_prior_draws_have_the_form_of_the_fast_program():
     assert shapes["x"].shape == (2, 3, BINS, 3)
     assert shapes["_PREV_z"].shape == (2, 3)
     assert shapes["z"].shape == (2, BINS - 1, 3)
-    sites = handlers.trace(handlers.seed(lambda b: model.enumerated(b._replace(y=None)), 0)).get_trace(batch)
-    assert sites["y"]["value"].shape == batch.y.shape
+    unseen = handlers.seed(lambda b: model.enumerated(b._replace(y=None)), 0)
+    assert traced(lambda: handlers.trace(unseen).get_trace(batch)["y"]["value"]).shape == batch.y.shape
 
 
 def potential(program, batch):
@@ -198,12 +206,26 @@ def potential(program, batch):
 @pytest.mark.compiling
 def test_nuts_runs_and_has_the_energy_of_the_fast_program():
     model, batch, path = make_case(2)
-    energies = [jax.value_and_grad(potential(program, batch)) for program in (model.enumerated, summed_out(model))]
-    found, expected = jax.jit(lambda x: [energy({"x": x}) for energy in energies])(path)
-    agree(found, expected)
-    mcmc = MCMC(NUTS(model.enumerated, max_tree_depth=3), num_warmup=3, num_samples=3, progress_bar=False)
-    mcmc.run(random.key(0), batch)
-    x = mcmc.get_samples()["x"]
+
+    summed = enum(config_enumerate(model.enumerated), -3)
+
+    def energy(program, enumerates, path):
+        return potential_energy(program, (batch,), {}, {"x": path}, enum=enumerates)
+
+    @jax.jit
+    def energies(path):
+        pair = ((summed, True), (summed_out(model), False))
+        return [jax.value_and_grad(partial(energy, *program))(path) for program in pair]
+
+    agree(*energies(path))
+    kernel = NUTS(model.enumerated, max_tree_depth=3)
+
+    @jax.jit
+    def chain(key):
+        state = kernel.init(key, 3, None, (batch,), {})
+        return jax.lax.scan(lambda state, _: (kernel.sample(state, (batch,), {}),) * 2, state, None, length=6)[1].z["x"]
+
+    x = chain(random.key(0))[3:]
     assert x.shape == (3, *path.shape)
     assert np.isfinite(x).all()
 
@@ -253,45 +275,47 @@ OTHERS += [TraceEnum_ELBO(), TraceEnum_ELBO(max_plate_nesting=2)]
 def test_losses_that_cannot_sum_the_states_say_which_can(loss):
     model, batch, path = make_case(2)
     with pytest.raises(RunError, match=r"MarkovELBO\(\) sums z on this program.*TraceMarkovEnum_ELBO\(\) and funsor"):
-        loss.loss(random.key(0), {}, model, normal_guide(path), batch)
+        traced(lambda: loss.loss(random.key(0), {}, model, normal_guide(path), batch))
 
 
 @pytest.mark.parametrize("loss", OTHERS, ids=lambda loss: type(loss).__name__)
 def test_losses_that_cannot_sum_the_enumerated_states_say_which_can(loss):
     model, batch, path = make_case(2)
     with pytest.raises(RunError, match=r"TraceMarkovEnum_ELBO\(\) and funsor's log_density sum z on this program"):
-        loss.loss(random.key(0), {}, model.enumerated, normal_guide(path), batch)
+        traced(lambda: loss.loss(random.key(0), {}, model.enumerated, normal_guide(path), batch))
 
 
 def test_everything_else_that_cannot_sum_the_states_says_what_can():
     model, batch, path = make_case(2)
     with pytest.raises(RunError, match=r"'_PREV_z'.*TraceMarkovEnum_ELBO\(\) sums those"):
-        MarkovELBO().loss(random.key(0), {}, model.enumerated, normal_guide(path), batch)
+        traced(lambda: MarkovELBO().loss(random.key(0), {}, model.enumerated, normal_guide(path), batch))
     cannot_enumerate = {
-        "funsor": lambda: enumerated_log_density(enum(config_enumerate(model), -2), (batch,), {}, {"x": path}),
+        "funsor": lambda: enumerated_log_density(enum(config_enumerate(model), -2), (batch,), {}, {"x": path})[0],
         "NUTS": lambda: potential(model, batch)({"x": path}),
         "AutoNormal": lambda: handlers.seed(AutoNormal(model), 0)(batch),
     }
     for run in cannot_enumerate.values():
         with pytest.raises(RunError, match=r"too many to enumerate. MarkovELBO\(\) sums z on this program"):
-            run()
+            traced(run)
     for program in (model, model.enumerated):
         with pytest.raises(RunError, match="The states z were drawn, not summed, beside a given path x"):
-            log_density(handlers.seed(program, 0), (batch,), {}, {"x": path})
+            traced(lambda program=program: log_density(handlers.seed(program, 0), (batch,), {}, {"x": path})[0])
     scaled, _, _ = make_case(2, num_trials=12)
     program = enum(config_enumerate(handlers.seed(scaled.enumerated, 0)), -3)
     with pytest.raises(RunError, match=r"under a scale of 4.*TraceMarkovEnum_ELBO\(\) scales after the sum"):
-        enumerated_log_density(program, (batch,), {}, {"x": path})
+        traced(lambda: enumerated_log_density(program, (batch,), {}, {"x": path})[0])
     with pytest.raises(RunError, match="one is enumerated and the other given"):
-        enumerated_density(model, {"z": jnp.zeros((BINS - 1, 3), int)}, path, batch)
+        traced(lambda: enumerated_density(model, {"z": jnp.zeros((BINS - 1, 3), int)}, path, batch))
 
 
 def test_density_of_a_draw_of_both_is_not_refused():
     model, batch, _ = make_case(2)
-    for program in (model, model.enumerated):
+
+    def score(program):
         sites = handlers.trace(handlers.seed(program, 0)).get_trace(batch)
-        scores = [s["fn"].log_prob(s["value"]).sum() for s in sites.values() if s["type"] == "sample"]
-        assert np.isfinite(sum(scores))
+        return sum(s["fn"].log_prob(s["value"]).sum() for s in sites.values() if s["type"] == "sample")
+
+    assert np.isfinite(jax.jit(lambda: [score(program) for program in (model, model.enumerated)])()).all()
 
 
 def test_models_do_not_import_funsor():

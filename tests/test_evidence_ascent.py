@@ -13,11 +13,11 @@ from mrsds_ppl.data.simulate import simulate_oscillators
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models import MRSDS, DynamicsOptions, EmissionOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
-from mrsds_ppl.models.dynamics import Dynamics, with_scaled_noise
+from mrsds_ppl.models.dynamics import Dynamics, Rows, with_scaled_noise
 from mrsds_ppl.models.filtering import smooth_new_trials
 from mrsds_ppl.models.linearised import linearised, shared_terms, with_dynamics
 from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics, num_features
-from mrsds_ppl.start.ascent.evidence_ascent import Ascended, _gradient, evidence_ascent, why_no_ascent
+from mrsds_ppl.start.ascent.evidence_ascent import Ascended, evidence_ascent, evidence_gradient, why_no_ascent
 from mrsds_ppl.start.ascent.network_fit import fit_networks
 from mrsds_ppl.start.laplace_em import LaplaceEM
 from mrsds_ppl.start.pca import initialize
@@ -86,12 +86,13 @@ def test_the_slope_along_the_noise_is_that_of_finite_differences():
         weights = jnp.asarray(0.3 * np.random.default_rng(2).normal(size=(2, 2, num_features((1, 1), 0))))
         cubic = CubicDynamics(weights, model.networks.dynamics.noise, (1, 1))
 
+        @jax.jit
         def evidence(factor):
             networks = with_dynamics(model.networks, with_scaled_noise(cubic, factor))
             trials = linearised(networks, model, batch, x)
-            return float(expected_transitions(shared_terms(networks), trials, order=1).log_evidence[0])
+            return expected_transitions(shared_terms(networks), trials, order=1).log_evidence[0]
 
-        found = _gradient(with_dynamics(model.networks, cubic), model, batch, x)[1]
+        found = evidence_gradient(with_dynamics(model.networks, cubic), model, batch, x)[1]
         expected = (evidence(np.exp(1e-4)) - evidence(np.exp(-1e-4))) / 2e-4
         np.testing.assert_allclose(found, expected, rtol=1e-6)
         assert abs(expected) > 1e-2
@@ -102,6 +103,7 @@ def _dynamics(**options):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_the_ascent_raises_the_evidence_by_dynamics_alone():
     trials = simulate_oscillators(0, num_trials=16, num_regions=2, num_states=2, min_bins=40, num_bins=50)
@@ -177,7 +179,7 @@ def test_networks_are_those_of_the_polynomials_message_by_message():
     x, u = (jnp.asarray(rng.normal(size=(3000, n)), jnp.float32) for n in (3, 1))
     share = jnp.asarray(np.eye(2)[rng.integers(0, 2, 3000)], jnp.float32)
     start = Dynamics(2, sizes, inputs, _dynamics(), key=random.key(0))
-    networks = fit_networks(random.key(1), start, cubic, x, u, share)
+    networks = fit_networks(random.key(1), start, cubic, Rows(x, u, share))
     np.testing.assert_array_equal(networks.noise.scale, noise.scale)
     for state in range(2):
         rows = np.flatnonzero(share[:, state])

@@ -67,6 +67,23 @@ def test_messages_and_their_norms_have_names(fit):
         fit.communication(labels={number: "a" for number in range(1, 12)})
 
 
+def test_conditions_and_epochs_are_contrasted(fit):
+    labels = {number: "a" if number % 2 else "b" for number in range(12)}
+    found = fit.contrast(labels, draws=3)
+    assert set(found.data_vars) >= {"difference", "low", "high", "p_value", "q_value"}
+    assert found["difference"].dims == ("target", "source")
+    assert (found.attrs["first"], found.attrs["num_second"]) == ("a", 6)
+    xr.testing.assert_identical(found, fit.contrast(["b", "a"] * 6, draws=3))
+    # The recording has the same labels.
+    xr.testing.assert_identical(found, fit.contrast(draws=3))
+    epochs = fit.contrast(epochs={"early": (0.0, 3.0), "late": (3.0, 6.0)}, draws=3)
+    assert (epochs.attrs["second"], epochs.attrs["num_second"]) == ("late", 12)
+    with pytest.raises(mrsds.DataError, match="labels of trials that do not exist: 12"):
+        fit.contrast({number: "ab"[number % 2] for number in range(1, 13)})
+    with pytest.raises(mrsds.DataError, match="found 1 different label"):
+        fit.contrast(["a"] * 12)
+
+
 def test_everything_read_off_a_fit_is_labelled(fit, trials):
     assert np.isfinite(fit.evidence()).all()
     assert fit.score()["prediction"].values.tolist() == ["given all data", "one bin ahead", "hidden neurons"]

@@ -115,7 +115,7 @@ def test_given_nesting_and_programs_without_time_will_do():
 
 
 @pytest.mark.slow
-@pytest.mark.compiling
+@pytest.mark.nightly
 def test_fit_with_an_automatic_guide_finds_the_levels():
     rng = np.random.default_rng(3)
     states = np.cumsum(rng.random((40, 6)) < 0.1, axis=0) % 2

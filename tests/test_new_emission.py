@@ -57,10 +57,10 @@ class NegativeBinomial(eqx.Module):
         r = np.exp(np.asarray(self.log_r, float))
         return rng.negative_binomial(r, r / (r + activity)).astype(np.int32)
 
-    def at_components(self, center, loadings, residual):
-        rate = np.maximum(center, 1e-3)
-        excess = np.maximum(residual - rate, 0.01 * rate**2)
-        readout = self.readout.with_affine(np.log(rate), loadings / rate[:, None])
+    def at_components(self, found):
+        rate = np.maximum(found.center, 1e-3)
+        excess = np.maximum(found.residual - rate, 0.01 * rate**2)
+        readout = self.readout.with_affine(np.log(rate), found.loadings / rate[:, None])
         return eqx.tree_at(lambda e: (e.readout, e.log_r), self, (readout, jnp.asarray(np.log(rate**2 / excess))))
 
     def with_residual(self, square):

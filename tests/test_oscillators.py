@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mrsds_ppl.data.simulate import simulate_oscillators
-from mrsds_ppl.data.simulate.oscillators import _bias, draw_parameters, sent_messages
+from mrsds_ppl.data.simulate.oscillators import draw_parameters, draw_world, sent_messages
 from mrsds_ppl.errors import ConfigError
 
 SMALL = {"num_trials": 12, "min_bins": 20, "num_bins": 30, "neurons_per_region": 6}
@@ -88,8 +88,24 @@ def test_counts_have_the_mean_and_states_the_dwell_time_that_were_asked_for():
 
 @pytest.mark.parametrize("mean_count", [1e-3, 0.8, 1e3])
 def test_every_neuron_expects_the_count_that_was_asked_for(mean_count):
-    drive = np.random.default_rng(0).normal(scale=[0.1, 1.0, 5.0], size=(20, 30, 3))
-    expected = np.logaddexp(0.0, drive + _bias(drive, mean_count)).mean((0, 1))
+    world = draw_world(
+        np.random.default_rng(0),
+        num_trials=20,
+        min_bins=20,
+        num_bins=30,
+        num_regions=3,
+        num_states=3,
+        neurons_per_region=4,
+        mean_count=mean_count,
+        loading=2.0,
+        state_noise=0.05,
+        message_strength=0.2,
+        detuning=0.03,
+        stay=0.95,
+    )
+    drive = world.drive(world.paths.x)
+    assert drive.std((0, 1)).max() > 3.0
+    expected = np.logaddexp(0.0, drive + world.bias).mean((0, 1))
     np.testing.assert_allclose(expected, mean_count, rtol=1e-9)
 
 

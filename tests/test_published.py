@@ -104,7 +104,7 @@ def fit_example(folder, capsys, published, states, trials, fewer):
         # more trials: an encoder that has seen 54 of them under it reads 6 others well or not, as rounding has it.
         pytest.param("svae", 1, 200, "", marks=pytest.mark.nightly),
         pytest.param("s-svae", 2, 200, "", marks=pytest.mark.nightly),
-        ("mrsds", 2, 60, FEWER),
+        pytest.param("mrsds", 2, 60, FEWER, marks=pytest.mark.nightly),
     ],
 )
 def test_the_published_example_finds_the_latents(published, states, trials, fewer, tmp_path, capsys):
@@ -114,6 +114,7 @@ def test_the_published_example_finds_the_latents(published, states, trials, fewe
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_the_published_example_runs_with_states_that_the_guide_mixes(tmp_path, capsys):
     fewer = "--set training.num_steps=20 --set training.lr_warmup_steps=5 --set training.switch_init_steps=10"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrsds_ppl.cli import _parsers
+from mrsds_ppl.cli import make_parsers
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -55,6 +55,7 @@ def test_python_blocks_of_the_readme_run_in_order(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_python_blocks_of_the_page_on_the_program_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -80,6 +81,7 @@ def test_the_program_is_fitted_by_a_plain_numpyro_script():
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_python_blocks_of_the_page_on_guides_run_in_order():
     names = run_blocks(ROOT / "docs" / "guides.md")
@@ -88,6 +90,7 @@ def test_python_blocks_of_the_page_on_guides_run_in_order():
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.compiling
 def test_python_blocks_of_the_page_on_enumeration_run_in_order():
     names = run_blocks(ROOT / "docs" / "enumeration.md")
@@ -125,7 +128,7 @@ def test_programs_extras_and_options_that_the_readme_names_exist():
         if name in ("mrsds", "pytest"):
             assert (scripts / name).is_file()
         if name == "mrsds":
-            assert callable(_parsers()[0].parse_args(arguments).run)
+            assert callable(make_parsers()[0].parse_args(arguments).run)
     assert seen == {"python3", "pip", "mrsds", "pytest"}
 
 

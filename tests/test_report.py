@@ -8,15 +8,15 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import xarray as xr
 import yaml
-from jax import random
 
 from mrsds_ppl import cli
-from mrsds_ppl.analysis import FittedProgram
-from mrsds_ppl.analysis.communication import communication_matrix, posterior_messages
-from mrsds_ppl.data.labels import read_labels
+from mrsds_ppl.analysis.communication import communication_matrix
+from mrsds_ppl.analysis.contrast import contrast_conditions
 from mrsds_ppl.fitted import load
 from mrsds_ppl.output.report.checks import Check, Evidence, run_checks
+from mrsds_ppl.output.report.conditions import Conditions, conditions_section
 from mrsds_ppl.output.report.flow import conditions_of
 from mrsds_ppl.output.report.page import Figure, Section, Table, page, png_address
 
@@ -226,32 +226,87 @@ def test_report_of_a_run_is_one_page_that_stands_alone(counts_run, tmp_path, cap
 
 @pytest.mark.slow
 @pytest.mark.nightly
-def test_report_shows_communication_by_condition_where_trials_are_labelled(counts_run, tmp_path, capsys):
-    run = load(counts_run)
-    ids, table = run.split.test.ids, tmp_path / "labels.csv"
-    labels = np.array(["go" if place % 2 else "stop" for place in range(len(ids))])
-    table.write_text("trial,label\n" + "".join(f"{i},{label}\n" for i, label in zip(ids, labels, strict=True)))
-    found = conditions_of(run, read_labels(table, ids))
-    assert (found.names, found.num_trials.tolist()) == (["go", "stop"], [2, 2])
-    fitted = FittedProgram(run.model, run.params, run.guide)
-    told = posterior_messages(random.key(0), fitted, run.split.test, draws=20)
-    many = conditions_of(run, np.arange(len(ids)) * 10)
-    assert many.names == sorted(str(10 * place) for place in range(min(len(ids), 6)))
-    for place, name in enumerate(found.names):
-        alone = communication_matrix(told.isel(trial=np.flatnonzero(labels == name)))
-        np.testing.assert_allclose(found.mean[place], alone.mean("draw").values, rtol=1e-5)
-    path = tmp_path / "page.html"
-    assert cli.main(["report", str(counts_run), "--out", str(path), "--labels", str(table)]) == 0
-    reader = expect_page_that_stands_alone(path.read_text(encoding="utf-8"))
-    text = " ".join(reader.words)
+def test_report_tests_two_conditions_where_trials_are_labelled(counts_run, tmp_path, capsys):
+    run, table, path = load(counts_run), tmp_path / "labels.csv", tmp_path / "page.html"
+    ids = run.trials.ids
+
+    def write(labels):
+        table.write_text("trial,label\n" + "".join(f"{i},{label}\n" for i, label in zip(ids, labels, strict=True)))
+        assert cli.main(["report", str(counts_run), "--out", str(path), "--labels", str(table)]) == 0
+        reader = expect_page_that_stands_alone(path.read_text(encoding="utf-8"))
+        return " ".join(reader.words), sum(tag == "img" for tag, _ in reader.found)
+
+    # Trials are alike, and labels say nothing of them.
+    text, figures = write(["go", "stop"] * 6)
     assert "Communication by condition" in text
-    assert "does not test whether the conditions do" in text
-    for claim in ("interval", "overlap", "differs most"):
+    assert "No difference between go and stop that these 12 trials could show." in text
+    for claim in ("interval)", "overlap", "differs most"):
         assert claim not in text, claim
-    assert sum(tag == "img" for tag, _ in reader.found) == 12
+    assert figures == 11
+    few, several = (conditions_of(run, np.array(some)) for some in (["go"] * 10 + ["stop"] * 2, list("abcdefgghiij")))
+    assert "found 10 trials of 'go' and 2 of 'stop'; need at least 4 of each" in few.reason
+    assert few.contrast is several.contrast is None
+    assert several.names == ["a", "b", "c", "d", "g", "i"]
+    told = run.messages("all", draws=20)
+    for place, name in enumerate(several.names):
+        alone = communication_matrix(told.isel(trial=np.flatnonzero(np.array(list("abcdefgghiij")) == name)))
+        np.testing.assert_allclose(several.mean[place], alone.mean("draw").values, rtol=1e-5)
     table.write_text("trial,label\n")
     assert cli.main(["report", str(counts_run), "--labels", str(table)]) == 2
     assert f"no label for the trials {ids[0]}" in capsys.readouterr().err
+
+
+REGIONS = ["V1", "LGN"]
+
+
+def contrast_of(size):
+    """Twenty trials of each condition, of which one message differs."""
+    rng = np.random.default_rng(0)
+    values = 1.0 + 0.1 * rng.normal(size=(40, 2, 3))
+    values[::2, 0, 1] += size
+    coords = {"target": REGIONS, "source": [*REGIONS, "input 0"]}
+    norms = xr.DataArray(values[None], coords, ("draw", "trial", "target", "source"))
+    return contrast_conditions(norms, np.array(["stop", "go"] * 20), permutations=999)
+
+
+def section_of(**found):
+    names = ["go", "stop"] if "mean" not in found else list("abc")[: len(found["mean"])]
+    conditions = Conditions(names, np.full(len(names), 20), **found)
+    return conditions_section(conditions, REGIONS, [*REGIONS, "input 0"])
+
+
+def test_page_lists_the_messages_that_differ_between_two_conditions():
+    section = section_of(contrast=contrast_of(0.5))
+    assert section.text[0] == "1 message of 4 differs between go and stop, at a false discovery rate of 5%."
+    (table,) = section.parts
+    assert table.head == ["Message", "go", "stop", "difference (90% interval)", "q"]
+    ((name, *_, difference, q),) = table.rows
+    assert name == "LGN to V1"
+    found = re.fullmatch(r"\+(0\.\d+) \(\+(0\.\d+) to \+(0\.\d+)\)", difference)
+    assert found, difference
+    middle, low, high = map(float, found.groups())
+    assert 0.3 < low < middle < high < 0.7
+    assert float(q) < 0.05
+
+
+def test_page_says_where_trials_show_no_difference():
+    section = section_of(contrast=contrast_of(0.0))
+    assert section.text[0] == "No difference between go and stop that these 40 trials could show."
+    assert section.parts == []
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"mean": np.ones((3, 2, 3))}, "A contrast is between two conditions"),
+        ({"mean": np.ones((2, 2, 3)), "reason": "found 3 trials."}, "No contrast was computed: found 3 trials."),
+    ],
+)
+def test_page_shows_means_of_several_conditions_and_claims_nothing(found, words):
+    section = section_of(**found)
+    assert words in section.text[1]
+    assert "does not test whether the conditions do" in section.text[1]
+    assert len(section.parts) == 1
 
 
 def test_run_that_has_not_ended_is_refused(tmp_path, capsys):

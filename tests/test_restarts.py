@@ -74,7 +74,17 @@ def case():
 
 
 def fit(
-    case, folder, *, restarts=False, resume=False, seed=0, should_stop=lambda: False, said=None, start=None, **options
+    case,
+    folder,
+    *,
+    restarts=False,
+    resume=False,
+    seed=0,
+    should_stop=lambda: False,
+    said=None,
+    start=None,
+    run_chunk=None,
+    **options,
 ):
     key, params = (case.keys, stack(case.params)) if restarts else (case.keys[seed], case.params[seed])
     stages = Stages(
@@ -88,6 +98,7 @@ def fit(
         say=(lambda line: None) if said is None else said.append,
         held_out=case.held_out if restarts else None,
         start=start,
+        run_chunk=run_chunk,
     )
     return fit_stages(key, params, stages, SETTINGS, **{"resume": resume, **options})
 
@@ -251,7 +262,7 @@ def test_start_of_the_states_is_found_for_all_restarts_at_once(case, tmp_path):
     before = len(case.traces)
     run_chunk = make_run_chunk(case.objective, SETTINGS, stacked=True)
     start = Staged(case.objective, SETTINGS, run_chunk, 4, stacked=True, say=said.append)
-    found = fit(case, tmp_path, restarts=True, start=start, said=said)
+    found = fit(case, tmp_path, restarts=True, start=start, said=said, run_chunk=run_chunk)
     assert len(case.traces) - before == 1
     assert [line.split(":")[1] for line in said if line.startswith("states: ")] == [f" restart {n}" for n in range(3)]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found.params))

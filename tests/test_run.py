@@ -237,8 +237,10 @@ def test_files_that_cannot_be_read_are_named(workplace, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_gpu_that_is_not_there_is_a_warning(workplace, capsys):
-    assert mrsds(workplace, "-gpu", "7", "--set", "training.switch_init_steps=0") == 0
+    quick = ("training.switch_init_steps=0", "training.num_steps=1", "training.log_steps=1", "training.save_steps=1")
+    assert mrsds(workplace, "-gpu", "7", *(word for key in quick for word in ("--set", key))) == 0
     assert "warning: GPU 7" in capsys.readouterr().out
 
 
@@ -289,11 +291,18 @@ def test_a_simulation_in_a_file_of_another_kind_is_refused_before_it_is_made(tmp
 
 @pytest.mark.slow
 @pytest.mark.longest
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (1, 2))])
-def test_toy_simulation_is_recovered(tmp_path, seed):
-    """The toy configuration as it is shipped, without a cue: latents and states of the test trials."""
+@pytest.mark.parametrize(
+    ("seed", "options"),
+    [
+        (0, "--set data.simulation.num_trials=100 --set training.num_steps=300 --set training.lr_warmup_steps=50"),
+        *(pytest.param(seed, "", marks=pytest.mark.nightly) for seed in (0, 1, 2)),
+    ],
+)
+def test_toy_simulation_is_recovered(tmp_path, seed, options):
+    """The toy configuration without a cue: latents and states of the test trials; as it is shipped each night."""
     seeds = [f"--{kind}-seed={seed}" for kind in ("data", "model", "train")]
-    said = command.mrsds("fit", str(ROOT / "configs/toy-config.yaml"), "--result-path", str(tmp_path), *seeds)
+    toy = [str(ROOT / "configs/toy-config.yaml"), *options.split()]
+    said = command.mrsds("fit", *toy, "--result-path", str(tmp_path), *seeds)
     r2 = [float(word) for word in said.split("true latents: R2 ")[1].split(" (")[0].split()]
     accuracy = float(said.split("true states: accuracy ")[1].split(" ")[0])
     assert min(r2) >= 0.98

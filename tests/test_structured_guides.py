@@ -5,11 +5,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax import random
 from numpyro import handlers
-from numpyro.infer import SVI
 from scipy import stats
 
 from mrsds_ppl.errors import ConfigError
@@ -18,7 +16,7 @@ from mrsds_ppl.guides.rollout import Drive, Rollout
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.models.dynamics import Dynamics
 from mrsds_ppl.nn.encoders import EncoderOptions
-from mrsds_ppl.ppl.elbo import MarkovELBO, traced_terms
+from mrsds_ppl.ppl.elbo import traced_terms
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
@@ -228,19 +226,16 @@ def test_guide_records_its_state_weights_beside_the_path():
 
 
 @pytest.mark.parametrize(
-    ("case", "prior"), [("switching", None), pytest.param("structured", 0.5, marks=pytest.mark.slow)]
+    ("case", "prior"), [("switching", None), pytest.param("structured", 0.5, marks=pytest.mark.nightly)]
 )
 def test_plain_numpyro_script_trains_it(case, prior):
     kind, num_states, options = CASES[case]
     guide, _ = make_guide(kind, num_states, weight_prior=prior, **options)
     batch = by_hand.make_batch(LENGTHS, BINS, 5)
-    svi = SVI(guide.model, guide, optax.adam(1e-2), loss=MarkovELBO())
-    result = svi.run(random.key(1), 40, batch, progress_bar=False)
-    assert np.isfinite(result.losses).all()
-    assert result.losses[-10:].mean() < result.losses[:10].mean()
-    draws = guide.sample_posterior(random.key(2), result.params, batch, sample_shape=(3,))
+    params = by_hand.params_of_plain_script(guide, batch, 40)
+    draws = guide.sample_posterior(random.key(2), params, batch, sample_shape=(3,))
     assert draws["x"].shape == (3, 2, BINS, LATENTS)
-    assert guide.median(result.params, batch)["x"].shape == (2, BINS, LATENTS)
+    assert guide.median(params, batch)["x"].shape == (2, BINS, LATENTS)
 
 
 @pytest.mark.parametrize("psi_add", [True, False])

@@ -103,7 +103,8 @@ def test_merging_loses_little():
 
 @pytest.mark.slow
 @pytest.mark.compiling
-@pytest.mark.parametrize("restarts", [1, pytest.param(2, marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("restarts", [1, 2])
 def test_a_run_keeps_the_transitions_it_ends_with(tmp_path, restarts):
     path = tmp_path / "some.yaml"
     path.write_text(_TINY)

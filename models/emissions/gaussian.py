@@ -14,6 +14,7 @@ from numpyro.distributions import constraints
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
 from mrsds_ppl.models.readout import Readout
 from mrsds_ppl.nn.activations import ACTIVATIONS
+from mrsds_ppl.statespace.principal_components import Components
 
 
 class GaussianEmissions(eqx.Module):
@@ -53,26 +54,15 @@ class GaussianEmissions(eqx.Module):
         noise = rng.standard_normal(activity.shape, np.float32).astype(activity.dtype)
         return activity + noise @ np.asarray(self.noise.cholesky, activity.dtype).T
 
-    def at_components(
-        self,
-        center: Float[np.ndarray, " neuron"],
-        loadings: Float[np.ndarray, "neuron latent"],
-        residual: Float[np.ndarray, " neuron"],
-    ) -> "GaussianEmissions":
-        """The principal components of signals as a start; S is what they leave.
-
-        Args:
-            center: mean signal of each neuron.
-            loadings: of the signals on latents of unit variance.
-            residual: variance of each neuron's signal that they leave.
-        """
+    def at_components(self, found: Components) -> "GaussianEmissions":
+        """The principal components of signals as a start; S is what they leave."""
         start = Covariance(
-            self.noise.raw_diagonal.shape, np.sqrt(residual), triangular=False, trainable=self.noise.trainable
+            self.noise.raw_diagonal.shape, np.sqrt(found.residual), triangular=False, trainable=self.noise.trainable
         )
         return eqx.tree_at(
             lambda e: (e.readout, e.noise.raw_diagonal),
             self,
-            (self.readout.with_affine(center, loadings), start.raw_diagonal.astype(jnp.float32)),
+            (self.readout.with_affine(found.center, found.loadings), start.raw_diagonal.astype(jnp.float32)),
         )
 
     def with_residual(self, square: Float[Array, " neuron"]) -> "GaussianEmissions":

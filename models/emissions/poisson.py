@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mrsds_ppl.models.readout import Readout
 from mrsds_ppl.nn.activations import ACTIVATIONS
+from mrsds_ppl.statespace.principal_components import Components
 
 _LARGEST_COUNT = 1e9  # that 32 bits hold with room for chance
 
@@ -50,26 +51,15 @@ class PoissonEmissions(eqx.Module):
         counts = rng.poisson(np.where(known, np.minimum(activity, _LARGEST_COUNT), 0.0))
         return np.where(known, counts, -1).astype(np.int32)
 
-    def at_components(
-        self,
-        center: Float[np.ndarray, " neuron"],
-        loadings: Float[np.ndarray, "neuron latent"],
-        residual: Float[np.ndarray, " neuron"],
-    ) -> "PoissonEmissions":
-        """The principal components of counts as a start, through the rate function to first order.
-
-        Args:
-            center: mean signal of each neuron.
-            loadings: of the signals on latents of unit variance.
-            residual: variance of each neuron's signal that they leave.
-        """
-        rate = np.maximum(center, 1e-3)
+    def at_components(self, found: Components) -> "PoissonEmissions":
+        """The principal components of counts as a start, through the rate function to first order."""
+        rate = np.maximum(found.center, 1e-3)
         if self.final_activation == "exp":
             bias, slope = np.log(rate), rate
         else:
             slope = -np.expm1(-rate)
             bias = rate + np.log(slope)
-        readout = self.readout.with_affine(bias, (1.0 / slope)[:, None] * loadings)
+        readout = self.readout.with_affine(bias, (1.0 / slope)[:, None] * found.loadings)
         return eqx.tree_at(lambda e: e.readout, self, readout)
 
     def with_residual(self, square: Float[Array, " neuron"]) -> "PoissonEmissions":

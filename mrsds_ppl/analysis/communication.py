@@ -122,7 +122,9 @@ def message_norms(messages: xr.DataArray, level: float = 0.9) -> xr.Dataset:
 
 
 def communication_matrix(
-    messages: xr.DataArray, z_prob: Any = None, labels: Sequence[Any] | np.ndarray | None = None
+    messages: xr.DataArray,
+    z_prob: np.ndarray | Array | xr.DataArray | None = None,
+    labels: Sequence[object] | np.ndarray | None = None,
 ) -> xr.DataArray:
     """Mean norm of each message over valid bins from the second on: (draw, [state], [condition], target, source).
 
@@ -132,7 +134,7 @@ def communication_matrix(
         messages: of :func:`posterior_messages`, averaged over states; or those of each state joined along an axis
             ``state``, which makes what :func:`state_communication` computes in less memory.
         z_prob: state probabilities ([draw], trial, time, state), to weight bins by; adds the axis ``state``.
-        labels: condition of each trial; adds the axis ``condition``.
+        labels: condition of each trial, empty where it has none; adds the axis ``condition``.
 
     Raises:
         RunError: weights or labels do not fit the messages.
@@ -271,4 +273,5 @@ def _conditions(labels: Sequence[Any] | np.ndarray, num_trials: int) -> tuple[np
     if given.shape != (num_trials,):
         raise RunError(f"labels: found shape {given.shape}, need one label for each of {num_trials} trials.")
     names = np.unique(given)
+    names = names[names != ""] if names.dtype.kind == "U" else names
     return names, given == names[:, None]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import jax
 import numpy as np
@@ -35,6 +35,13 @@ class Forecast(NamedTuple):
     def r2(self) -> Float[np.ndarray, " horizon"]:
         """R^2 at each horizon, averaged over neurons."""
         return np.array([score.r2 for score in self.scores])
+
+
+class Origins(TypedDict, total=False):
+    """The bins that forecasts start from, and what they start with: arguments of :func:`forecast`."""
+
+    cuts: Sequence[int] | np.ndarray | None
+    filtered: bool
 
 
 def forecast(

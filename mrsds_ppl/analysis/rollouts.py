@@ -74,7 +74,7 @@ def generate(
             raise RunError(f"z: path {i}, bin {t} is {z[i, t]}; the model has states 0 to {num_states - 1}.")
         z = np.clip(z, 0, num_states - 1)
     stages = np.zeros((*inputs.shape[:2], 0)) if stages is None else stages
-    found = _generate(key, fitted, inputs, stages, lengths, start, z)
+    found = _generate(key, fitted, _driven(inputs, stages, lengths), start, z)
     states, x, y_mean = (np.asarray(a) for a in found)
     valid = valid_bins(lengths, inputs.shape[1])
     return Generated(np.where(valid, states, -1), masked(x, valid[..., None]), masked(y_mean, valid[..., None]))
@@ -112,31 +112,28 @@ def posterior_starts(
 
 @jax.jit
 def _generate(
-    key: Array,
-    fitted: FittedProgram,
-    u: Array,
-    stage: Array,
-    lengths: Array,
-    start: Start | None,
-    z: Array | None,
+    key: Array, fitted: FittedProgram, driven: Batch, start: Start | None, z: Array | None
 ) -> tuple[Array, Array, Array]:
-    return _roll(key, fitted.model, fitted.networks, u, stage, lengths, start, z)
+    return _roll(key, fitted.model, fitted.networks, driven, start, z)
+
+
+def _driven(u: Array | np.ndarray, stage: Array | np.ndarray, lengths: Array | np.ndarray) -> Batch:
+    """Trials to be generated, of which only what drives them is known."""
+    return Batch(None, u, None, None, lengths, stage, None)
 
 
 def _roll(
     key: Array,
     model: MRSDS,
     networks: Networks,
-    u: Array,
-    stage: Array,
-    lengths: Array,
+    driven: Batch,
     start: Start | tuple[Array, Array] | None,
     z: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """States, latents and expected signals, path by path; equal keys use equal random numbers."""
     kind = networks.initial.means.dtype
-    batch = Batch(None, u.astype(kind), None, None, lengths, stage.astype(kind), None)
-    switching = model.switching(networks, batch)
+    driven = driven._replace(u=driven.u.astype(kind), stage=driven.stage.astype(kind))
+    switching = model.switching(networks, driven)
     first = None if start is None else (jnp.asarray(start[0], int), jnp.asarray(start[1], kind))
     if z is None:
         states, x = ancestral(switching, key, first)
@@ -213,9 +210,8 @@ def rolled_ahead(
     u, stage = (repeated(jnp.take_along_axis(a, index, axis=1)) for a in (batch.u, batch.stage))
     lengths = repeated(jnp.clip(batch.lengths - first, 1, horizon + 1))
     flat = states.reshape(-1), latents.reshape(trials * draws, -1)
-    z, x, y_mean = (
-        a.reshape(trials, draws, *a.shape[1:]) for a in _roll(key, model, networks, u, stage, lengths, flat)
-    )
+    found = _roll(key, model, networks, _driven(u, stage, lengths), flat)
+    z, x, y_mean = (a.reshape(trials, draws, *a.shape[1:]) for a in found)
     return z, x, y_mean.mean(1)
 
 

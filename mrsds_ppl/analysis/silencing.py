@@ -1,7 +1,7 @@
 """What would have followed, had a region fallen silent or one message not arrived."""
 
 from functools import partial
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, TypedDict, cast
 
 import equinox as eqx
 import jax
@@ -78,6 +78,15 @@ class SilencedDynamics(eqx.Module):
         width = lost.shape[-1]
         slots = np.concatenate([r * width + np.arange(n) for r, n in enumerate(self.dynamics.latent_sizes)])
         return intact - lost.reshape(*lost.shape[:2], -1)[..., slots].reshape(intact.shape)
+
+
+class SilencingOptions(TypedDict, total=False):
+    """Further arguments of :func:`silence`."""
+
+    from_bin: int
+    horizon: int | None
+    draws: int
+    hold: Literal["nothing", "mean"]
 
 
 def silence(

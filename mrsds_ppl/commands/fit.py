@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Unpack
 
 from mrsds_ppl.build import make_trials
 from mrsds_ppl.config.choice import choose_start
 from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.data.split import split_trials
-from mrsds_ppl.fit import fit_into_files
+from mrsds_ppl.fit import FileOptions, fit_into_files
 from mrsds_ppl.fitted import Fit
 from mrsds_ppl.output.describe import describe, notes
 from mrsds_ppl.storage.paths import RunPaths
@@ -18,10 +19,8 @@ def fit(
     *,
     name: str,
     result_path: Path,
-    resume: bool = False,
-    overwrite: bool = False,
-    gpu: int | None = None,
     log: Callable[[str], None] = print,
+    **options: Unpack[FileOptions],
 ) -> Fit:
     """Fit the recording of a configuration and write the run's files.
 
@@ -29,14 +28,13 @@ def fit(
         config: the validated configuration.
         name: name of the run, the beginning of its files' names.
         result_path: folder of the files.
-        resume, overwrite, gpu: see :func:`mrsds_ppl.fit.fit_into_files`.
         log: prints a line for the user.
+        options: see :func:`mrsds_ppl.fit.fit_into_files`.
 
     Raises:
         ConfigError, DataError, RunError: nothing is written then.
     """
-    paths = RunPaths(Path(result_path), name)
-    return fit_into_files(make_trials(config), config, paths, resume=resume, overwrite=overwrite, gpu=gpu, say=log)
+    return fit_into_files(make_trials(config), config, RunPaths(Path(result_path), name), say=log, **options)
 
 
 def check(config: RunConfig) -> str:

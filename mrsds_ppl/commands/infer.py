@@ -15,6 +15,7 @@ from mrsds_ppl.errors import RunError
 from mrsds_ppl.fitted import Fit
 from mrsds_ppl.output.datatree import write_tree
 from mrsds_ppl.output.matfile import split_arrays
+from mrsds_ppl.output.results import tree_of
 from mrsds_ppl.storage.atomic import written_aside
 from mrsds_ppl.storage.paths import find_run
 
@@ -56,7 +57,7 @@ def infer(
     found = fit.infer_set(trials, draws=draws, seed=seed)
     posterior, mat = (out.with_name(f"{out.name}{ending}") for ending in ("_posterior.nc", "_latents.mat"))
     sizes, about = fit.model.latent_sizes, {"fitted_run": paths.name, "data": data, "seed": seed}
-    tree = fit.tree_of({"test": found}, {"test": trials}, "test")
+    tree = tree_of(fit, {"test": (found, trials)}, "test")
     tree.attrs |= about
     write_tree(posterior, tree)
     arrays = {**split_arrays("test", found, trials), "latent_region_sizes": np.asarray(sizes, np.int64)}

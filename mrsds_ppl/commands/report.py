@@ -29,8 +29,7 @@ def report(
     started, paths = time.perf_counter(), find_run(given)
     enable_compilation_cache()
     fit = Fit.load(given)
-    test = fit.split.test
-    conditions = test.labels if labels is None else read_labels(labels, test.ids)
+    conditions = None if labels is None else read_labels(labels, fit.trials.ids)
     page = write_report(fit, paths.report if out is None else out, conditions)
     log(f"{page}: {page.stat().st_size / 1e6:.1f} MB in {time.perf_counter() - started:.0f} s")
     return page

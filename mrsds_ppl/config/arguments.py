@@ -89,7 +89,7 @@ def _label(path: Path) -> str:
     return path[0] + "".join(f'["{name}"]' for name in path[1:])
 
 
-def _nested(argument: str, given: Any) -> dict[str, Any]:
+def _nested(argument: str, given: object) -> dict[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
@@ -100,7 +100,7 @@ def _nested(argument: str, given: Any) -> dict[str, Any]:
     return values
 
 
-def _set(values: dict[str, Any], path: Path, value: Any) -> None:
+def _set(values: dict[str, Any], path: Path, value: object) -> None:
     for depth, name in enumerate(path[:-1]):
         holder = values.get(name)
         if holder is None:

@@ -165,8 +165,8 @@ def resolved_yaml(config: RunConfig, extra: Mapping[str, Any]) -> str:
     return yaml.safe_dump({**values, VERSIONS: dict(extra)}, sort_keys=False, allow_unicode=True)
 
 
-def _value(config: RunConfig, path: str) -> Any:
-    found: Any = config
+def _value(config: RunConfig, path: str) -> object:
+    found: object = config
     for name in path.split("."):
         found = getattr(found, name)
     return found

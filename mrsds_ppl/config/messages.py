@@ -61,7 +61,7 @@ def reject_unknown(path: str, given: Iterable[str], allowed: Sequence[str]) -> N
             raise ConfigError(f"{path}.{key}: unknown key{question} Keys allowed in {path}: {', '.join(allowed)}")
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """A value as YAML writes it, cut short."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -77,7 +77,7 @@ def known_paths(root: type, above: str = "") -> list[str]:
     return paths
 
 
-def without_empty_sections(values: Any, root: type) -> Any:
+def without_empty_sections(values: object, root: type) -> object:
     """The mapping without sections that have nothing under them, which are YAML's null."""
     if not isinstance(values, dict):
         return values
@@ -144,7 +144,7 @@ def _unknown(path: Path, root: type[BaseModel], label: Callable[[Path], str]) ->
 
 def _listed(parent: Path, siblings: Sequence[str], root: type) -> list[str]:
     """Keys of a section, those of the sections in it in brackets."""
-    section: Any = root
+    section: type | None = root
     for name in parent:
         section = _section_class(dict(_keys(section)).get(name)) if section else None
     if section is None or not parent:
@@ -179,7 +179,7 @@ def _nearest_path(path: Path, siblings: Sequence[str], accepted: Sequence[Path])
     return same[0] if same else by_text.get(nearest(dotted(path), by_text) or "")
 
 
-def _section_class(annotation: Any) -> type | None:
+def _section_class(annotation: object) -> type | None:
     for candidate in (annotation, *getattr(annotation, "__args__", ())):
         if isinstance(candidate, type) and (is_dataclass(candidate) or issubclass(candidate, BaseModel)):
             return candidate

@@ -5,7 +5,7 @@ The command line reads this file for its help, so it imports nothing that takes 
 
 from collections.abc import Iterable
 
-SIMULATORS = ("lotka-volterra", "oscillators", "double-well", "three-rnns")
+SIMULATORS = ("lotka-volterra", "oscillators", "double-well", "three-rnns", "wells")
 RECORDING = "mydata"
 
 GUIDE_NAMES = (
@@ -23,8 +23,6 @@ PATH_GUIDES = ("auto_normal", "auto_lowrank", "auto_delta")  # without an encode
 TRIALWISE_GUIDES = ("gaussian_markov", *PATH_GUIDES)
 # Those that read inference.triangular_cov.
 TRIANGULAR_GUIDES = ("mean_field", *ROLLOUT_GUIDES)
-# Kinds of emission.
-EMISSION_NAMES = ("gaussian", "poisson")
 
 
 def is_own_guide(name: str) -> bool:

@@ -91,7 +91,7 @@ class Reading(NamedTuple):
 
 class _Leaf(NamedTuple):
     written: Path
-    value: Any
+    value: object
 
 
 _Leaves = dict[Path, _Leaf]
@@ -178,7 +178,7 @@ def _flat(values: Mapping[str, Any], above: Path) -> list[tuple[Path, Any]]:
     return found
 
 
-def _today(written: Path, value: Any) -> Path:
+def _today(written: Path, value: object) -> Path:
     if written == ("training", "start") and value is not None and not isinstance(value, Mapping):
         return (*written, "method")
     old = next((old for old in _TABLE if written[: len(old)] == old), None)
@@ -204,9 +204,9 @@ def _put(merged: _Leaves, added: _Leaves, label: Label) -> None:
 
 def _switch(merged: _Leaves, path: Path, label: Label) -> bool | None:
     """The value of a published switch, which is taken out."""
-    leaf = merged.pop(path, None)
-    if leaf is None or leaf.value is None or isinstance(leaf.value, bool):
-        return None if leaf is None else leaf.value
+    leaf = merged.pop(path, _Leaf(path, None))
+    if leaf.value is None or isinstance(leaf.value, bool):
+        return leaf.value
     raise ConfigError(f"{label(leaf.written)}: found {leaf.value!r}; allowed: true or false")
 
 

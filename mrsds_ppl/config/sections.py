@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from mrsds_ppl.config.names import (
-    EMISSION_NAMES,
     GUIDE_NAMES,
     PATH_GUIDES,
     RECORDING,
@@ -20,6 +19,7 @@ from mrsds_ppl.config.names import (
     is_own_guide,
 )
 from mrsds_ppl.errors import ConfigError
+from mrsds_ppl.models.emissions import EMISSION_NAMES
 from mrsds_ppl.models.options import ModelOptions
 from mrsds_ppl.nn.options import EncoderOptions, section
 from mrsds_ppl.quantities import Count, Positive, Steps, whole_number
@@ -70,9 +70,10 @@ class DataConfig:
         return self.data_path
 
 
-def _sizes(value: Any) -> Any:
-    sizes = [whole_number(size) for size in (value if isinstance(value, list | tuple) else [value])]
-    if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
+def _sizes(value: object) -> int | tuple[int, ...]:
+    given = [whole_number(size) for size in (value if isinstance(value, list | tuple) else [value])]
+    sizes = [size for size in given if isinstance(size, int) and size >= 1]
+    if not sizes or len(sizes) < len(given):
         raise ValueError("allowed: a whole number of at least 1, or a list with one for each region")
     return tuple(sizes) if isinstance(value, list | tuple) else sizes[0]
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import DataError
 
@@ -42,3 +43,23 @@ def check_trials(trials: Trials, fitted: Trials, *, counts: bool) -> None:
         y=trials.dataset["y"].where(seen, 0.0), observed=trials.dataset["observed"].where(seen, True)
     )
     Trials(filled).validate(counts=counts)
+
+
+def known_trials(trials: str | Trials, fitted: Trials, split: Split, *, counts: bool) -> Trials:
+    """The trials of a fit that a name stands for, or other trials, checked.
+
+    Args:
+        trials: ``test``, ``train``, ``all``, or other trials.
+        fitted, split: those of the fit.
+        counts: whether signals are counts.
+
+    Raises:
+        DataError: there is no such name, or the trials do not fit.
+    """
+    named = {"test": split.test, "train": split.train, "all": fitted}
+    if isinstance(trials, Trials):
+        check_trials(trials, fitted, counts=counts)
+        return trials
+    if trials not in named:
+        raise DataError(f"trials: found {trials!r}; allowed: {', '.join(named)}, or Trials.")
+    return named[trials]

@@ -1,7 +1,7 @@
 """Conditions of trials, as a user names them in a table."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from jaxtyping import Shaped
 
 from mrsds_ppl.errors import DataError
 
+Labels = Mapping[Any, object] | Sequence[object] | np.ndarray
 _HEADER = ["trial", "label"]
 _SHOWN = 5
 
@@ -18,14 +19,14 @@ def read_labels(path: Path, ids: Sequence[int] | np.ndarray) -> Shaped[np.ndarra
     """Label of each trial from a CSV file with the header ``trial,label`` and a line for each trial.
 
     Args:
-        path: the file; lines of other trials are not used.
+        path: the file. A trial without a label is left out of what compares conditions.
         ids: numbers of the trials, as the files of a run and :class:`mrsds_ppl.data.trials.Trials` list them.
 
     Returns:
         the labels as text, in the order of ``ids``.
 
     Raises:
-        DataError: the file cannot be read, has another form, or lacks a trial.
+        DataError: the file cannot be read, has another form, lacks a trial, or has one that does not exist.
     """
     form = "need a CSV file with the header trial,label and one line for each trial, such as 12,left"
     try:
@@ -43,33 +44,50 @@ def read_labels(path: Path, ids: Sequence[int] | np.ndarray) -> Shaped[np.ndarra
         number = int(row[0])
         if found.setdefault(number, row[1]) != row[1]:
             raise DataError(f"{path}: trial {number} has the labels {found[number]!r} and {row[1]!r}; give it one.")
-    missing = [int(number) for number in ids if int(number) not in found]
-    if missing:
-        more = "" if len(missing) <= _SHOWN else f" and {len(missing) - _SHOWN} more"
-        raise DataError(f"{path}: no label for the trials {', '.join(map(str, missing[:_SHOWN]))}{more}; add them.")
-    return np.array([found[int(number)] for number in ids])
+    known = [int(number) for number in ids]
+    missing, unknown = [number for number in known if number not in found], sorted(set(found) - set(known))
+    for numbers, what, remedy in (
+        (missing, "no label for the trials", "add them"),
+        (unknown, "labels of trials that do not exist", f"the ids are {min(known)} to {max(known)}"),
+    ):
+        if numbers:
+            raise DataError(f"{path}: {what} {_listed(numbers)}; {remedy}.")
+    return np.array([found[number] for number in known])
 
 
-def labels_of(labels: Mapping[Any, Any] | Sequence[Any] | np.ndarray, ids: np.ndarray) -> Shaped[np.ndarray, " trial"]:
+def labels_of(labels: Labels | None, ids: np.ndarray) -> Shaped[np.ndarray, " trial"]:
     """Label of each trial, as text, from a mapping by trial id or from one label for each trial in order.
 
     Args:
-        labels: the labels.
+        labels: the labels; None for a trial leaves it out of what compares conditions.
         ids: ids of the trials.
 
+    Returns:
+        the labels, empty where a trial is left out.
+
     Raises:
-        DataError: a label for a trial that does not exist, or none for one that does.
+        DataError: a label for a trial that does not exist, or none for one that does, or no labels at all.
     """
+    if labels is None:
+        raise DataError("labels: found none, and the recording has none; need one for each trial.")
     if not isinstance(labels, Mapping):
         given = np.asarray(labels)
         if given.shape != (len(ids),):
             raise DataError(f"labels: found shape {given.shape}, but there are {len(ids)} trials; need one a trial.")
-        return given.astype(str)
+        return _as_text(given)
     by_id = {str(key): value for key, value in labels.items()}
     known = [str(number) for number in ids]
     unknown, missing = [key for key in by_id if key not in set(known)], [key for key in known if key not in by_id]
     for keys, what in ((unknown, "labels of trials that do not exist"), (missing, "no label for the trials")):
         if keys:
-            more = "" if len(keys) <= _SHOWN else f" and {len(keys) - _SHOWN} more"
-            raise DataError(f"labels: {what}: {', '.join(keys[:_SHOWN])}{more}. The ids are {known[0]} to {known[-1]}.")
-    return np.array([str(by_id[key]) for key in known])
+            raise DataError(f"labels: {what}: {_listed(keys)}. The ids are {known[0]} to {known[-1]}.")
+    return _as_text([by_id[key] for key in known])
+
+
+def _as_text(labels: Iterable[object]) -> Shaped[np.ndarray, " trial"]:
+    return np.array(["" if label is None else str(label) for label in labels])
+
+
+def _listed(some: Sequence[object]) -> str:
+    more = "" if len(some) <= _SHOWN else f" and {len(some) - _SHOWN} more"
+    return f"{', '.join(map(str, some[:_SHOWN]))}{more}"

@@ -6,7 +6,7 @@ import traceback
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -15,6 +15,9 @@ from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.data.trials_file import holds_trials, read_trials
 from mrsds_ppl.data.user_file import load_module
 from mrsds_ppl.errors import DataError, MrsdsError
+
+if TYPE_CHECKING:
+    import h5py
 
 _KEYS = "ys (trial, time, neuron), us (trial, time, input), region_sizes"
 
@@ -55,7 +58,13 @@ def load_recording(path: str | Path, *, bin_width: float = 1.0, region_names: Se
     return _trials_from(values, path, bin_width)
 
 
-def load_user_function(source: str, data_path: str | Path | None = None, **options: Any) -> Trials:
+def load_user_function(
+    source: str,
+    data_path: str | Path | None = None,
+    *,
+    bin_width: float = 1.0,
+    region_names: Sequence[str] | None = None,
+) -> Trials:
     """Trials from ``file.py:function``, which returns ``ys, us, region_sizes, num_regions``.
 
     The function is given ``data_path`` if it has an argument of that name, or else as its first required argument.
@@ -92,7 +101,8 @@ def load_user_function(source: str, data_path: str | Path | None = None, **optio
             "need four values ys, us, region_sizes, num_regions, with one size a region."
         )
     try:
-        return Trials.from_arrays(ys, None if _is_empty(us) else us, _sizes(region_sizes), **options)
+        us, sizes = None if _is_empty(us) else us, _sizes(region_sizes)
+        return Trials.from_arrays(ys, us, sizes, bin_width=bin_width, region_names=region_names)
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
 
@@ -125,13 +135,13 @@ def _is_empty(value: Any) -> bool:
     return value is None or (len(value) == 0 if isinstance(value, list | tuple) else np.size(value) == 0)
 
 
-def _sizes(values: Any) -> list[int]:
+def _sizes(values: object) -> list[int]:
     return _whole_numbers(values, "region_sizes", "the number of neurons of each region").tolist()
 
 
-def _whole_numbers(values: Any, name: str, what: str) -> np.ndarray:
+def _whole_numbers(values: object, name: str, what: str) -> np.ndarray:
     try:
-        numbers = np.ravel(values).astype(float)
+        numbers = np.asanyarray(values).ravel().astype(float)
     except (TypeError, ValueError) as error:
         raise DataError(f"{name}: found {values!r}; need {what}.") from error
     if not (np.isfinite(numbers) & (numbers == np.round(numbers))).all():
@@ -161,7 +171,7 @@ def _trials_from(values: Mapping[str, Any], path: Path, bin_width: float) -> Tri
         raise DataError(f"{path}: {error}") from error
 
 
-def _cut(padded: Any, lengths: np.ndarray, name: str) -> list[Any]:
+def _cut(padded: Sequence[np.ndarray] | np.ndarray, lengths: np.ndarray, name: str) -> list[np.ndarray]:
     """The bins of each trial, without its padding."""
     if np.ndim(padded) == 0 or len(padded) != len(lengths):
         raise DataError(f"lengths: found {len(lengths)}, but {name} has shape {np.shape(padded)}; need one a trial.")
@@ -171,9 +181,9 @@ def _cut(padded: Any, lengths: np.ndarray, name: str) -> list[Any]:
     return [trial[:n] for trial, n in zip(padded, lengths, strict=True)]
 
 
-def _seconds(value: Any) -> float:
+def _seconds(value: object) -> float:
     try:
-        return float(np.ravel(value)[0])
+        return float(np.asanyarray(value).ravel()[0])
     except (TypeError, ValueError) as error:
         raise DataError(f"bin_width: found {value!r}; need a positive number of seconds.") from error
 
@@ -188,7 +198,7 @@ def _read_mat(path: Path) -> Mapping[str, Any]:
     return _without_matlab_axes({k: _cells(v) for k, v in values.items() if not k.startswith("__")})
 
 
-def _cells(value: Any) -> Any:
+def _cells(value: object) -> object:
     """A cell array as a list, its text as strings."""
     if isinstance(value, np.ndarray) and value.dtype == object:
         return [v.item() if v.dtype.kind == "U" and v.size == 1 else v for v in value.ravel()]
@@ -198,11 +208,11 @@ def _cells(value: Any) -> Any:
 def _without_matlab_axes(values: dict[str, Any]) -> dict[str, Any]:
     """MATLAB drops a last axis of one, so a single input or latent comes as (trial, time), and has no vectors, so
     states and stages of a trial come as a row or a column."""
-    ys: Any = values.get("ys")
+    ys = values.get("ys")
+    shape = ys.shape[:2] if isinstance(ys, np.ndarray) else None
     for key in ("us", "x"):
-        value: Any = values.get(key)
-        arrays = isinstance(value, np.ndarray) and isinstance(ys, np.ndarray)
-        if arrays and value.ndim == 2 and value.shape == ys.shape[:2]:
+        value = values.get(key)
+        if isinstance(value, np.ndarray) and value.ndim == 2 and value.shape == shape:
             values[key] = value[..., None]
     for key in ("z", "stages"):
         if isinstance(values.get(key), list):
@@ -217,7 +227,7 @@ def _read_hdf5_mat(path: Path) -> dict[str, Any]:
         return {key: _hdf5_value(file, item) for key, item in file.items() if isinstance(item, h5py.Dataset)}
 
 
-def _hdf5_value(file: Any, item: Any) -> Any:
+def _hdf5_value(file: "h5py.File", item: "h5py.Dataset") -> np.ndarray | str | list[Any]:
     """One variable; MATLAB stores axes in reverse, text as code points and cells as references."""
     import h5py
 

@@ -1,5 +1,6 @@
 """Arrays of trials that differ in length: checked one by one, then padded to the longest."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from mrsds_ppl.errors import DataError
 
 
-def trial_list(values: Any, name: str) -> list[Any]:
+def trial_list(values: object, name: str) -> list[Any]:
     """One array a trial, from a list, an array with a leading trial axis, or a cell array of MATLAB.
 
     Args:
@@ -20,12 +21,14 @@ def trial_list(values: Any, name: str) -> list[Any]:
     if isinstance(values, np.ndarray) and values.dtype == object:
         values = list(values.ravel())
     try:
-        values = list(values)
+        if not isinstance(values, Iterable):
+            raise TypeError("no trials to go through")
+        trials = list(values)
     except TypeError as error:
         raise DataError(f"{name}: found {values!r}; need one array a trial.") from error
-    if not values:
+    if not trials:
         raise DataError(f"{name}: found no trials.")
-    return values
+    return trials
 
 
 def matrix(values: Any, name: str, trial: int, ndim: int = 2) -> np.ndarray:
@@ -51,7 +54,7 @@ def matrix(values: Any, name: str, trial: int, ndim: int = 2) -> np.ndarray:
     return array
 
 
-def beside(values: Any, name: str, lengths: np.ndarray, ndim: int, fill: float) -> np.ndarray:
+def beside(values: object, name: str, lengths: np.ndarray, ndim: int, fill: float) -> np.ndarray:
     """What was recorded beside the signals, (trial, time, ...), padded with ``fill``; of width 0 where it is None.
 
     Args:
@@ -77,7 +80,7 @@ def beside(values: Any, name: str, lengths: np.ndarray, ndim: int, fill: float) 
     return pad(arrays, fill)
 
 
-def one_hot(stages: Any, lengths: np.ndarray) -> np.ndarray:
+def one_hot(stages: object, lengths: np.ndarray) -> np.ndarray:
     """Trial stages (trial, time, stage), one-hot, from integers (time,) or one-hot (time, stage) of each trial.
 
     Args:

@@ -155,6 +155,11 @@ class Trials:
         return self.dataset["label"].values if "label" in self.dataset.coords else None
 
     @property
+    def sessions(self) -> np.ndarray | None:
+        """Session of each trial, where several were joined."""
+        return self.dataset["session"].values if "session" in self.dataset.coords else None
+
+    @property
     def ids(self) -> np.ndarray:
         """Index of each trial in the recording."""
         return self.dataset["trial"].values

@@ -87,10 +87,7 @@ class ConvolutionEncoder(eqx.Module):
         self.dilations, self.num_features = tuple(options.dilations), width
 
     def __call__(
-        self,
-        y: Float[Array, "trial bin neuron"],
-        u: Float[Array, "trial bin input"],
-        lengths: Int[Array, " trial"],
+        self, y: Float[Array, "trial bin neuron"], u: Float[Array, "trial bin input"], lengths: Int[Array, " trial"]
     ) -> Float[Array, "trial bin feature"]:
         valid = (jnp.arange(y.shape[1]) < lengths[:, None])[..., None]
         h = self.enter(jnp.concatenate([self.embedding(y), u], axis=-1))
@@ -139,10 +136,7 @@ class TransformerEncoder(eqx.Module):
         self.positional, self.num_features = options.positional, widths[-1]
 
     def __call__(
-        self,
-        y: Float[Array, "trial bin neuron"],
-        u: Float[Array, "trial bin input"],
-        lengths: Int[Array, " trial"],
+        self, y: Float[Array, "trial bin neuron"], u: Float[Array, "trial bin input"], lengths: Int[Array, " trial"]
     ) -> Float[Array, "trial bin feature"]:
         h = jnp.concatenate([self.embedding(y), u], axis=-1)
         if self.positional == "sinusoidal":

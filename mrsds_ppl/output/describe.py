@@ -1,7 +1,5 @@
 """What would be fitted, in words, and what its numbers depend on."""
 
-from typing import Any
-
 import jax
 
 from mrsds_ppl import __version__
@@ -49,7 +47,7 @@ def describe(config: RunConfig, trials: Trials, split: Split) -> str:
     )
 
 
-def versions(device: Any) -> dict[str, str]:
+def versions(device: jax.Device) -> dict[str, str]:
     """Versions of what numbers depend on."""
     from importlib.metadata import version
 

@@ -1,8 +1,9 @@
 """The files that hold a fit: written, and read back."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import xarray as xr
 from jax import random
 
 from mrsds_ppl import __version__
+from mrsds_ppl.analysis.posterior import PosteriorSet
 from mrsds_ppl.build import (
     fitted_values,
     initial_parameters,
@@ -26,7 +28,7 @@ from mrsds_ppl.data.split import split_trials
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.data.trials_file import write_trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.output.datatree import write_tree
+from mrsds_ppl.output.datatree import SplitName, posterior_tree, write_tree
 from mrsds_ppl.output.describe import versions
 from mrsds_ppl.output.guard import DATA_DIGEST, demand_free_name, versions_of
 from mrsds_ppl.output.matfile import EVALUATION_KEYS, read_set, write_latents
@@ -180,6 +182,22 @@ def with_source(config: RunConfig, paths: RunPaths, before: RunPaths | None = No
     if config.data.data_source != RECORDING or not own:
         return config
     return config.model_copy(update={"data": replace(config.data, data_path=paths.trials.name)})
+
+
+def tree_of(
+    fit: "mrsds_ppl.fitted.Fit",
+    found: Mapping[SplitName, tuple[PosteriorSet, Trials]],
+    which: Literal["test", "all"],
+) -> xr.DataTree:
+    """Posteriors of some trials in ArviZ's schema; see :func:`mrsds_ppl.output.datatree.posterior_tree`."""
+    return posterior_tree(
+        sets={name: posterior for name, (posterior, _) in found.items()},
+        trials={name: trials for name, (_, trials) in found.items()},
+        which=which,
+        latent_region_sizes=fit.model.latent_sizes,
+        global_parameters=fit.model.global_parameters(fit.params),
+        attrs=attributes(fit),
+    )
 
 
 def attributes(fit: "mrsds_ppl.fitted.Fit") -> dict[str, str | int]:

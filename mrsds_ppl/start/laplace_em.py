@@ -41,7 +41,7 @@ from mrsds_ppl.models.filtering import (
 )
 from mrsds_ppl.models.linearised import Program, linearised_with, with_dynamics
 from mrsds_ppl.models.mrsds import MRSDS, Networks
-from mrsds_ppl.start.ascent.evidence_ascent import draw_steps, evidence_ascent, why_no_ascent
+from mrsds_ppl.start.ascent.evidence_ascent import draw_rows, evidence_ascent, why_no_ascent
 from mrsds_ppl.start.ascent.network_fit import fit_networks
 from mrsds_ppl.start.linear_program import LinearNetworks, LinearProgram, improved, linear_program
 from mrsds_ppl.start.path_refit import Refit, noise_factor, refit_networks, refit_transitions
@@ -148,8 +148,8 @@ class LaplaceEM:
             if self.should_stop():
                 break
         last, before, fit_key = found[-1], found[0].evidence, random.fold_in(key, num_steps + 1)
-        steps = draw_steps(fit_key, model, data, last.paths)
-        fitted = fit_networks(fit_key, params[_DYNAMICS], last.cubic, steps.before, steps.u, steps.weights)
+        rows = draw_rows(fit_key, model, data, last.paths)
+        fitted = fit_networks(fit_key, params[_DYNAMICS], last.cubic, rows)
         params = {**params, _DYNAMICS: fitted}
         if model.num_states > 1 and (model.options.xz or model.options.uz):
             params = jax.jit(lambda key, params, paths: refit_transitions(

@@ -21,7 +21,7 @@ from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from mrsds_ppl.data.trials import Batch
-from mrsds_ppl.models.dynamics import with_scaled_noise
+from mrsds_ppl.models.dynamics import Rows, with_scaled_noise
 from mrsds_ppl.models.filtering import SmoothedPaths, iterated_smoother
 from mrsds_ppl.models.linearised import linearised, shared_terms
 from mrsds_ppl.models.mrsds import MRSDS, Networks
@@ -78,7 +78,8 @@ def refit_networks(
 
     def aim(some: dict[str, PyTree], batch: Batch, x: Array, states: Array) -> Array:
         networks = model.networks_from({**params, **some})
-        first, then, u, now = _steps(model, batch, x, states)
+        first, u, now = _rows(model, batch, x, states)
+        then = x[:, 1:].reshape(first.shape)
         old = lax.stop_gradient(before.means(first, u))
         noise = lax.stop_gradient(networks.dynamics.noise)
         penalty = jnp.zeros(())
@@ -132,27 +133,15 @@ def _ascended(
     return descend(key, loss, sites, num_steps=num_steps, rate=_RATE, last=0.05).params
 
 
-class Steps(NamedTuple):
-    """Steps of drawn paths, each bin but the first a row: x_{t-1}, x_t, u_t, and the probability of each state.
-
-    The probabilities are 0 in rows that do not count.
-    """
-
-    before: Float[Array, "row latent"]
-    after: Float[Array, "row latent"]
-    u: Float[Array, "row input"]
-    weights: Float[Array, "row state"]
-
-
-def drawn_steps(key: PRNGKeyArray, model: MRSDS, data: Batch, paths: SmoothedPaths) -> Steps:
+def drawn_rows(key: PRNGKeyArray, model: MRSDS, data: Batch, paths: SmoothedPaths) -> Rows:
     """The steps of one draw of every path."""
-    return _steps(model, data, GaussianChain(*chain_of(paths.moments)).sample(key), paths.states)
+    return _rows(model, data, GaussianChain(*chain_of(paths.moments)).sample(key), paths.states)
 
 
-def _steps(model: MRSDS, batch: Batch, x: Array, states: Array) -> Steps:
+def _rows(model: MRSDS, batch: Batch, x: Array, states: Array) -> Rows:
     weights = jnp.where(valid_bins(batch.lengths, batch.y.shape[1])[:, 1:, None], states[:, 1:], 0.0)
-    parts = (x[:, :-1], x[:, 1:], model.dynamics_inputs(batch.u)[:, 1:], weights)
-    return Steps(*(part.reshape(weights.shape[0] * weights.shape[1], part.shape[-1]) for part in parts))
+    parts = (x[:, :-1], model.dynamics_inputs(batch.u)[:, 1:], weights)
+    return Rows(*(part.reshape(weights.shape[0] * weights.shape[1], part.shape[-1]) for part in parts))
 
 
 def noise_factor(networks: Networks, model: MRSDS, data: Batch, paths: SmoothedPaths) -> Float[Array, ""]:

@@ -73,7 +73,7 @@ def initialize(params: dict[str, PyTree], trials: Trials, latent_sizes: tuple[in
     """
     found = principal_components(trials, latent_sizes)
     before: Emissions = params["emissions$params"]
-    emissions = before.at_components(found.center, found.loadings, found.residual)
+    emissions = before.at_components(found)
     params = {**params, "emissions$params": emissions}
     # Under a prior the loadings are a site of their own, and its posterior starts around them.
     if _LOADINGS in params and emissions.readout.hidden is None:

@@ -10,11 +10,13 @@ import shutil
 import zlib
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from mrsds_ppl.errors import RunError
 
@@ -61,7 +63,7 @@ class Checkpoints:
         if self.directory.is_dir():
             shutil.rmtree(self.directory)
 
-    def save(self, step: int, state: Any, extra: dict[str, Any] | None = None) -> Path:
+    def save(self, step: int, state: PyTree, extra: dict[str, Any] | None = None) -> Path:
         """Writes a checkpoint and returns its folder; the oldest beyond `keep` are removed.
 
         Args:
@@ -140,7 +142,7 @@ class Checkpoints:
         earlier = [other for other in self.steps() if other < step]
         return f"step {earlier[-1]}" if earlier else "the beginning"
 
-    def _demand_same(self, step: int, found: dict[str, tuple[tuple[int, ...], np.dtype]], like: Any) -> None:
+    def _demand_same(self, step: int, found: dict[str, tuple[tuple[int, ...], np.dtype]], like: PyTree) -> None:
         wanted = {name: (array.shape, array.dtype) for name, array in _host_kinds(like)}
         differences = [
             f"{name} is {_describe(found.get(name))} in the checkpoint and {_describe(wanted.get(name))} in this run"
@@ -169,15 +171,15 @@ def _orbax() -> ModuleType:
     return ocp
 
 
-def _named_leaves(tree: Any) -> list[tuple[str, Any]]:
+def _named_leaves(tree: PyTree) -> list[tuple[str, ArrayLike]]:
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-def _is_typed_key(leaf: Any) -> bool:
+def _is_typed_key(leaf: object) -> TypeGuard[jax.Array]:
     return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _to_host(leaf: Any) -> np.ndarray:
+def _to_host(leaf: ArrayLike | np.generic) -> np.ndarray:
     return np.asarray(jax.random.key_data(leaf) if _is_typed_key(leaf) else leaf)
 
 
@@ -185,15 +187,15 @@ def _checksum(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).tobytes())
 
 
-def _host_kinds(tree: Any) -> list[tuple[str, jax.ShapeDtypeStruct]]:
+def _host_kinds(tree: PyTree) -> list[tuple[str, jax.ShapeDtypeStruct]]:
     return [(name, jax.eval_shape(lambda leaf=leaf: _raw(leaf))) for name, leaf in _named_leaves(tree)]
 
 
-def _raw(leaf: Any) -> jax.Array:
+def _raw(leaf: ArrayLike) -> jax.Array:
     return jax.random.key_data(leaf) if _is_typed_key(leaf) else jnp.asarray(leaf)
 
 
-def _to_device(array: np.ndarray, like: Any) -> jax.Array:
+def _to_device(array: np.ndarray, like: ArrayLike) -> jax.Array:
     if _is_typed_key(like):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
     return jnp.asarray(array)
@@ -203,7 +205,7 @@ def _describe(kind: tuple[tuple[int, ...], np.dtype] | None) -> str:
     return "missing" if kind is None else f"{kind[1]}{list(kind[0])}"
 
 
-def _put_aside(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+def _put_aside(value: object, name: str, arrays: dict[str, np.ndarray]) -> object:
     """`value` as JSON, with its arrays moved into `arrays`."""
     if isinstance(value, dict):
         return {key: _put_aside(inner, f"{name}[{key!r}]", arrays) for key, inner in value.items()}
@@ -215,7 +217,7 @@ def _put_aside(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     return value
 
 
-def _put_back(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+def _put_back(value: object, arrays: dict[str, np.ndarray]) -> Any:
     """The inverse of `_put_aside`."""
     if isinstance(value, dict):
         if set(value) == {ARRAY}:

@@ -1,20 +1,35 @@
 """The training objective: the plain bound with the terms of the regimen, and what is logged beside it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax import Array, random
+from jaxtyping import PyTree
 
 from mrsds_ppl.data.trials import Batch
-from mrsds_ppl.ppl.elbo import LogTerms, TracedTerms, traced_terms
+from mrsds_ppl.models.mrsds import Networks
+from mrsds_ppl.ppl.elbo import LogTerms, Program, TracedTerms, traced_terms
 from mrsds_ppl.train.regimen.terms import Drawn, Term
 
 
+@runtime_checkable
+class HasNetworks(Protocol):
+    """A program that the terms of the regimen read the networks of."""
+
+    def __call__(self, batch: Batch) -> Array:
+        """Sample the sites."""
+        ...
+
+    def networks_from(self, params: dict[str, Any]) -> Networks:
+        """The networks with given values of the sites."""
+        ...
+
+
 def make_objective(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
+    model: HasNetworks,
+    guide: Program,
     num_observed: float,
     num_particles: int = 1,
     constrain: Callable[[Any], Any] = lambda params: params,
@@ -33,7 +48,7 @@ def make_objective(
         terms: of the regimen, see :func:`mrsds_ppl.train.regimen.chosen.make_terms`.
     """
 
-    def objective(params: Any, key: Array, batch: Batch, step: Array) -> tuple[Array, dict[str, Array]]:
+    def objective(params: PyTree, key: Array, batch: Batch, step: Array) -> tuple[Array, dict[str, Array]]:
         values = constrain(params)
 
         def one(key: Array) -> tuple[Array, Array, dict[str, Array]]:
@@ -56,7 +71,7 @@ def make_objective(
     return objective
 
 
-def records_state_weights(guide: Callable[..., Any], params: Any, batch: Batch) -> bool:
+def records_state_weights(guide: Program, params: dict[str, PyTree], batch: Batch) -> bool:
     """Whether a guide records ``state_weights``, its own state probabilities of each bin; nothing is computed.
 
     Args:
@@ -68,14 +83,14 @@ def records_state_weights(guide: Callable[..., Any], params: Any, batch: Batch) 
 
     found: set[str] = set()
 
-    def look(params: Any, batch: Batch) -> None:
+    def look(params: dict[str, PyTree], batch: Batch) -> None:
         found.update(trace(substitute(seed(guide, random.key(0)), data=params)).get_trace(batch))
 
     jax.eval_shape(look, params, batch)
     return "state_weights" in found
 
 
-def _drawn(traced: TracedTerms, values: Any, model: Any, batch: Batch) -> Drawn:
+def _drawn(traced: TracedTerms, values: dict[str, PyTree], model: HasNetworks, batch: Batch) -> Drawn:
     site, weights = traced.model["x"], traced.guide.get("state_weights")
     drawn = {name: s["value"] for name, s in traced.guide.items() if s["type"] == "sample"}
     return Drawn(

@@ -2,8 +2,8 @@
 
 import logging
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from rich.console import Console
@@ -74,9 +74,7 @@ class TrainingProgress:
         self._time = time.perf_counter()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
     def update(self, history: History) -> None:
@@ -103,7 +101,7 @@ class TrainingProgress:
             )
 
 
-class ScalarLog:
+class ScalarLog(AbstractContextManager["ScalarLog"]):
     """TensorBoard scalars of one stage: the means over each chunk, in the folder `directory/stage`.
 
     A stage has a folder of its own, since each counts its steps from 0 and resuming disregards later steps by folder.
@@ -120,12 +118,7 @@ class ScalarLog:
         # Scalars of step s are written when s steps are done, so those of `first_step` itself are already there.
         self._writer = SummaryWriter(str(Path(directory) / stage), purge_step=first_step + 1 if first_step else None)
 
-    def __enter__(self) -> "ScalarLog":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._writer.close()
 
     def write(self, history: History) -> None:

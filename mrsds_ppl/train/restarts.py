@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from mrsds_ppl.data.split import split_trials
 from mrsds_ppl.data.trials import Batch, Trials
-from mrsds_ppl.ppl.elbo import log_weights
+from mrsds_ppl.ppl.elbo import Program, log_weights
 from mrsds_ppl.train.history import Keys
 
 VALIDATION_FRACTION = 0.1
@@ -44,9 +44,9 @@ def hold_out(train: Trials, seed: int) -> Validation:
 
 def held_out_bounds(
     key: PRNGKeyArray,
-    params: Any,
-    model: Any,
-    guide: Any,
+    params: PyTree,
+    model: Program,
+    guide: Program,
     held_out: Batch,
     *,
     constrain: Callable[[Any], Any] = lambda params: params,
@@ -62,8 +62,8 @@ def held_out_bounds(
     """
 
     @jax.jit
-    def score(key: PRNGKeyArray, params: Any, batch: Batch) -> Array:
-        def one(params: Any) -> Array:
+    def score(key: PRNGKeyArray, params: PyTree, batch: Batch) -> Array:
+        def one(params: PyTree) -> Array:
             weights = log_weights(key, constrain(params), model, guide, batch, num_samples=_DRAWS)
             return weights.mean(0).sum() / batch.observed.sum()
 

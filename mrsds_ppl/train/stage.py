@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.guides import Guide
 from mrsds_ppl.models.mrsds import MRSDS
 from mrsds_ppl.statespace.smoothing import PathMoments
 from mrsds_ppl.storage.stores import Store, Stores
@@ -44,7 +45,7 @@ class Stages:
     """
 
     model: MRSDS
-    guide: Any
+    guide: Guide
     objective: Objective
     data: Batch
     stores: Stores

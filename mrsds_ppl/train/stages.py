@@ -8,6 +8,7 @@ the best goes on alone.
 from typing import Any
 
 import numpy as np
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
@@ -122,7 +123,7 @@ def _dynamics(
     key = key if stages.held_out is None else key[fit.restart]
     trainable = {name: of_program(name) for name in fit.params}
 
-    def objective(params: Any, key: Any, batch: Batch, step: Any) -> Any:
+    def objective(params: PyTree, key: PRNGKeyArray, batch: Batch, step: Array) -> tuple[Array, dict[str, Array]]:
         return stages.objective(params, key, batch, step + steps_before)
 
     before = TrainResult(initial_state(fit.params, fold_each(key, 4), settings), fit.history)

@@ -36,8 +36,8 @@ RunChunk: TypeAlias = Callable[["TrainState", Batch], tuple["TrainState", "Histo
 ADAM = optax.scale_by_adam()
 
 # Axes of restarts in a state and in a row of the history; they share the count of steps and its learning rate.
-STACKED_STATE: Any = TrainState._make((0, 0, 0, None, 0, 0))
-STACKED_OUT: Any = (STACKED_STATE, History._make((None, 1, None, 1, 1, 1, 1)))
+STACKED_STATE: PyTree[int] = TrainState._make((0, 0, 0, None, 0, 0))
+STACKED_OUT: PyTree[int] = (STACKED_STATE, History._make((None, 1, None, 1, 1, 1, 1)))
 
 
 class TrainResult(NamedTuple):

@@ -2,12 +2,12 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 from mrsds_ppl.data.simulate.double_well import simulate_double_well
 from mrsds_ppl.data.simulate.lotka_volterra import simulate_lotka_volterra
 from mrsds_ppl.data.simulate.oscillators import simulate_oscillators
 from mrsds_ppl.data.simulate.three_rnns import simulate_three_rnns
+from mrsds_ppl.data.simulate.wells import simulate_wells
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import ConfigError
 
@@ -16,14 +16,15 @@ SIMULATORS: dict[str, Callable[..., Trials]] = {
     "oscillators": simulate_oscillators,
     "double-well": simulate_double_well,
     "three-rnns": simulate_three_rnns,
+    "wells": simulate_wells,
 }
 
 
-def simulate(simulator: str, *, seed: int = 0, **options: Any) -> Trials:
+def simulate(simulator: str, *, seed: int = 0, **options: object) -> Trials:
     """Trials of a simulator, with the true latents, states and, where it knows them, messages.
 
     Args:
-        simulator: its name: ``lotka-volterra``, ``oscillators``, ``double-well`` or ``three-rnns``.
+        simulator: its name: ``lotka-volterra``, ``oscillators``, ``double-well``, ``three-rnns`` or ``wells``.
         seed: of every draw.
         options: further arguments of the simulator, such as ``num_trials``.
 
@@ -51,5 +52,6 @@ __all__ = [
     "simulate_lotka_volterra",
     "simulate_oscillators",
     "simulate_three_rnns",
+    "simulate_wells",
     "simulation_options",
 ]

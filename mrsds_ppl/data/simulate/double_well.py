@@ -17,14 +17,14 @@ So the controller switches both regions near its fixed points. Source: Karniol-T
 Unlike there, the return ends by a law of the controller too, it goes straight home, and the noise has one size.
 """
 
-from numbers import Integral, Real
-from typing import NamedTuple
+from numbers import Integral
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import expit
 
-from mrsds_ppl.data.simulate.checks import check_flag, check_number, check_seed
+from mrsds_ppl.data.simulate.checks import check_deviations, check_flag, check_number, check_seeds, check_sizes
+from mrsds_ppl.data.simulate.paths import Paths, drive, noisy
 from mrsds_ppl.data.trials import Trials
 
 STEP = 0.1  # units of time of a bin, one Euler step
@@ -42,14 +42,6 @@ FIRST_PULSE, END_OF_PULSES = 3, 20  # bins of a trial that have evidence
 PULSE = 0.55  # u of one pulse, negative on the left
 NUM_PULSES = 25.0  # expected number of a trial
 OWN_SHARE = (0.5, 0.8)  # share of them on the side that the evidence favours, from hard to easy trials
-
-
-class DoubleWellPaths(NamedTuple):
-    """Latents a_1, a_2, c_1, c_2, states, and messages of bin t, which go from t-1 to t in state z_t."""
-
-    x: Float[np.ndarray, "trial bin 4"]
-    z: Int[np.ndarray, "trial bin"]
-    messages: Float[np.ndarray, "trial bin target source 2"]
 
 
 def simulate_double_well(
@@ -78,26 +70,20 @@ def simulate_double_well(
         ConfigError: an argument of the wrong type, a size below one, too few bins for the evidence, a noise that is
             negative or throws the latents out of the wells.
     """
-    check_number("num_trials", num_trials, Integral, 1)
+    check_sizes(num_trials=num_trials, neurons_per_region=neurons_per_region)
     check_number("num_bins", num_bins, Integral, END_OF_PULSES, " to hold the evidence")
-    check_number("neurons_per_region", neurons_per_region, Integral, 1)
-    check_number("observation_noise", observation_noise, Real, 0, ", a standard deviation")
+    check_deviations(observation_noise=observation_noise)
     # Beyond, x - x^3 throws the accumulator from one side to the other ever farther.
-    check_number("state_noise", state_noise, Real, 0, ", a standard deviation", most=0.5)
-    check_number("start_noise", start_noise, Real, 0, ", a standard deviation", most=0.5)
+    check_deviations(most=0.5, state_noise=state_noise, start_noise=start_noise)
     check_flag("cue", cue)
-    check_seed(seed)
+    check_seeds(seed)
     rng = np.random.default_rng(seed)
     right = rng.random(num_trials) < 0.5
     u = _evidence(rng, right, num_bins)
     x, z, messages = _paths(rng, u, state_noise, start_noise)
-    loadings = rng.normal(size=(2, neurons_per_region, 2))
-    signals = np.einsum("btrd,rnd->btrn", x.reshape(num_trials, num_bins, 2, 2), loadings)
-    signals = signals.reshape(num_trials, num_bins, -1)
-    ys = signals + rng.normal(scale=observation_noise, size=signals.shape)
     begins = np.diff(z, axis=1, prepend=0) != 0
     return Trials.from_arrays(
-        ys,
+        noisy(rng, drive(rng.normal(size=(2, neurons_per_region, 2)), x), observation_noise),
         np.stack([u, begins], axis=-1) if cue else u[..., None],
         region_sizes=[neurons_per_region] * 2,
         region_names=["accumulator", "controller"],
@@ -151,7 +137,7 @@ def _evidence(rng: np.random.Generator, right: np.ndarray, num_bins: int) -> Flo
 
 def _paths(
     rng: np.random.Generator, u: Float[np.ndarray, "trial bin"], state_noise: float, start_noise: float
-) -> DoubleWellPaths:
+) -> Paths:
     num_trials, num_bins = u.shape
     x = np.zeros((num_trials, num_bins, 4))
     z = np.zeros((num_trials, num_bins), int)
@@ -163,4 +149,4 @@ def _paths(
         messages[:, t] = sent_messages(z[:, t], x[:, t - 1])
         change = messages[:, t].sum(2).reshape(num_trials, 4) + input_effect(z[:, t], u[:, t])
         x[:, t] = x[:, t - 1] + change + rng.normal(scale=state_noise, size=(num_trials, 4))
-    return DoubleWellPaths(x, z, messages)
+    return Paths(x, z, messages)

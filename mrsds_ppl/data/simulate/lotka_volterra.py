@@ -11,7 +11,8 @@ from numbers import Integral, Real
 import numpy as np
 from jaxtyping import Float, Int
 
-from mrsds_ppl.data.simulate.checks import check_flag, check_number, check_seed
+from mrsds_ppl.data.simulate.checks import check_deviations, check_flag, check_number, check_seeds, check_sizes
+from mrsds_ppl.data.simulate.paths import drive, noisy
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import ConfigError
 
@@ -46,18 +47,15 @@ def simulate_lotka_volterra(
         ConfigError: an argument of the wrong type, a size below one, too few bins for three switches, a negative noise,
             or a step that is not positive or so long that the latents diverge.
     """
-    sizes = {"num_trials": num_trials, "neurons_per_region": neurons_per_region, "steps_per_bin": steps_per_bin}
-    for name, size in sizes.items():
-        check_number(name, size, Integral, 1)
+    check_sizes(num_trials=num_trials, neurons_per_region=neurons_per_region, steps_per_bin=steps_per_bin)
     check_number("num_bins", num_bins, Integral, 20, " to hold three switches")
-    check_number("observation_noise", observation_noise, Real, 0, ", a standard deviation")
-    check_number("state_noise", state_noise, Real, 0, ", a standard deviation")
+    check_deviations(observation_noise=observation_noise, state_noise=state_noise)
     check_number("step", step, Real, 0, ", a length of time")
     for name, flag in {"random_first_state": random_first_state, "cue": cue}.items():
         check_flag(name, flag)
     if step == 0:
         raise ConfigError("data.simulation.step: found 0, need a positive length of time.")
-    check_seed(seed)
+    check_seeds(seed)
     rng = np.random.default_rng(seed)
     z = _regimes(rng, num_trials, num_bins, random_first_state)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -66,13 +64,10 @@ def simulate_lotka_volterra(
     if not (np.isfinite(x).all() and x.min() > 0):
         raise ConfigError(f"data.simulation.step: found {step}, with which Euler's method diverges; shorten it.")
     x = x + rng.normal(scale=state_noise, size=x.shape)
-    loadings = rng.normal(size=(2, neurons_per_region))
-    signals = (x[..., None] * loadings).reshape(num_trials, num_bins, -1)
-    ys = signals + rng.normal(scale=observation_noise, size=signals.shape)
     onsets = np.diff(z, axis=1, prepend=-1) != 0
     us = (onsets[..., None] & (z[..., None] == np.arange(2))).astype(np.float32) if cue else None
     return Trials.from_arrays(
-        ys,
+        noisy(rng, drive(rng.normal(size=(2, neurons_per_region, 1)), x), observation_noise),
         us,
         region_sizes=[neurons_per_region] * 2,
         region_names=["prey", "predator"],

@@ -7,6 +7,7 @@ In state k region r turns by w_k + v_r radians a bin on a circle of radius rho_k
 on. z is a sticky Markov chain that depends on nothing else, so states differ in their dynamics alone.
 """
 
+from functools import partial
 from itertools import product
 from numbers import Integral, Real
 from typing import NamedTuple
@@ -14,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mrsds_ppl.data.simulate.checks import check_number, check_seed
+from mrsds_ppl.data.simulate.checks import check_deviations, check_number, check_seeds, check_sizes
+from mrsds_ppl.data.simulate.paths import Paths, drive, follow, noisy, offsets_for_mean, rotations, sticky_states
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import ConfigError
 
@@ -22,7 +24,6 @@ _TURN, _TURN_GAP = 0.2, 0.3  # radians a bin of the slowest state, and from stat
 _DETUNING = 0.03  # radians a bin by which the turns of the regions differ, at most
 _PULL = 0.25  # a: how fast the radius returns to the limit cycle
 _EMISSIONS = ("poisson", "gaussian")
-_MOST_NEWTON_STEPS = 100
 
 
 class OscillatorParameters(NamedTuple):
@@ -42,16 +43,14 @@ class OscillatorWorld(NamedTuple):
     """
 
     dynamics: OscillatorParameters
-    z: Int[np.ndarray, "trial bin"]
-    x: Float[np.ndarray, "trial bin latent"]
-    messages: Float[np.ndarray, "trial bin target source 2"]
+    paths: Paths
     lengths: Int[np.ndarray, " trial"]
     loadings: Float[np.ndarray, "region neuron 2"]
     bias: Float[np.ndarray, " all_neurons"]
 
     def drive(self, x: Float[np.ndarray, "*batch latent"]) -> Float[np.ndarray, "*batch all_neurons"]:
         """What latents add to each neuron."""
-        return _drive(self.loadings, x)
+        return drive(self.loadings, x)
 
 
 def simulate_oscillators(
@@ -92,9 +91,7 @@ def simulate_oscillators(
     Raises:
         ConfigError: an argument that is out of its range (it is named).
     """
-    for name, size in (("num_trials", num_trials), ("neurons_per_region", neurons_per_region)):
-        check_number(name, size, Integral, 1)
-    check_number("num_regions", num_regions, Integral, 1)
+    check_sizes(num_trials=num_trials, neurons_per_region=neurons_per_region, num_regions=num_regions)
     check_number("num_states", num_states, Integral, 1, most=8)
     check_number("num_bins", num_bins, Integral, 2)
     check_number("min_bins", min_bins, Integral, 2, most=num_bins)
@@ -102,17 +99,10 @@ def simulate_oscillators(
     check_number("stay", stay, Real, 0, ", a probability", most=1)
     check_number("message_strength", message_strength, Real, 0)
     check_number("detuning", detuning, Real, 0)
-    for name, deviation in (
-        ("loading", loading),
-        ("observation_noise", observation_noise),
-        ("state_noise", state_noise),
-    ):
-        check_number(name, deviation, Real, 0, ", a standard deviation")
+    check_deviations(loading=loading, observation_noise=observation_noise, state_noise=state_noise)
     if emission not in _EMISSIONS:
         raise ConfigError(f"data.simulation.emission: found {emission!r}; allowed: {', '.join(_EMISSIONS)}.")
-    check_seed(seed)
-    if trial_seed is not None:
-        check_number("trial_seed", trial_seed, Integral, 0)
+    check_seeds(seed, trial_seed)
     rng = np.random.default_rng(seed)
     world = draw_world(
         rng,
@@ -132,19 +122,19 @@ def simulate_oscillators(
     if trial_seed is not None:
         rng = np.random.default_rng([seed, trial_seed])
         world = _other_trials(rng, world, min_bins=min_bins, state_noise=state_noise, stay=stay)
-    drive = world.drive(world.x)
+    paths, driven = world.paths, world.drive(world.paths.x)
     if emission == "poisson":
-        ys = rng.poisson(np.logaddexp(0.0, drive + world.bias)).astype(float)
+        ys = rng.poisson(np.logaddexp(0.0, driven + world.bias)).astype(float)
     else:
-        ys = drive + rng.normal(scale=observation_noise, size=drive.shape)
+        ys = noisy(rng, driven, observation_noise)
     cut = [slice(0, n) for n in world.lengths]
     return Trials.from_arrays(
         [y[c] for y, c in zip(ys, cut, strict=True)],
         region_sizes=[neurons_per_region] * num_regions,
         bin_width=0.05,
-        x=[v[c] for v, c in zip(world.x, cut, strict=True)],
-        z=[v[c] for v, c in zip(world.z, cut, strict=True)],
-        messages=[m[c] for m, c in zip(world.messages, cut, strict=True)],
+        x=[v[c] for v, c in zip(paths.x, cut, strict=True)],
+        z=[v[c] for v, c in zip(paths.z, cut, strict=True)],
+        messages=[m[c] for m, c in zip(paths.messages, cut, strict=True)],
     )
 
 
@@ -156,7 +146,7 @@ def draw_parameters(
     turn = _TURN + _TURN_GAP * states[:, None] + rng.uniform(-detuning, detuning, size=(num_states, num_regions))
     radius = 1.0 + 0.15 * (states - (num_states - 1) / 2) / max(num_states - 1, 1) * 2
     angles = rng.uniform(0, 2 * np.pi, size=(num_regions, num_regions))
-    maps = 1.5 * _rotation(angles)
+    maps = 1.5 * rotations(angles)
     return OscillatorParameters(turn, radius, _graphs(rng, num_states, num_regions), maps, strength)
 
 
@@ -178,27 +168,19 @@ def draw_world(
 ) -> OscillatorWorld:
     """What the signals are drawn from; arguments as of :func:`simulate_oscillators`."""
     true = draw_parameters(rng, num_states, num_regions, message_strength, detuning)
-    z = _states(rng, num_trials, num_bins, num_states, stay)
-    x, messages = _paths(rng, true, z, state_noise)
+    paths = _paths(rng, true, sticky_states(rng, num_trials, num_bins, num_states, stay), state_noise)
     lengths = rng.integers(min_bins, num_bins + 1, size=num_trials)
     loadings = rng.normal(scale=loading, size=(num_regions, neurons_per_region, 2))
-    return OscillatorWorld(true, z, x, messages, lengths, loadings, _bias(_drive(loadings, x), mean_count))
+    return OscillatorWorld(true, paths, lengths, loadings, offsets_for_mean(drive(loadings, paths.x), mean_count))
 
 
 def _other_trials(
     rng: np.random.Generator, world: OscillatorWorld, *, min_bins: int, state_noise: float, stay: float
 ) -> OscillatorWorld:
-    num_trials, num_bins = world.z.shape
-    z = _states(rng, num_trials, num_bins, len(world.dynamics.radius), stay)
-    x, messages = _paths(rng, world.dynamics, z, state_noise)
-    return world._replace(z=z, x=x, messages=messages, lengths=rng.integers(min_bins, num_bins + 1, size=num_trials))
-
-
-def _drive(
-    loadings: Float[np.ndarray, "region neuron 2"], x: Float[np.ndarray, "*batch latent"]
-) -> Float[np.ndarray, "*batch all_neurons"]:
-    by_region = x.reshape(*x.shape[:-1], len(loadings), 2)
-    return np.einsum("...rd,rnd->...rn", by_region, loadings).reshape(*x.shape[:-1], -1)
+    num_trials, num_bins = world.paths.z.shape
+    z = sticky_states(rng, num_trials, num_bins, len(world.dynamics.radius), stay)
+    paths = _paths(rng, world.dynamics, z, state_noise)
+    return world._replace(paths=paths, lengths=rng.integers(min_bins, num_bins + 1, size=num_trials))
 
 
 def _graphs(rng: np.random.Generator, num_states: int, num_regions: int) -> Bool[np.ndarray, "state target source"]:
@@ -217,23 +199,11 @@ def _graphs(rng: np.random.Generator, num_states: int, num_regions: int) -> Bool
     return graph
 
 
-def _states(
-    rng: np.random.Generator, num_trials: int, num_bins: int, num_states: int, stay: float
-) -> Int[np.ndarray, "trial bin"]:
-    z = np.zeros((num_trials, num_bins), int)
-    z[:, 0] = rng.integers(0, num_states, size=num_trials)
-    for t in range(1, num_bins):
-        leave = rng.random(num_trials) > stay
-        jump = rng.integers(1, max(num_states, 2), size=num_trials) % num_states
-        z[:, t] = np.where(leave, (z[:, t - 1] + jump) % num_states, z[:, t - 1])
-    return z
-
-
 def sent_messages(
     true: OscillatorParameters, z: Int[np.ndarray, " trial"], x: Float[np.ndarray, "trial region 2"]
 ) -> Float[np.ndarray, "trial target source 2"]:
     """Messages from x of one bin to the next bin in state z; on the diagonal the change that a region makes itself."""
-    turned = np.einsum("brij,brj->bri", _rotation(true.turn[z]), x)
+    turned = np.einsum("brij,brj->bri", rotations(true.turn[z]), x)
     radius = true.radius[z][:, None, None]
     local = turned * (1 + _PULL) / (1 + _PULL * (x**2).sum(-1, keepdims=True) / radius**2)
     sent = true.strength * np.tanh(np.einsum("rsij,bsj->brsi", true.maps, x)) * true.graph[z][..., None]
@@ -244,36 +214,7 @@ def sent_messages(
 
 def _paths(
     rng: np.random.Generator, true: OscillatorParameters, z: Int[np.ndarray, "trial bin"], noise: float
-) -> tuple[Float[np.ndarray, "trial bin latent"], Float[np.ndarray, "trial bin target source 2"]]:
-    (num_trials, num_bins), num_regions = z.shape, true.turn.shape[1]
-    angles = rng.uniform(0, 2 * np.pi, size=(num_trials, num_regions))
-    x = np.zeros((num_trials, num_bins, num_regions, 2))
-    x[:, 0] = true.radius[z[:, 0]][:, None, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-    messages = np.zeros((num_trials, num_bins, num_regions, num_regions, 2))
-    for t in range(1, num_bins):
-        messages[:, t] = sent_messages(true, z[:, t], x[:, t - 1])
-        x[:, t] = x[:, t - 1] + messages[:, t].sum(2) + rng.normal(scale=noise, size=x[:, t].shape)
-    return x.reshape(num_trials, num_bins, -1), messages
-
-
-def _bias(drive: Float[np.ndarray, "trial bin neuron"], mean_count: float) -> Float[np.ndarray, " neuron"]:
-    """Offsets that give every neuron the mean count, by Newton's method.
-
-    The mean rate is convex in the offset, and by Jensen's inequality too large at the first one, so that every step
-    comes nearer to the root from above.
-    """
-    # The inverse of softplus, for counts of any size.
-    offset = mean_count + np.log(-np.expm1(-mean_count)) - drive.mean((0, 1))
-    for _ in range(_MOST_NEWTON_STEPS):
-        growth = np.exp(-np.abs(total := drive + offset))
-        rate, slope = np.maximum(total, 0.0) + np.log1p(growth), np.where(total > 0, 1.0, growth) / (1.0 + growth)
-        step = (rate.mean((0, 1)) - mean_count) / slope.mean((0, 1))
-        offset = offset - step
-        if np.abs(step).max() < 1e-9:
-            break
-    return offset
-
-
-def _rotation(angle: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch 2 2"]:
-    cos, sin = np.cos(angle), np.sin(angle)
-    return np.stack([np.stack([cos, -sin], axis=-1), np.stack([sin, cos], axis=-1)], axis=-2)
+) -> Paths:
+    angles = rng.uniform(0, 2 * np.pi, size=(len(z), true.turn.shape[1]))
+    start = true.radius[z[:, 0]][:, None, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    return follow(rng, start, z, partial(sent_messages, true), noise)

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mrsds_ppl.data.simulate.checks import check_number, check_seed
+from mrsds_ppl.data.simulate.checks import check_deviations, check_number, check_seeds, check_sizes
+from mrsds_ppl.data.simulate.paths import noisy
 from mrsds_ppl.data.trials import Trials
 
 REGIONS = ("chaotic", "sequence", "fixed_point")
@@ -73,8 +74,7 @@ def simulate_three_rnns(
     Raises:
         ConfigError: an argument of the wrong type or out of its range.
     """
-    for name, size in {"num_trials": num_trials, "num_bins": num_bins, "units_per_region": units_per_region}.items():
-        check_number(name, size, Integral, 1)
+    check_sizes(num_trials=num_trials, num_bins=num_bins, units_per_region=units_per_region)
     if num_latents is not None:
         most = min(units_per_region, num_trials * num_bins)
         check_number("num_latents", num_latents, Integral, 1, ", the number of units, or null for all", most=most)
@@ -82,12 +82,9 @@ def simulate_three_rnns(
     check_number("cross_gain", cross_gain, Real, 0, most=100)
     check_number("cross_spread", cross_spread, Real, 0, most=1)
     check_number("input_gain", input_gain, Real, 0, most=100)
-    check_number("state_noise", state_noise, Real, 0, ", a standard deviation")
-    check_number("observation_noise", observation_noise, Real, 0, ", a standard deviation")
+    check_deviations(state_noise=state_noise, observation_noise=observation_noise)
     check_number("warm_up", warm_up, Real, 0, ", a length of time in seconds", most=100)
-    check_seed(seed)
-    if trial_seed is not None:
-        check_number("trial_seed", trial_seed, Integral, 0)
+    check_seeds(seed, trial_seed)
     rng = np.random.default_rng(seed)
     networks = draw_networks(rng, units_per_region, cross_fraction, cross_gain, cross_spread, input_gain)
     if trial_seed is not None:
@@ -98,9 +95,8 @@ def simulate_three_rnns(
     messages = np.zeros((num_trials, num_bins, 3, 3, x.shape[-1]))
     for trial, path in enumerate(activity):  # one at a time: those of all units of all trials would take gigabytes
         messages[trial, 1:] = project(sent_messages(networks, path[:-1]), axes)
-    ys = activity + rng.normal(scale=observation_noise, size=activity.shape)
     return Trials.from_arrays(
-        ys.reshape(num_trials, num_bins, -1),
+        noisy(rng, activity, observation_noise).reshape(num_trials, num_bins, -1),
         np.broadcast_to(u, (num_trials, *u.shape)),
         region_sizes=[units_per_region] * 3,
         region_names=list(REGIONS),

@@ -1,7 +1,6 @@
 """Activity of one trial: observed, reconstructed and generated, as images of all neurons and as curves of a few."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,8 +15,8 @@ def plot_activity(
     region_names: Sequence[str],
     *,
     unit: str = "signal (a.u.)",
-    axes: Any = None,
-) -> Any:
+    axes: np.ndarray | None = None,
+) -> np.ndarray:
     """Images of all neurons of one trial on one colour scale, such as observed, reconstructed and generated.
 
     Args:
@@ -71,8 +70,8 @@ def plot_neurons(
     names: Sequence[str],
     *,
     unit: str = "signal (a.u.)",
-    axes: Any = None,
-) -> Any:
+    axes: np.ndarray | None = None,
+) -> np.ndarray:
     """Curves of a few neurons of one trial: the first panel as dots, the others as lines.
 
     Args:

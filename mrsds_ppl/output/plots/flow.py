@@ -1,12 +1,15 @@
 """The flow of a region in one state: a curve for one latent, a field of arrows for two."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from mrsds_ppl.output.plots.style import COLOURS, SMALL, legible, make_axes
+
+if TYPE_CHECKING:
+    import matplotlib.axes
 
 
 def plot_vector_field(
@@ -18,8 +21,8 @@ def plot_vector_field(
     fixed_points: Float[np.ndarray, "found latent"] | None = None,
     stable: Bool[np.ndarray, " found"] | None = None,
     colour: str = COLOURS[0],
-    ax: Any = None,
-) -> Any:
+    ax: "matplotlib.axes.Axes | None" = None,
+) -> "matplotlib.axes.Axes":
     """Change of the latents in one bin at points of a grid, with visited ground and fixed points.
 
     Two latents: arrows of one length, whose colour says how fast, since lengths would hide where the flow is slow.
@@ -55,7 +58,9 @@ def plot_vector_field(
     return ax
 
 
-def _curve(ax: Any, x: np.ndarray, change: np.ndarray, name: str, trajectories: Sequence[np.ndarray], c: str) -> None:
+def _curve(
+    ax: "matplotlib.axes.Axes", x: np.ndarray, change: np.ndarray, name: str, trajectories: Sequence[np.ndarray], c: str
+) -> None:
     ax.axhline(0.0, color="0.6", linewidth=0.8)
     order = np.argsort(x)
     ax.plot(x[order], change[order], color=c, linewidth=1.8)
@@ -70,7 +75,12 @@ def _curve(ax: Any, x: np.ndarray, change: np.ndarray, name: str, trajectories: 
 
 
 def _arrows(
-    ax: Any, points: np.ndarray, change: np.ndarray, names: Sequence[str], trajectories: Sequence[np.ndarray], c: str
+    ax: "matplotlib.axes.Axes",
+    points: np.ndarray,
+    change: np.ndarray,
+    names: Sequence[str],
+    trajectories: Sequence[np.ndarray],
+    c: str,
 ) -> None:
     speed = np.linalg.norm(change, axis=1)
     unit = change / np.maximum(speed, 1e-12)[:, None]
@@ -110,7 +120,7 @@ def _arrows(
     ax.set(xlabel=names[0], ylabel=names[1])
 
 
-def _mark(ax: Any, places: np.ndarray, stable: np.ndarray | None) -> None:
+def _mark(ax: "matplotlib.axes.Axes", places: np.ndarray, stable: np.ndarray | None) -> None:
     kinds: list[tuple[str, np.ndarray, str]] = []
     if stable is None:
         kinds.append(("fixed point", np.ones(len(places), bool), COLOURS[5]))

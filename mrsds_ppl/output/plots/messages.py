@@ -1,12 +1,15 @@
 """What regions send each other: norms over time, and who speaks to whom in each state."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
 from mrsds_ppl.output.plots.style import COLOURS, SMALL, TEXT, legible, line_style, make_axes, shade_states
+
+if TYPE_CHECKING:
+    import matplotlib.axes
 
 
 def plot_message_norms(
@@ -16,8 +19,8 @@ def plot_message_norms(
     sources: Sequence[str],
     *,
     z_prob: Float[np.ndarray, "bin state"] | None = None,
-    axes: Any = None,
-) -> Any:
+    axes: np.ndarray | None = None,
+) -> np.ndarray:
     """Mean norms of the messages that each region receives.
 
     Args:
@@ -55,8 +58,8 @@ def plot_communication(
     sources: Sequence[str],
     *,
     titles: Sequence[str] | None = None,
-    axes: Any = None,
-) -> Any:
+    axes: np.ndarray | None = None,
+) -> np.ndarray:
     """Who speaks to whom: for each state a graph, with arrows as wide as messages are large, beside its matrix.
 
     The matrix also holds each region's own message; the graph and the shared colour scale leave it out, since what a
@@ -83,7 +86,7 @@ def plot_communication(
     return axes
 
 
-def _graph(ax: Any, widths: np.ndarray, targets: Sequence[str], sources: Sequence[str]) -> None:
+def _graph(ax: "matplotlib.axes.Axes", widths: np.ndarray, targets: Sequence[str], sources: Sequence[str]) -> None:
     """Nodes on a circle from the top, clockwise; ``widths`` between 0 and 1."""
     from matplotlib.patches import FancyArrowPatch
 
@@ -107,6 +110,7 @@ def _graph(ax: Any, widths: np.ndarray, targets: Sequence[str], sources: Sequenc
             mutation_scale=1.0,
         )
         ax.add_patch(arrow)
+    beyond = size / 2 + 5
     # Where one name does not fit its node, all stand outside.
     inside = max(len(name) for name in sources) <= (5 if size > 30 else 2)
     for index, (place, name) in enumerate(zip(places, sources, strict=True)):
@@ -116,7 +120,7 @@ def _graph(ax: Any, widths: np.ndarray, targets: Sequence[str], sources: Sequenc
         ax.annotate(
             name,
             place,
-            (0, 0) if inside else away * (size / 2 + 5),
+            (0, 0) if inside else (away[0] * beyond, away[1] * beyond),
             textcoords="offset points",
             ha="center" if inside or abs(away[0]) < 0.3 else ("left" if away[0] > 0 else "right"),
             va="center" if inside or abs(away[1]) < 0.3 else ("bottom" if away[1] > 0 else "top"),
@@ -130,7 +134,12 @@ def _graph(ax: Any, widths: np.ndarray, targets: Sequence[str], sources: Sequenc
 
 
 def _matrix(
-    ax: Any, matrix: np.ndarray, own: np.ndarray, top: float, targets: Sequence[str], sources: Sequence[str]
+    ax: "matplotlib.axes.Axes",
+    matrix: np.ndarray,
+    own: np.ndarray,
+    top: float,
+    targets: Sequence[str],
+    sources: Sequence[str],
 ) -> None:
     shown = np.where(own, np.nan, matrix)
     image = ax.imshow(np.ma.masked_invalid(shown), cmap="cividis", vmin=0.0, vmax=top, aspect="equal")

@@ -1,10 +1,11 @@
 """The figures of a fit: each method gathers what a figure needs, draws it, and returns its axes."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mrsds_ppl.data.labels import Labels
 from mrsds_ppl.errors import DataError
 from mrsds_ppl.output.plots.activity import plot_activity, plot_neurons
 from mrsds_ppl.output.plots.flow import plot_vector_field
@@ -14,6 +15,8 @@ from mrsds_ppl.output.plots.style import make_axes, state_colour
 from mrsds_ppl.output.plots.trials import plot_states, plot_trial
 
 if TYPE_CHECKING:
+    import matplotlib.axes
+
     import mrsds_ppl.fitted
 
 
@@ -27,14 +30,14 @@ class Plots:
     def __init__(self, fit: "mrsds_ppl.fitted.Fit") -> None:
         self._fit = fit
 
-    def latents(self, trial: Any = None, *, axes: Any = None) -> Any:
+    def latents(self, trial: int | np.integer | None = None, *, axes: np.ndarray | None = None) -> np.ndarray:
         """Posterior means of the latents of one trial over its likeliest states, and the state probabilities."""
         fit, (number, bins) = self._fit, self._trial(trial)
         x, z = (some.sel(trial=number).values[:bins] for some in (fit.latents, fit.states))
         names = [f"{name.replace(':', chr(10) + 'latent ')} (a.u.)" for name in fit.latents["latent"].values]
         return plot_trial(self._seconds(bins), x.astype(float), z, names, axes=axes)
 
-    def states(self, trials: str = "test", *, axes: Any = None) -> Any:
+    def states(self, trials: str = "test", *, axes: np.ndarray | None = None) -> np.ndarray:
         """Raster of the likeliest state of every bin, one trial a row, and the mean probabilities over trials."""
         fit = self._fit
         part = fit.states if trials == "all" else fit.states.isel(trial=fit.states["split"].values == trials)
@@ -44,8 +47,12 @@ class Plots:
         return plot_states(self._seconds(fit.trials.num_bins), np.nan_to_num(part.values), lengths, axes=axes)
 
     def communication(
-        self, labels: Mapping[Any, Any] | Sequence[Any] | None = None, *, axes: Any = None, seed: int = 0
-    ) -> Any:
+        self,
+        labels: Labels | None = None,
+        *,
+        axes: np.ndarray | None = None,
+        seed: int = 0,
+    ) -> np.ndarray:
         """Who speaks to whom in each state, or in each condition of the trials: mean norms as graph and matrix."""
         found = self._fit.communication(labels, seed=seed)["mean"]
         kind = "state" if labels is None else "condition"
@@ -53,7 +60,9 @@ class Plots:
         targets, sources = (list(map(str, found[axis].values)) for axis in ("target", "source"))
         return plot_communication(np.nan_to_num(found.values), targets, sources, titles=titles, axes=axes)
 
-    def messages(self, trial: Any = None, *, draws: int = 20, axes: Any = None, seed: int = 0) -> Any:
+    def messages(
+        self, trial: int | np.integer | None = None, *, draws: int = 20, axes: np.ndarray | None = None, seed: int = 0
+    ) -> np.ndarray:
         """Mean norms of the messages that each region receives over one trial."""
         fit, (number, bins) = self._fit, self._trial(trial)
         one = fit.trials.select(np.flatnonzero(fit.trials.ids == number))
@@ -66,7 +75,7 @@ class Plots:
         z = fit.states.sel(trial=number).values[:bins]
         return plot_message_norms(self._seconds(bins), values, targets, sources, z_prob=z, axes=axes)
 
-    def activity(self, trial: Any = None, *, axes: Any = None) -> Any:
+    def activity(self, trial: int | np.integer | None = None, *, axes: np.ndarray | None = None) -> np.ndarray:
         """All neurons of one trial: as recorded, and as expected given all data of the trial."""
         fit, (number, bins) = self._fit, self._trial(trial)
         panels = self._activity(number, bins)
@@ -74,7 +83,9 @@ class Plots:
             self._seconds(bins), panels, fit.trials.region_sizes, fit.trials.region_names, unit=self._unit(), axes=axes
         )
 
-    def neurons(self, neurons: Sequence[int], trial: Any = None, *, axes: Any = None) -> Any:
+    def neurons(
+        self, neurons: Sequence[int], trial: int | np.integer | None = None, *, axes: np.ndarray | None = None
+    ) -> np.ndarray:
         """A few neurons of one trial, by index: as recorded, and as expected given all data of the trial."""
         fit, (number, bins) = self._fit, self._trial(trial)
         names = [str(name) for name in fit.trials.dataset["neuron"].values]
@@ -82,7 +93,7 @@ class Plots:
             self._seconds(bins), self._activity(number, bins), np.asarray(neurons), names, unit=self._unit(), axes=axes
         )
 
-    def flow(self, region: str | None = None, *, axes: Any = None) -> Any:
+    def flow(self, region: str | None = None, *, axes: np.ndarray | None = None) -> np.ndarray:
         """Where the latents of a region, or of all, go in the next bin of each state; at most two latents."""
         fit = self._fit
         found = fit.flow(region)
@@ -107,13 +118,13 @@ class Plots:
             ax.set_title(f"state {k}", loc="right")
         return axes
 
-    def scores(self, trials: str = "test", *, ax: Any = None) -> Any:
+    def scores(self, trials: str = "test", *, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
         """R^2 of each neuron that was hidden from the posterior; of every neuron given all data where none was."""
         fit = self._fit
         found = fit.score(trials)["r2_by_neuron"].isel(prediction=-1 if len(fit.hidden_neurons) else 0).values
         return plot_neuron_scores(found, fit.trials.region_of_neuron, fit.trials.region_names, ax=ax)
 
-    def training(self, *, axes: Any = None) -> Any:
+    def training(self, *, axes: np.ndarray | None = None) -> np.ndarray:
         """Curves of training."""
         fit = self._fit
         metrics, total = fit.history.metrics, fit.split.train.observed.sum()
@@ -125,7 +136,7 @@ class Plots:
         }
         return plot_training(curves, skipped=np.asarray(fit.history.skipped, bool), axes=axes)
 
-    def _trial(self, trial: Any) -> tuple[Any, int]:
+    def _trial(self, trial: int | np.integer | None) -> tuple[int | np.integer, int]:
         ids = self._fit.trials.ids
         number = self._fit.split.test.ids[0] if trial is None else trial
         place = np.flatnonzero(ids == number)
@@ -136,7 +147,7 @@ class Plots:
     def _seconds(self, bins: int) -> np.ndarray:
         return np.arange(bins) * self._fit.trials.bin_width
 
-    def _activity(self, number: Any, bins: int) -> dict[str, np.ndarray]:
+    def _activity(self, number: int | np.integer, bins: int) -> dict[str, np.ndarray]:
         fit = self._fit
         part = fit.train if number in fit.train.trial_ids else fit.test
         place, own = np.flatnonzero(fit.trials.ids == number)[0], np.flatnonzero(part.trial_ids == number)[0]

@@ -1,12 +1,15 @@
 """How the fit went and how well it predicts: curves of training, scores by neuron."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mrsds_ppl.output.plots.style import COLOURS, SMALL, TEXT, legible, make_axes
+
+if TYPE_CHECKING:
+    import matplotlib.axes
 
 
 def plot_training(
@@ -14,8 +17,8 @@ def plot_training(
     *,
     unit: str = "nats per observed value",
     skipped: Bool[np.ndarray, " step"] | None = None,
-    axes: Any = None,
-) -> Any:
+    axes: np.ndarray | None = None,
+) -> np.ndarray:
     """Curves of training, each on axes of its own: every step, and its running mean.
 
     The vertical range is that of the curve after its first tenth, whose values are of another order.
@@ -62,8 +65,8 @@ def plot_neuron_scores(
     baseline: Float[np.ndarray, " neuron"] | None = None,
     baseline_name: str = "baseline",
     unit: str = "R²",
-    ax: Any = None,
-) -> Any:
+    ax: "matplotlib.axes.Axes | None" = None,
+) -> "matplotlib.axes.Axes":
     """One dot a neuron, grouped by region and ranked within it, with a bar at each region's median.
 
     Args:

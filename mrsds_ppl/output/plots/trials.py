@@ -1,7 +1,5 @@
 """Latents and states of one trial, and states of all."""
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -26,8 +24,8 @@ def plot_trial(
     *,
     x_true: Float[np.ndarray, "bin latent"] | None = None,
     z_true: Int[np.ndarray, " bin"] | None = None,
-    axes: Any = None,
-) -> Any:
+    axes: np.ndarray | None = None,
+) -> np.ndarray:
     """Latents of one trial over a background of the likeliest state, and the state posterior.
 
     Args:
@@ -40,9 +38,9 @@ def plot_trial(
     """
     latents = x.shape[-1]
     if axes is None:
-        ratios = [2] * latents + [1]
+        ratios = [2.0] * latents + [1.0]
         height = min(1.6 * latents, 0.9 * latents + 4) + 1.4
-        axes = make_axes(latents + 1, 1, height, width=WIDTH, sharex=True, height_ratios=ratios)[:, 0]
+        axes = make_axes(latents + 1, 1, height, width=WIDTH, sharex=True, ratios=ratios)[:, 0]
     for index in range(latents):
         ax = axes[index]
         shade_states(ax, seconds, z_prob)
@@ -75,8 +73,8 @@ def plot_states(
     z_prob: Float[np.ndarray, "trial bin state"],
     lengths: Int[np.ndarray, " trial"],
     *,
-    axes: Any = None,
-) -> Any:
+    axes: np.ndarray | None = None,
+) -> np.ndarray:
     """Raster of the likeliest state of every bin of every trial, and below it the mean posterior over trials.
 
     A paler bin is a less certain one; what is white is after the end of a trial.
@@ -93,7 +91,7 @@ def plot_states(
     trials, bins, states = z_prob.shape
     if axes is None:
         height = float(np.clip(0.06 * trials, 1.4, 4.0)) + 2.0
-        axes = make_axes(2, 1, height, sharex=True, height_ratios=[height - 2.0, 1.2])[:, 0]
+        axes = make_axes(2, 1, height, sharex=True, ratios=[height - 2.0, 1.2])[:, 0]
     valid = np.arange(bins) < lengths[:, None]
     prob = np.where(valid[..., None], z_prob, 0.0)
     colours = np.array([to_rgb(state_colour(k)) for k in range(states)])

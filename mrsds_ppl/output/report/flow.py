@@ -11,11 +11,11 @@ from mrsds_ppl.analysis.communication import (
     communication_matrix,
     message_norms,
     path_messages,
-    posterior_messages,
     state_communication,
 )
 from mrsds_ppl.analysis.flow import FixedPoint, Held, Plane, VectorField, fixed_points, vector_field, visited_grid
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths
+from mrsds_ppl.errors import DataError
 from mrsds_ppl.output.report.conditions import Conditions
 from mrsds_ppl.output.report.findings import Field
 
@@ -53,21 +53,26 @@ def communication_of(fit: "mrsds_ppl.fitted.Fit") -> np.ndarray:
     return np.nan_to_num(found.mean("draw").values)
 
 
-def conditions_of(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray) -> Conditions:
-    """Mean norms of the messages in the test trials of each label; at most six labels, those of most trials.
+def conditions_of(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray) -> Conditions | None:
+    """Where there are two labels, their contrast; where there are more, means, of the six labels with most trials.
 
     Args:
-        labels: one for each test trial.
+        labels: one for each trial, empty where it has none.
     """
-    labels = np.asarray(labels).astype(str)
-    names, counts = np.unique(labels, return_counts=True)
-    most = names[np.argsort(-counts, kind="stable")[:_CONDITIONS]]
-    shown = np.isin(labels, most)
-    test, labels = fit.split.test.select(np.flatnonzero(shown)), labels[shown]
-    told = posterior_messages(random.key(0), fit.program, test, draws=_DRAWS)
-    found = communication_matrix(told, labels=labels)
-    kept = [str(name) for name in found["condition"].values]
-    return Conditions(kept, np.array([(labels == name).sum() for name in kept]), found.mean("draw").values)
+    names, counts = np.unique(labels[labels != ""], return_counts=True)
+    if not len(names):
+        return None
+    kept = np.sort(names[np.argsort(-counts, kind="stable")[:_CONDITIONS]])
+    number = np.array([(labels == name).sum() for name in kept])
+    reason = ""
+    if len(names) == 2:
+        try:
+            return Conditions(kept.tolist(), number, contrast=fit.contrast(labels, draws=_DRAWS))
+        except DataError as error:
+            reason = str(error).removeprefix("labels: ")
+    shown = np.where(np.isin(labels, kept), labels, "")
+    mean = communication_matrix(fit.messages("all", draws=_DRAWS), labels=shown).mean("draw").values
+    return Conditions(kept.tolist(), number, mean, reason=reason)
 
 
 def flow_fields(fit: "mrsds_ppl.fitted.Fit", x: np.ndarray, z_prob: np.ndarray, regions: list[str]) -> list[Field]:

@@ -1,18 +1,20 @@
 """What a fit found, gathered for its page."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 from jax import random
+from jaxtyping import Array, PRNGKeyArray, PyTree
 from numpyro import handlers
 
 from mrsds_ppl.analysis.communication import input_labels
 from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states, valid_bins
 from mrsds_ppl.config.loading import resolved_yaml
-from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.data.labels import Labels, labels_of
+from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.output.report.checks import Evidence
 from mrsds_ppl.output.report.findings import Example, Findings, Score
 from mrsds_ppl.output.report.flow import communication_of, conditions_of, flow_fields, norms_of_trial
@@ -28,27 +30,30 @@ if TYPE_CHECKING:
 _NORM_DRAWS = 40
 
 
-def write_report(fit: "mrsds_ppl.fitted.Fit", path: Path, labels: np.ndarray | None = None) -> Path:
+def write_report(fit: "mrsds_ppl.fitted.Fit", path: Path, labels: Labels | None = None) -> Path:
     """Write the page of a fit, whole or not at all, and return its path.
 
     Args:
         fit: what was found.
         path: where the page shall appear.
-        labels: condition of each test trial.
+        labels: condition of each trial, see :func:`mrsds_ppl.data.labels.labels_of`; by default those of the recording.
 
     Raises:
+        DataError: labels do not fit the trials.
         RunError: the page cannot be written.
     """
     import matplotlib as mpl
 
+    given = fit.trials.labels if labels is None else labels
+    conditions = None if given is None else labels_of(given, fit.trials.ids)
     # Figures go to the page alone, and a user's own settings may change sizes of text.
     with mpl.rc_context({**mpl.rcParamsDefault, "backend": "agg"}):
-        write_text(path, report_page(gather(fit, labels)))
+        write_text(path, report_page(gather(fit, conditions)))
     return path
 
 
 def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None) -> Findings:
-    """All numbers of the page; ``labels``: of the test trials."""
+    """All numbers of the page; ``labels``: of all trials, empty where one has none."""
     found = _predicted(fit)
     test, curves = fit.split.test, history_arrays(fit.history)
     x_test, z_test = (_padded(values, test) for values in (fit.test.x_mean, fit.test.z_prob))
@@ -231,7 +236,7 @@ def _generated(fit: "mrsds_ppl.fitted.Fit", trial: int) -> np.ndarray:
     """(bin, neuron): a trial that the program draws by itself, with the inputs of this one."""
     batch = fit.split.test.select([trial]).batch()
 
-    def draw(key: Any, params: Any, batch: Any) -> Any:
+    def draw(key: PRNGKeyArray, params: PyTree, batch: Batch) -> Array:
         program = handlers.seed(handlers.substitute(handlers.uncondition(fit.model), data=params), key)
         return handlers.trace(program).get_trace(batch)["y"]["value"]
 

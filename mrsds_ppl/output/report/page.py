@@ -4,9 +4,14 @@ import base64
 import io
 from collections.abc import Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from mrsds_ppl.output.report.checks import Check
+
+if TYPE_CHECKING:
+    import matplotlib.axes
 
 _DPI = 150
 _SIGNS = {"good": ("✓", "good"), "look": ("!", "look"), "bad": ("✗", "trouble")}
@@ -66,7 +71,7 @@ summary { cursor: pointer; padding: .4rem 0; }
 class Figure(NamedTuple):
     """A drawn figure: its axes (any of them), what it shows in a sentence for those who cannot see it, its caption."""
 
-    axes: Any
+    axes: "np.ndarray | matplotlib.axes.Axes"
     alt: str
     caption: str
 
@@ -180,12 +185,12 @@ def _figure(figure: Figure) -> str:
     )
 
 
-def png_address(axes: Any) -> str:
+def png_address(axes: "np.ndarray | matplotlib.axes.Axes") -> str:
     """The figure of some axes as a ``data:`` address of a PNG image; the figure is closed."""
     import matplotlib.pyplot as plt
-    import numpy as np
 
-    figure = np.ravel(axes)[0].figure
+    figure = (axes.flat[0] if isinstance(axes, np.ndarray) else axes).get_figure(root=True)
+    assert figure is not None
     buffer = io.BytesIO()
     # White behind, since a page may be read on a dark screen.
     figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white")

@@ -1,12 +1,13 @@
 """Scores of a fitted run beside those of plain predictions, for its report."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from mrsds_ppl.analysis.baselines import hidden_from_visible, next_from_last, trial_average
-from mrsds_ppl.analysis.metrics import bits_per_spike, evaluate
+from mrsds_ppl.analysis.metrics import Scores, bits_per_spike, evaluate
 from mrsds_ppl.analysis.posterior import Reconstruction
+from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.output.report.findings import Score
 
 if TYPE_CHECKING:
@@ -26,10 +27,17 @@ def score_lines(fit: "mrsds_ppl.fitted.Fit", predicted: Predicted) -> tuple[list
     average = trial_average(train.y, train.observed, test.num_bins)
     repeated = np.broadcast_to(average, test.y.shape)
 
-    def line(name: str, trials: Any, estimate: Any, simple: Any, linear: Any = None, some: Any = None) -> Score:
+    def line(
+        name: str,
+        trials: Trials,
+        estimate: np.ndarray,
+        simple: np.ndarray,
+        linear: np.ndarray | None = None,
+        some: np.ndarray | None = None,
+    ) -> Score:
         observed = trials.observed & np.isfinite(estimate) if linear is None else trials.observed & np.isfinite(linear)
 
-        def of(prediction: Any) -> Any:
+        def of(prediction: np.ndarray) -> Scores:
             return evaluate(trials.y, observed, np.asarray(prediction, np.float64), fit.counts, some)
 
         ours = of(estimate)

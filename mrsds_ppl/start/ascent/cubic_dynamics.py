@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mrsds_ppl.models.covariance import Covariance
-from mrsds_ppl.models.dynamics import StateDynamics
+from mrsds_ppl.models.dynamics import Rows, StateDynamics
 
 _DEGREE = 3
 _RIDGE = 1e-3
@@ -74,21 +74,15 @@ class CubicDynamics(eqx.Module):
         return [slice(int(a), int(b)) for a, b in pairwise(ends)]
 
 
-def cubic_from(
-    dynamics: StateDynamics,
-    latent_sizes: tuple[int, ...],
-    x: Float[Array, "row latents"],
-    u: Float[Array, "row input"],
-    weights: Float[Array, "row state"],
-) -> CubicDynamics:
+def cubic_from(dynamics: StateDynamics, latent_sizes: tuple[int, ...], rows: Rows) -> CubicDynamics:
     """The polynomial nearest to given dynamics, by weighted least squares.
 
     Args:
         dynamics: has ``means(x, u)`` and ``noise``.
         latent_sizes: latents of each region.
-        x, u: latents of the bin before and inputs, where the two have to agree.
-        weights: probability of each state in each row, 0 in rows that do not count.
+        rows: where the two have to agree.
     """
+    x, u, weights = rows
     empty = jnp.zeros((weights.shape[-1], x.shape[-1], num_features(latent_sizes, u.shape[-1])), x.dtype)
     cubic = CubicDynamics(empty, dynamics.noise, latent_sizes)
     phi, aim = cubic.features(x, u), dynamics.means(x, u)

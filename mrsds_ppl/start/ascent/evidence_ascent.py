@@ -30,14 +30,14 @@ from mrsds_ppl.backend.side_by_side import compiled
 from mrsds_ppl.backend.trials_at_once import Parts, in_parts, over_parts
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
-from mrsds_ppl.models.dynamics import StateDynamics, with_scaled_noise
+from mrsds_ppl.models.dynamics import Rows, StateDynamics, with_scaled_noise
 from mrsds_ppl.models.filtering import SmoothedPaths, smooth_and_find_states
 from mrsds_ppl.models.linearised import linearised, shared_terms, with_dynamics
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics, cubic_from, num_features
 from mrsds_ppl.start.ascent.message_prior import Edge, edge, first_widths, moved_widths, precision
 from mrsds_ppl.start.ascent.weight_information import weight_information
-from mrsds_ppl.start.path_refit import Steps, drawn_steps
+from mrsds_ppl.start.path_refit import drawn_rows
 from mrsds_ppl.statespace.gaussian_sum import expected_transitions
 
 # Share of C; precision of constants, local weights and those of inputs.
@@ -99,7 +99,7 @@ def evidence_ascent(
         paths: posterior of the paths to start from.
     """
     parts = in_parts(data)
-    cubic = _first(networks.dynamics, model, draw_steps(random.fold_in(key, 0), model, data, paths))
+    cubic = _first(networks.dynamics, model, draw_rows(random.fold_in(key, 0), model, data, paths))
     now = _ascended(with_dynamics(networks, cubic), model, parts, paths)
     widths, stride, way = None, _STRIDE, 0.0
     for number in count(1):
@@ -117,13 +117,13 @@ def evidence_ascent(
 
 
 @partial(compiled, static_argnames="model")
-def _first(dynamics: StateDynamics, model: MRSDS, steps: Steps) -> CubicDynamics:
+def _first(dynamics: StateDynamics, model: MRSDS, rows: Rows) -> CubicDynamics:
     """The polynomial nearest to given dynamics, with one noise for all latents.
 
     What linear dynamics leave of a step is their curvature more than it is noise, so it does not say which latents are
     noisy; how far the signals do, training says.
     """
-    cubic = cubic_from(dynamics, model.latent_sizes, steps.before, steps.u, steps.weights)
+    cubic = cubic_from(dynamics, model.latent_sizes, rows)
 
     def equal(noise: Covariance) -> Covariance:
         scale = jnp.exp(jnp.log(noise.scale).mean()) * jnp.ones_like(noise.scale)
@@ -141,23 +141,24 @@ def _ascended(networks: Networks, model: MRSDS, parts: Parts, paths: SmoothedPat
     return Ascended(networks, SmoothedPaths(moments, found.states), found.nats_a_bin(parts))
 
 
-draw_steps = compiled(drawn_steps, static_argnames="model")
+draw_rows = compiled(drawn_rows, static_argnames="model")
 
 
 def _slope(key: Array, model: MRSDS, data: Batch, parts: Parts, now: Ascended) -> Slope:
     def both(batch: Batch, x: Array, states: Array) -> tuple[tuple[Array, Array], Array]:
         # One after the other here, but those of several parts side by side.
-        return _gradient(now.networks, model, batch, x), _information(now.networks, model, batch, x, states)
+        return evidence_gradient(now.networks, model, batch, x), _information(now.networks, model, batch, x, states)
 
     # Trials without bins, which fill up the last part, say nothing.
     each = over_parts(both, parts, now.paths.moments.mean, now.paths.states)
     (gradient, noise), information = jax.tree.map(lambda *terms: sum(terms), *each)
-    steps = draw_steps(key, model, data, now.paths)
-    return Slope(gradient.reshape(-1), noise, information, *_moments(now.cubic, steps))
+    rows = draw_rows(key, model, data, now.paths)
+    return Slope(gradient.reshape(-1), noise, information, *_moments(now.cubic, rows))
 
 
 @partial(compiled, static_argnames="model")
-def _gradient(networks: Networks, model: MRSDS, data: Batch, x: Array) -> tuple[Array, Array]:
+def evidence_gradient(networks: Networks, model: MRSDS, data: Batch, x: Array) -> tuple[Array, Array]:
+    """Slope of log p(y) of the program linearised around paths x, along W and the logarithm of the noise's size."""
     cubic = _cubic(networks)
 
     def evidence(weights: Array, log_factor: Array) -> Array:
@@ -178,8 +179,8 @@ def _information(networks: Networks, model: MRSDS, data: Batch, x: Array, states
 
 
 @compiled
-def _moments(cubic: CubicDynamics, steps: Steps) -> tuple[Array, Array, Array]:
-    weight, phi = steps.weights, cubic.features(steps.before, steps.u)
+def _moments(cubic: CubicDynamics, rows: Rows) -> tuple[Array, Array, Array]:
+    weight, phi = rows.weights, cubic.features(rows.x, rows.u)
     bins = jnp.maximum(weight.sum(0), 1.0)
     square = jax.vmap(lambda of_state: (phi * of_state[:, None]).T @ phi, 1)(weight)
     return square, (weight.T @ phi) / bins[:, None], bins

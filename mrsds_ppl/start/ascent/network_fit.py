@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
-from mrsds_ppl.models.dynamics import Dynamics
+from mrsds_ppl.models.dynamics import Dynamics, Rows
 from mrsds_ppl.nn.adam import descend
 from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics
 
@@ -21,14 +21,7 @@ _STEPS, _ROWS, _RATE = 2000, 256, 1e-2
 
 
 @jax.jit
-def fit_networks(
-    key: PRNGKeyArray,
-    dynamics: Dynamics,
-    cubic: CubicDynamics,
-    x: Float[Array, "row latents"],
-    u: Float[Array, "row input"],
-    weights: Float[Array, "row state"],
-) -> Dynamics:
+def fit_networks(key: PRNGKeyArray, dynamics: Dynamics, cubic: CubicDynamics, rows: Rows) -> Dynamics:
     """Networks whose messages are those of a polynomial, each by itself, by Adam on some of the rows a step.
 
     Constants, which may stand in any message, are put into the local one.
@@ -37,15 +30,15 @@ def fit_networks(
         key: random key.
         dynamics: networks to start from; their noise becomes that of ``cubic``.
         cubic: the polynomial.
-        x, u: latents of the bin before and inputs of each row.
-        weights: probability of each state in each row, 0 in rows that do not count.
+        rows: where the two have to agree.
     """
+    x, u, weights = rows
     share = weights / jnp.maximum(weights.sum(0), 1.0)
     sent, scale = cubic.messages(x, u), cubic.noise.scale
     constant = jnp.einsum("ksni,nk->ksi", sent, share)
     own = np.zeros((len(cubic.latent_sizes), x.shape[-1]), bool)
-    for region, rows in enumerate(cubic.rows()):
-        own[region, rows] = True
+    for region, latents in enumerate(cubic.rows()):
+        own[region, latents] = True
     # (source, latent): what stands elsewhere is the whole of f, less the centred messages from others.
     messages = jnp.where(own[:, None], 0.0, sent - constant[:, :, None])
     whole = cubic.means(x, u)

@@ -13,27 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mrsds_ppl.models.dynamics import Dynamics
+from mrsds_ppl.models.dynamics import Dynamics, Rows
 from mrsds_ppl.train.regimen.sparsity import deviations, lengths, noise_of_target, shares
 
 _RIDGE = 1e-4  # of the variance of the latents, for those that stand still
 
 
-def message_bends(
-    dynamics: Dynamics,
-    x: Float[Array, "row latents"],
-    u: Float[Array, "row input"],
-    weights: Float[Array, "row state"],
-) -> Float[Array, "state target source"]:
-    """b_k[r, s] of each message, the local ones on the diagonal; the noise is taken as given.
-
-    Args:
-        dynamics: the networks.
-        x, u: latents of the bin before and inputs of each row.
-        weights: probability of each state in each row, 0 in rows that do not count.
-    """
-    share = shares(weights)
-    found = dynamics.messages(x, u)
+def message_bends(dynamics: Dynamics, rows: Rows) -> Float[Array, "state target source"]:
+    """b_k[r, s] of each message, the local ones on the diagonal; the noise is taken as given."""
+    x, share = rows.x, shares(rows.weights)
+    found = dynamics.messages(x, rows.u)
     same = np.eye(len(dynamics.latent_sizes), dtype=bool)[:, :, None, None]
     told = jnp.where(same, found.local[:, :, None], found.cross)
     told = deviations(told / noise_of_target(dynamics), share)

@@ -14,25 +14,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from mrsds_ppl.models.dynamics import Dynamics
+from mrsds_ppl.models.dynamics import Dynamics, Rows
 
 _SMOOTH = 1e-4  # the root is not differentiable at zero
 
 
-def message_sizes(
-    dynamics: Dynamics,
-    x: Float[Array, "row latents"],
-    u: Float[Array, "row input"],
-    weights: Float[Array, "row state"],
-) -> Float[Array, "state target source"]:
-    """g_k[r, s] of each message between regions, zero on the diagonal; the noise is taken as given.
-
-    Args:
-        dynamics: the networks.
-        x, u: latents of the bin before and inputs of each row.
-        weights: probability of each state in each row, 0 in rows that do not count.
-    """
-    return sizes_of(dynamics, dynamics.messages(x, u).cross, weights)
+def message_sizes(dynamics: Dynamics, rows: Rows) -> Float[Array, "state target source"]:
+    """g_k[r, s] of each message between regions, zero on the diagonal; the noise is taken as given."""
+    return sizes_of(dynamics, dynamics.messages(rows.x, rows.u).cross, rows.weights)
 
 
 def sizes_of(

@@ -3,15 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from mrsds_ppl.data.trials import Batch
+from mrsds_ppl.models.dynamics import Dynamics, Rows
 from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.ppl.elbo import LogTerms
 from mrsds_ppl.ppl.markov import Evaluated, Switching, potentials
@@ -50,6 +52,7 @@ class Contribution(NamedTuple):
 
 
 Term = Callable[[Drawn, Step], Contribution]
+Measure = Callable[[Dynamics, Rows], Float[Array, "state target source"]]
 
 
 def beta_at(step: Step, beta_max: float, warmup_steps: int, num_steps: int) -> Float[Array, ""]:
@@ -207,12 +210,12 @@ def smoothness(coefficient: float) -> Term:
     return term
 
 
-def message_penalty(name: str, measure: Callable[..., Float[Array, "state target source"]], coefficient: float) -> Term:
+def message_penalty(name: str, measure: Measure, coefficient: float) -> Term:
     """-coefficient N sum_krs m_krs, N valid bins in the data set, m a measure of the message from s to r in state k.
 
     Args:
         name: of the measure, in the log.
-        measure: of the dynamics, latents (row, latent), inputs (row, input) and state probabilities (row, state).
+        measure: of the dynamics and the bins as rows.
         coefficient: weight.
     """
 
@@ -222,8 +225,8 @@ def message_penalty(name: str, measure: Callable[..., Float[Array, "state target
         # Latents and states are as they are: the penalty shapes the networks alone.
         x, weights = lax.stop_gradient((drawn.x[:, :-1], weights))
         u = drawn.batch.u[:, 1:, : dynamics.num_inputs]
-        rows = weights.shape[0] * weights.shape[1]
-        sizes = measure(dynamics, *(a.reshape(rows, a.shape[-1]) for a in (x, u, weights)))
+        bins = weights.shape[0] * weights.shape[1]
+        sizes = measure(dynamics, Rows(*(a.reshape(bins, a.shape[-1]) for a in (x, u, weights))))
         penalty = drawn.terms.scale * drawn.batch.lengths.sum() * sizes.sum()
         return Contribution(-coefficient * penalty, {name: sizes.sum()})
 
@@ -253,7 +256,7 @@ def path_log_density(drawn: Drawn) -> Float[Array, " trial"]:
     return drawn.terms.model["x"] - outside
 
 
-def _valid(values: Array, lengths: Any) -> Array:
+def _valid(values: Array, lengths: Array | np.ndarray) -> Array:
     return jnp.arange(values.shape[1]) < lengths[:, None]
 
 
