@@ -1,4 +1,4 @@
-"""Draws of states by backward simulation against every path of states, with an exact Kalman filter for each."""
+"""Draws of states and latents against every path of states, with an exact Kalman filter and smoother for each."""
 
 from itertools import product
 
@@ -9,10 +9,11 @@ import pytest
 from jax import random
 from scipy.special import logsumexp
 
-from mrsds_ppl.statespace.backward_simulation import simulate_states
+from mrsds_ppl.statespace.backward_simulation import simulate_paths
 from mrsds_ppl.statespace.linear_gaussian import LinearSteps, SharedTerms, SignalTerms, TrialTerms
+from mrsds_ppl.statespace.smoothing import smooth_path
 
-LENGTHS, NUM_STATES, NUM_LATENTS = (8, 5), 2, 2
+LENGTHS, NUM_STATES, NUM_LATENTS = (6, 4), 2, 2
 
 
 def program(noise: float = 0.3) -> tuple[SharedTerms, TrialTerms]:
@@ -79,7 +80,7 @@ def marginals(joint: dict[tuple[int, ...], float]) -> np.ndarray:
 def test_draws_have_the_law_of_the_sum_over_every_path_where_nothing_is_merged() -> None:
     with jax.enable_x64(True):
         shared, trials = program()
-        found = jax.jit(lambda key: simulate_states(key, shared, trials, draws=4000, order=8))(random.key(0))
+        found = jax.jit(lambda key: simulate_paths(key, shared, trials, draws=4000, order=6))(random.key(0))
         for trial, length in enumerate(LENGTHS):
             joint = all_paths(shared, trials, trial)
             # p(z, y) of a draw over the probability with which it was drawn is p(y), whatever the draw.
@@ -99,10 +100,31 @@ def test_draws_have_the_law_of_the_sum_over_every_path_where_nothing_is_merged()
 def test_merging_moves_probabilities_little_and_the_weights_say_how_much(order: int, off: float, spread: float) -> None:
     with jax.enable_x64(True):
         shared, trials = program()
-        found = jax.jit(lambda key: simulate_states(key, shared, trials, draws=4000, order=order))(random.key(0))
+        found = jax.jit(lambda key: simulate_paths(key, shared, trials, draws=4000, order=order))(random.key(0))
         joint = all_paths(shared, trials, 0)
         # Of that, 0.01 is what 4,000 draws leave to chance.
         assert np.abs(np.asarray(found.probabilities[0]) - marginals(joint)).max() < off
         weight = np.asarray(found.log_weight[0])
         assert weight.std() < spread
         assert logsumexp(weight) - np.log(len(weight)) == pytest.approx(logsumexp(list(joint.values())), abs=0.003)
+
+
+def test_latents_have_the_law_of_the_smoother_given_their_states() -> None:
+    count = 4000
+    with jax.enable_x64(True):
+        shared, trials = program()
+        found = jax.jit(lambda key: simulate_paths(key, shared, trials, draws=count))(random.key(0))
+        given = jax.nn.one_hot(jnp.swapaxes(found.states, 0, 1), NUM_STATES)
+        smoothed = jax.jit(jax.vmap(lambda states: smooth_path(shared, trials, states)))(given)
+        for trial, length in enumerate(LENGTHS):
+            mean, spread, lagged = (np.asarray(a)[:, trial, :length] for a in smoothed)
+            means, x = np.asarray(found.means)[trial, :, :length], np.asarray(found.x)[trial, :, :length]
+            np.testing.assert_allclose(means, mean, rtol=1e-10, atol=1e-10)
+            off, scale = x - means, np.sqrt(np.einsum("btii->ti", spread) / count)
+            assert (np.abs(off.mean(0)) < 5 * scale / np.sqrt(count)).all()
+            for drawn, exact, last in (
+                (np.einsum("nti,ntj->tij", off, off), spread, length),
+                (np.einsum("nti,ntj->tij", off[:, :-1], off[:, 1:]), lagged[:, : length - 1], length - 1),
+            ):
+                ends = scale[:last, :, None] * scale[length - last :, None]
+                assert (np.abs(drawn / count - exact.mean(0)) < 7 * ends / np.sqrt(count)).all()

@@ -23,7 +23,7 @@ from mrsds_ppl.start.linear_program import LinearDynamics, improved, linear_prog
 from mrsds_ppl.start.path_refit import Refit, noise_factor, refit_networks
 from mrsds_ppl.start.pca import initialize
 from mrsds_ppl.statespace.gaussian_sum import expected_transitions, state_posterior
-from mrsds_ppl.statespace.smoothing import PathMoments, chain_of, draw_path, smooth_path
+from mrsds_ppl.statespace.smoothing import PathMoments, chain_of, smooth_path
 from mrsds_ppl.train import stages
 
 
@@ -126,22 +126,6 @@ def test_the_chain_of_moments_has_these_moments() -> None:
             step = cholesky[:, t] @ jnp.swapaxes(cholesky[:, t], 1, 2)
             covariance = gain[:, t] @ covariance @ jnp.swapaxes(gain[:, t], 1, 2) + step
             np.testing.assert_allclose(covariance, moments.covariance[:, t], atol=1e-6)
-
-
-def test_paths_drawn_from_the_chain_have_its_moments() -> None:
-    with jax.enable_x64(True):
-        batch, _, networks = _small(5, 2)
-        moments = _moments(networks, jax.tree.map(jnp.asarray, batch), jnp.full((2, 5, 2), 0.5))
-        count = 20_000
-        x = jax.jit(jax.vmap(lambda key: draw_path(key, moments)))(random.split(random.key(0), count))
-        off = x - moments.mean
-        scale = jnp.sqrt(jnp.einsum("btii->bti", moments.covariance))
-        assert (jnp.abs(off.mean(0)) < 5 * scale / np.sqrt(count)).all()
-        again = jnp.einsum("nbti,nbtj->btij", off, off) / count
-        lagged = jnp.einsum("nbti,nbtj->btij", off[:, :, :-1], off[:, :, 1:]) / count
-        now, later = (scale[:, :, :, None] * s[:, :, None] for s in (scale, jnp.roll(scale, -1, axis=1)))
-        assert (jnp.abs(again - moments.covariance) < 7 * now / np.sqrt(count)).all()
-        assert (jnp.abs(lagged - moments.lagged[:, :-1]) < 7 * later[:, :-1] / np.sqrt(count)).all()
 
 
 @pytest.mark.slow

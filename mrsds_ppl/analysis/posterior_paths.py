@@ -18,11 +18,9 @@ from mrsds_ppl.backend.side_by_side import compiled
 from mrsds_ppl.backend.trials_at_once import in_parts, over_rounds, over_trials
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.models.path_draws import draw_paths, draw_states, likeliest_paths
+from mrsds_ppl.models.path_draws import DRAWS_AT_ONCE, draw_paths
 from mrsds_ppl.ppl.markov import potentials
 from mrsds_ppl.statespace.chain import smooth
-
-_DRAWS_AT_ONCE = 20
 
 
 class PosteriorPaths(NamedTuple):
@@ -72,11 +70,10 @@ def posterior_draws(key: PRNGKeyArray, fitted: FittedProgram, batch: Batch, draw
     if model.num_states == 1:
         x = _of_guide(key, fitted, batch, draws)
         return PosteriorDraws(medians, x, np.ones((*medians.shape[:2], 1), medians.dtype))
-    state_key, path_key, guide_key = random.split(key, 3)
-    path = likeliest_paths(networks, model, parts, jnp.asarray(medians))
-    states = draw_states(state_key, networks, model, parts, path, draws)
-    latents = draw_paths(path_key, networks, model, parts, path, states.states[:, :draws])
-    found = PosteriorDraws(*map(np.asarray, (*latents, states.probabilities)))
+    path_key, guide_key = random.split(key)
+    drawn = draw_paths(path_key, networks, model, parts, jnp.asarray(medians), draws)
+    x, means = (np.asarray(some)[:, :draws] for some in (drawn.x, drawn.means))
+    found = PosteriorDraws(means.mean(1), x, np.asarray(drawn.probabilities))
     finite = np.isfinite(found.x).all((1, 2, 3)) & np.isfinite(found.z_prob).all((1, 2))
     if finite.all():
         return found
@@ -90,7 +87,7 @@ def posterior_draws(key: PRNGKeyArray, fitted: FittedProgram, batch: Batch, draw
 
 def _of_guide(key: PRNGKeyArray, fitted: FittedProgram, batch: Batch, draws: int) -> np.ndarray:
     """The guide's draws of the latents, (trial, draw, time, latent)."""
-    rounds = -(-draws // _DRAWS_AT_ONCE)
+    rounds = -(-draws // DRAWS_AT_ONCE)
     x = over_rounds(lambda own, some: _guides_draws(own, fitted, some), key, batch, rounds=rounds)
     x = np.moveaxis(x.reshape(rounds, -1, *x.shape[1:]), 0, 1)
     return x.reshape(len(x), -1, *x.shape[3:])[:, :draws]
@@ -103,7 +100,7 @@ def _medians(fitted: FittedProgram, batch: Batch) -> Array:
 
 @compiled
 def _guides_draws(key: PRNGKeyArray, fitted: FittedProgram, batch: Batch) -> Array:
-    return jnp.moveaxis(fitted.draws(key, batch, _DRAWS_AT_ONCE), 0, 1)
+    return jnp.moveaxis(fitted.draws(key, batch, DRAWS_AT_ONCE), 0, 1)
 
 
 @compiled

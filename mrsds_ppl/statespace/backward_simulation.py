@@ -1,4 +1,4 @@
-"""Draws of the states given all signals, latents summed out: backwards from the mixtures of the Gaussian-sum filter.
+"""Draws of states and latents given all signals: states backwards from the Gaussian-sum filter, latents forwards again.
 
 From the last bin to the first, with the states z_{t+1} ... z_T drawn,
 
@@ -14,6 +14,11 @@ a switch was is weighed with x free, and nothing of the future is left out, as K
 p(z_t | z_{t+1}, y_1 ... y_t) for p(z_t | z_{t+1}, y). The weight p(z, y) / q(z | y) of each draw says how much is
 wrong: its mean estimates p(y) without bias, and where nothing was merged it is p(y) in every draw.
 
+With all states drawn the latents follow from the first bin to the last, exactly, with h and L of the next bin's own
+signals added to those of the future,
+
+    x_{t+1} | x_t, z, y  ~  N(m + C (h - L m), C),      m = F x_t + b,      C = (Q^-1 + L)^-1.
+
 Source: Särkkä, Bunch and Godsill (2012); Lindsten, Bunch, Särkkä, Schön and Godsill (2016), whose particles are here
 the components of a mixture. Components and draws stand before trials, which are last.
 """
@@ -28,18 +33,22 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from mrsds_ppl.statespace.gaussian_sum import FilteredMixtures, filtered_mixtures
 from mrsds_ppl.statespace.linear_gaussian import SharedTerms, TrialTerms
 from mrsds_ppl.statespace.measurement_update import update
-from mrsds_ppl.statespace.small_matrices import applied, congruence, inverse, product
+from mrsds_ppl.statespace.small_matrices import applied, batch_first, batch_last, congruence, inverse, product
 
 
-class StateDraws(NamedTuple):
-    """Paths of states, p(z_t | z_{t+1} ... z_T, y) averaged over them, and log p(z, y) - log q(z | y) of each.
+class PathDraws(NamedTuple):
+    """Paths of states and of latents, and what is known of both without drawing all of it.
 
-    The average has the mean of the draws' frequencies and less variance. In padding stands a trial's last bin.
+    ``probabilities`` are p(z_t | z_{t+1} ... z_T, y) averaged over draws: their mean is that of the draws' frequencies,
+    and their variance is less. ``means`` are E(x | z, y), and ``log_weight`` is log p(z, y) - log q(z | y). In padding
+    stands a trial's last bin, or nothing of meaning.
     """
 
     states: Int[Array, "trial draw bin"]
     probabilities: Float[Array, "trial bin state"]
     log_weight: Float[Array, "trial draw"]
+    means: Float[Array, "trial draw bin latent"]
+    x: Float[Array, "trial draw bin latent"]
 
 
 class _Future(NamedTuple):
@@ -50,6 +59,16 @@ class _Future(NamedTuple):
     precision: Float[Array, "latent latent draw trial"]
 
 
+class _Ahead(NamedTuple):
+    """C, h and L of a bin and all after it, and the step into it in the state that was drawn for it."""
+
+    covariance: Float[Array, "latent latent draw trial"]
+    shift: Float[Array, "latent draw trial"]
+    precision: Float[Array, "latent latent draw trial"]
+    gain: Float[Array, "latent latent draw trial"]
+    offset: Float[Array, "latent draw trial"]
+
+
 class _Drawn(NamedTuple):
     """State of a bin and the log of its probability; the probabilities of all states, averaged over draws."""
 
@@ -58,10 +77,10 @@ class _Drawn(NamedTuple):
     probabilities: Float[Array, "state trial"]
 
 
-def simulate_states(
+def simulate_paths(
     key: PRNGKeyArray, shared: SharedTerms, trials: TrialTerms, *, draws: int, order: int = 2
-) -> StateDraws:
-    """Draws of z ~ p(z_1 ... z_T | y) of every trial.
+) -> PathDraws:
+    """Draws of z, x ~ p(z, x | y) of every trial.
 
     Args:
         key: random key.
@@ -69,6 +88,7 @@ def simulate_states(
         draws: their number.
         order: states of a history of the filter; see :func:`mrsds_ppl.statespace.gaussian_sum.filtered_mixtures`.
     """
+    state_key, path_key = random.split(key)
     mixtures = filtered_mixtures(shared, trials, order=order)
     (num_bins, _, num_trials), kind = mixtures.weight.shape, mixtures.weight.dtype
     num_states, latents = len(shared.first_log_prob), shared.noise_covariance.shape[0]
@@ -78,31 +98,70 @@ def simulate_states(
     arrivals = jnp.transpose(trials.log_transition, (1, 3, 2, 0))
     root = jnp.linalg.cholesky(shared.noise_covariance)
 
-    def back(carry: tuple[_Future, _Drawn], now: tuple[Array, ...]) -> tuple[tuple[_Future, _Drawn], _Drawn]:
+    def back(
+        carry: tuple[_Future, _Drawn], now: tuple[Array, ...]
+    ) -> tuple[tuple[_Future, _Drawn], tuple[_Drawn, _Ahead]]:
         (later, after), (gain, offset, precision, shift, arrival, key, bin_, *here) = carry, now
-        step = _of_state(gain, after.state), _of_state(offset, after.state)
-        future, leaving = _before(_seen(later, precision, shift), *step, root), _of_state(arrival, after.state)
+        step, leaving = (_of_state(gain, after.state), _of_state(offset, after.state)), _of_state(arrival, after.state)
+        seen = _seen(later, precision, shift)
+        future, covariance = _before(seen, *step, root)
         drawn = _draw(key, FilteredMixtures(*here), future, leaving)
         future = future._replace(constant=future.constant + _at(leaving, drawn.state))
         found, held = (future, drawn), (later, after._replace(log_prob=jnp.zeros_like(after.log_prob)))
         found = jax.tree.map(lambda new, old: jnp.where(bin_ < trials.lengths, new, old), found, held)
-        return found, found[1]
+        return found, (found[1], _Ahead(covariance, seen.shift, seen.precision, *step))
 
-    grid, keys = (draws, num_trials), random.split(key, num_bins)
+    grid, keys = (draws, num_trials), random.split(state_key, num_bins)
     nothing = _Future(*(jnp.zeros((*size, *grid), kind) for size in ((), (latents,), (latents, latents))))
     end = FilteredMixtures(*(values[-1] for values in mixtures))
     last = _draw(keys[-1], end, nothing, jnp.zeros((num_states, *grid), kind))
     inputs = (gains, offsets, precisions[1:], shifts[1:], arrivals, keys[:-1], jnp.arange(1, num_bins))
-    (future, first), drawn = lax.scan(
+    (future, first), (drawn, ahead) = lax.scan(
         back, (nothing, last), (*inputs, *(values[:-1] for values in mixtures)), reverse=True
     )
     every = jax.tree.map(lambda rest, end: jnp.concatenate([rest, end[None]]), drawn, last)
-    log_joint = _log_joint(shared, _seen(future, precisions[0], shifts[0]), first.state)
-    return StateDraws(
+    seen, start = _seen(future, precisions[0], shifts[0]), shared.first_means.T[:, first.state]
+    mean, covariance, mass = update(start, shared.first_covariance[..., None, None], seen.precision, seen.shift)
+    log_joint = shared.first_log_prob[first.state] + seen.constant + mass
+    means, x = _forward(path_key, mean, covariance, ahead)
+    return PathDraws(
         states=jnp.transpose(every.state, (2, 1, 0)),
         probabilities=jnp.transpose(every.probabilities, (2, 0, 1)),
         log_weight=(log_joint - every.log_prob.sum(0)).T + trials.signals.constant[:, None],
+        means=jnp.transpose(means, (3, 2, 0, 1)),
+        x=jnp.transpose(x, (3, 2, 0, 1)),
     )
+
+
+def _forward(key: PRNGKeyArray, mean: Array, covariance: Array, ahead: _Ahead) -> tuple[Array, Array]:
+    """E(x | z, y) and a draw of x for each draw of the states, (bin, latent, draw, trial).
+
+    Args:
+        key: random key.
+        mean, covariance: of the first bin.
+        ahead: of the later ones.
+    """
+    noise = random.normal(key, (len(ahead.shift) + 1, *mean.shape), mean.dtype)
+
+    def step(carry: tuple[Array, Array], now: tuple[_Ahead, Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        to, noise = now
+
+        def led(x: Array) -> Array:
+            there = applied(to.gain, x) + to.offset
+            return there + applied(to.covariance, to.shift - applied(to.precision, there))
+
+        mean, x = carry
+        found = led(mean), led(x) + _spread(to.covariance, noise)
+        return found, found
+
+    first = mean, mean + _spread(covariance, noise[0])
+    _, later = lax.scan(step, first, (ahead, noise[1:]))
+    return jax.tree.map(lambda begun, rest: jnp.concatenate([begun[None], rest]), first, later)
+
+
+def _spread(covariance: Array, noise: Array) -> Array:
+    """Standard noise (latent, draw, trial) made one of these covariances."""
+    return applied(batch_last(jnp.linalg.cholesky(batch_first(covariance))), noise)
 
 
 def _draw(key: PRNGKeyArray, here: FilteredMixtures, future: _Future, leaving: Array) -> _Drawn:
@@ -128,14 +187,14 @@ def _seen(future: _Future, precision: Array, shift: Array) -> _Future:
     return future._replace(shift=future.shift + shift[:, None], precision=future.precision + precision[:, :, None])
 
 
-def _before(seen: _Future, gain: Array, offset: Array, root: Array) -> _Future:
-    """What a bin and those after it say of the bin before, through the step x' = F x + b + R e with e ~ N(0, I).
+def _before(seen: _Future, gain: Array, offset: Array, root: Array) -> tuple[_Future, Array]:
+    """What a bin and those after it say of the bin before, through the step x' = F x + b + R e with e ~ N(0, I); and C.
 
     With A = I + R^T L R and G = L R the integral over e leaves
 
         L~ = L - G A^-1 G^T,   h~ = h - G A^-1 R^T h,   c~ = c + (h^T R A^-1 R^T h - log |A|) / 2
 
-    of x' = F x + b, from which L = F^T L~ F, h = F^T (h~ - L~ b), c = c~ + h~^T b - b^T L~ b / 2.
+    of x' = F x + b, from which L = F^T L~ F, h = F^T (h~ - L~ b), c = c~ + h~^T b - b^T L~ b / 2. And C = R A^-1 R^T.
     """
     noise, size = root[..., None, None], root.shape[0]
     turned = product(seen.precision, noise)
@@ -146,16 +205,9 @@ def _before(seen: _Future, gain: Array, offset: Array, root: Array) -> _Future:
     shift = seen.shift - applied(turned, moved)
     constant = seen.constant + 0.5 * ((pulled * moved).sum(0) - log_spread)
     curved, back = applied(precision, offset), jnp.swapaxes(gain, 0, 1)
-    return _Future(
-        constant + ((shift - 0.5 * curved) * offset).sum(0), applied(back, shift - curved), congruence(back, precision)
-    )
-
-
-def _log_joint(shared: SharedTerms, seen: _Future, state: Array) -> Array:
-    """log p(z, y) up to the constant of the signals, (draw, trial), from what all bins say of the first one."""
-    mean = shared.first_means.T[:, state]
-    _, _, mass = update(mean, shared.first_covariance[..., None, None], seen.precision, seen.shift)
-    return shared.first_log_prob[state] + seen.constant + mass
+    constant = constant + ((shift - 0.5 * curved) * offset).sum(0)
+    future = _Future(constant, applied(back, shift - curved), congruence(back, precision))
+    return future, congruence(noise, left)
 
 
 def _of_state(table: Array, state: Array) -> Array:

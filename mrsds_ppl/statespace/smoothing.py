@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax, random
-from jaxtyping import Array, Float, PRNGKeyArray
+from jax import lax
+from jaxtyping import Array, Float
 
 from mrsds_ppl.statespace.linear_gaussian import SharedTerms, TrialTerms, valid_bins
 from mrsds_ppl.statespace.small_matrices import applied, batch_first, batch_last, inverse, product
@@ -65,20 +65,6 @@ def chain_of(moments: PathMoments) -> tuple[Array, Array, Array]:
     # A trace of noise keeps the factor real where float32 has rounded.
     factor = jnp.linalg.cholesky((left + jnp.swapaxes(left, -1, -2)) / 2 + 1e-7 * eye)
     return mean, batch_first(gain), factor
-
-
-def draw_path(key: PRNGKeyArray, moments: PathMoments) -> Float[Array, "trial bin latent"]:
-    """A path from the chain with these moments."""
-    mean, gain, factor = chain_of(moments)
-    noise = jnp.einsum("btij,btj->tbi", factor, random.normal(key, mean.shape, mean.dtype))
-
-    def step(off: Array, now: Pair) -> Pair:
-        gain, noise = now
-        off = jnp.einsum("bij,bj->bi", gain, off) + noise
-        return off, off
-
-    _, off = lax.scan(step, jnp.zeros_like(noise[0]), (jnp.moveaxis(gain, 1, 0), noise))
-    return mean + jnp.moveaxis(off, 0, 1)
 
 
 @jax.jit
