@@ -7,16 +7,16 @@ and refusals answer at once.
 
 import argparse
 import os
-import re
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from mrsds_ppl import __version__
 from mrsds_ppl.backend.compiler_flags import choose_optimization_level
-from mrsds_ppl.config.names import GUIDE_NAMES, SIMULATORS, nearest
+from mrsds_ppl.commands.arguments import absolute, file_name, rate, refuse_misspelt, sizes
+from mrsds_ppl.config.names import GUIDE_NAMES, SIMULATORS
 from mrsds_ppl.errors import MrsdsError
 
 _SEEDS = ("data_seed", "model_seed", "train_seed")
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser, commands = make_parsers()
-    _refuse_misspelt(argv, parser, commands)
+    refuse_misspelt(argv, parser, commands)
     args = parser.parse_args(argv)
     choose_optimization_level()
     try:
@@ -93,6 +93,12 @@ def _report(args: argparse.Namespace) -> None:
     command.report(args.fitted, out=args.out, labels=args.labels, log=_log)
 
 
+def _edges(args: argparse.Namespace) -> None:
+    from mrsds_ppl.commands import edges as command
+
+    command.edges(args.fitted, rate=args.rate, log=_log)
+
+
 def _compare(args: argparse.Namespace) -> None:
     from mrsds_ppl.commands import compare as command
 
@@ -155,6 +161,7 @@ def make_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
         ("simulate", _add_simulate, _simulate, "write simulated trials to a file that fit can read"),
         ("infer", _add_infer, _infer, "infer latents, states and messages of new trials under a fitted run"),
         ("report", _add_report, _report, "write one self-contained HTML page about a fitted run"),
+        ("edges", _add_edges, _edges, "say which messages the test trials of a fitted run ask for"),
         ("compare", _add_compare, _compare, "compare runs of one recording and name the smallest that is good enough"),
         ("check", _add_check, _check, "validate a configuration and its data; print what would be fitted"),
     ):
@@ -173,7 +180,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--result-path", "-resultpath", metavar="DIR", type=Path, default=Path("results"), help="default: results"
     )
-    parser.add_argument("--name", "-name", metavar="NAME", type=_file_name, help="of the run; default: CONFIG's own")
+    parser.add_argument("--name", "-name", metavar="NAME", type=file_name, help="of the run; default: CONFIG's own")
     _add_settings(parser)
     _add_restarts(parser)
     parser.add_argument("--gpu", "-gpu", metavar="I", type=int, help="number of the GPU; default: the first")
@@ -208,6 +215,11 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_edges(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("--rate", metavar="Q", type=rate, default=0.1, help="false discovery rate; default: 0.1")
+
+
 def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("fitted", metavar="RUN", nargs="+", help="runs that differ in states, latents or networks")
 
@@ -219,14 +231,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file")
-    parser.add_argument("recording", metavar="DATA", nargs="?", type=_absolute, help="recording")
+    parser.add_argument("recording", metavar="DATA", nargs="?", type=absolute, help="recording")
     _add_data_path(parser)
     _add_settings(parser)
     _add_restarts(parser)
 
 
 def _add_data_path(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data-path", "-datapath", metavar="FILE", type=_absolute, help="recording: .mat or .npz")
+    parser.add_argument("--data-path", "-datapath", metavar="FILE", type=absolute, help="recording: .mat or .npz")
 
 
 def _add_restarts(parser: argparse.ArgumentParser) -> None:
@@ -236,7 +248,7 @@ def _add_restarts(parser: argparse.ArgumentParser) -> None:
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", dest="num_states", metavar="K", type=int, help="discrete states")
     parser.add_argument(
-        "-d", dest="latent_dims", metavar="D", type=_sizes, help="latent dimensions of each region: 2, or 2,3,1"
+        "-d", dest="latent_dims", metavar="D", type=sizes, help="latent dimensions of each region: 2, or 2,3,1"
     )
     parser.add_argument("--guide", "-mtype", metavar="NAME", help=f"{', '.join(GUIDE_NAMES)}, or a published name")
     for seed in _SEEDS:
@@ -247,48 +259,3 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def _add_set(parser: argparse.ArgumentParser, summary: str) -> None:
     parser.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help=summary)
-
-
-def _absolute(text: str) -> str:
-    # A path typed in a shell is relative to the shell's folder, not to the configuration's.
-    return str(Path(text).expanduser().absolute())
-
-
-def _file_name(text: str) -> str:
-    if not text or Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a file name without folders")
-    return text
-
-
-def _sizes(text: str) -> int | list[int]:
-    try:
-        sizes = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a whole number, or one per region: 2,3,1") from None
-    return sizes if "," in text else sizes[0]
-
-
-def _refuse_misspelt(
-    argv: Sequence[str], parser: argparse.ArgumentParser, commands: dict[str, argparse.ArgumentParser]
-) -> None:
-    """Exit with status 2 and the nearest name. Argparse alone would read ``-datapth`` as ``-d atapth``."""
-    if not argv or argv[0].startswith("-"):
-        return
-    if argv[0] not in commands:
-        _suggest(parser, "command", argv[0], list(commands))
-    command = commands[argv[0]]
-    known = list(command._option_string_actions)
-    for word in argv[1:]:
-        option = word.partition("=")[0]
-        if word == "--":
-            return
-        if word.startswith("--") or re.match(r"-[a-zA-Z]", word):
-            attached = re.fullmatch(r"-[kd]=?[\d,]*|-v+", word)
-            if option not in known and not attached:
-                _suggest(command, "option", option, known)
-
-
-def _suggest(parser: argparse.ArgumentParser, kind: str, word: str, known: list[str]) -> NoReturn:
-    near = nearest(word, known)
-    hint = f"did you mean {near}?" if near else f"allowed: {', '.join(known)}"
-    parser.error(f"unknown {kind} {word}; {hint}")

@@ -13,6 +13,7 @@ from jaxtyping import PRNGKeyArray
 from mrsds_ppl.analysis import FittedProgram, labelled
 from mrsds_ppl.analysis.communication import communication_matrix, posterior_messages, state_communication
 from mrsds_ppl.analysis.contrast import Epochs, contrast_conditions, contrast_epochs, trial_norms
+from mrsds_ppl.analysis.edges import evidence_lost, training_steps
 from mrsds_ppl.analysis.forecast import Origins, forecast
 from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
 from mrsds_ppl.analysis.silencing import SilencingOptions, silence
@@ -64,7 +65,7 @@ class Fit:
 
     @property
     def name(self) -> str:
-        """Name of the run; ``fit`` where it has none."""
+        """Of the run; ``fit`` where it has none."""
         return "fit" if self.paths is None else self.paths.name
 
     @property
@@ -100,24 +101,20 @@ class Fit:
     @cached_property
     def posterior(self) -> xr.DataTree:
         """Draws, predictions and likelihoods in ArviZ's schema, as in ``NAME_posterior.nc``."""
-        if self.tree is not None:
-            return self.tree
-        which = self.config.output.trials
-        return tree_of(self, {"train": (self.train, self.split.train), "test": (self.test, self.split.test)}, which)
+        sets = {"train": (self.train, self.split.train), "test": (self.test, self.split.test)}
+        return tree_of(self, sets, self.config.output.trials) if self.tree is None else self.tree
 
     def messages(
         self, trials: str | Trials = "test", *, draws: int = 50, state: int | None = None, seed: int = 0
     ) -> xr.DataArray:
         """Messages along draws of the latents, (draw, trial, time, target, source, latent), in latent units a bin.
 
-        Each draw has states of its own. The networks' weights are held at their fitted values, so that draws differ
-        less than messages are uncertain.
+        A draw has states of its own. Weights are held at their fitted values: draws differ less than they should.
 
         Args:
             trials: ``test``, ``train``, ``all``, or other trials of the same neurons.
-            draws: draws of the latents.
+            draws, seed: number of draws, and their seed.
             state: messages of this state in every bin; by default averaged over the states of each bin.
-            seed: of the draws.
 
         Raises:
             RunError: there is no such state.
@@ -130,8 +127,7 @@ class Fit:
         """Mean norm of each message in test trials, (state, target, source), or of each condition in all trials.
 
         Args:
-            labels: condition of each trial, by trial id, or one for each trial of ``latents`` in order; the axis is
-                then ``condition``.
+            labels: condition of each trial by its id, or one for each trial of ``latents``; adds ``condition``.
             draws, seed: of the latents.
 
         Raises:
@@ -158,9 +154,7 @@ class Fit:
         Args:
             labels: two conditions, as in :meth:`communication`; None leaves a trial out. By default the recording's.
             epochs: or two stretches of every trial in seconds, such as ``{"delay": (0.2, 0.5), "go": (0.5, 1.0)}``.
-            draws: draws of the latents.
-            level: of the intervals.
-            seed: of draws, permutations and resampling.
+            draws, level, seed: draws of the latents; level of the intervals; seed of all that is drawn.
 
         Returns:
             ``difference low high p_value q_value``; :func:`mrsds_ppl.analysis.contrast.contrast_conditions` says more.
@@ -173,6 +167,17 @@ class Fit:
         given = labels_of(self.trials.labels if labels is None else labels, self.trials.ids)
         norms = trial_norms(self.messages("all", draws=draws, seed=seed))
         return contrast_conditions(norms, given, sessions=self.trials.sessions, level=level, seed=seed)
+
+    def edges(self, trials: str | Trials = "test", *, rate: float = 0.1, seed: int = 0) -> xr.Dataset:
+        """Which directed messages are there; see :func:`mrsds_ppl.analysis.edges.evidence_lost`.
+
+        Args:
+            trials: ``test``, or others; of trials that were fitted each message explains some noise.
+            rate: false discovery rate at which an edge is ``present``.
+            seed: of the steps on which the other messages settle.
+        """
+        steps = training_steps(self.model, self.split.train, self.train.x_draws[0], self.train.z_prob, seed=seed)
+        return evidence_lost(self.program, self._trials(trials), steps, rate=rate)
 
     def evidence(self, trials: str | Trials = "test") -> xr.DataArray:
         """log p(y) of each trial in nats, states and latents summed out."""
@@ -196,13 +201,11 @@ class Fit:
         Args:
             horizon: in bins.
             trials: ``test``, ``train``, ``all``, or other trials.
-            draws: paths that are averaged.
-            seed: of the draws.
+            draws, seed: paths that are averaged, and their seed.
             options: see :func:`mrsds_ppl.analysis.forecast.forecast`.
         """
         key, program, chosen = self._for(trials, seed)
-        found = forecast(key, program, chosen, horizon, draws, **options)
-        return labelled.forecasts(found, chosen)
+        return labelled.forecasts(forecast(key, program, chosen, horizon, draws, **options), chosen)
 
     def silence(
         self,
@@ -217,8 +220,7 @@ class Fit:
 
         Args:
             region, message: one of the two.
-            trials: ``test``, ``train``, ``all``, or other trials.
-            seed: of the draws.
+            trials, seed: ``test``, ``train``, ``all``, or other trials; of the draws.
             options: see :func:`mrsds_ppl.analysis.silencing.silence`.
         """
         key, program, chosen = self._for(trials, seed)
@@ -239,7 +241,7 @@ class Fit:
         return tree_of(self, {"test": (self.infer_set(trials, draws=draws, seed=seed), trials)}, "test")
 
     def infer_set(self, trials: Trials, *, draws: int = 100, seed: int = 0) -> PosteriorSet:
-        """The same as plain arrays."""
+        """The same in plain arrays."""
         key, program, chosen = self._for(trials, seed)
         return PosteriorSampler(program).infer(key, chosen, draws=draws)
 
@@ -289,9 +291,8 @@ class Fit:
 
     def _for(self, trials: str | Trials, seed: int) -> tuple[PRNGKeyArray, FittedProgram, Trials]:
         """A key, the program with parameters that serve the trials, and these."""
-        key, chosen = random.key(seed), self._trials(trials)
-        known = not isinstance(trials, Trials)
-        return key, self.program if known else self.program.adapted(key, chosen.batch()), chosen
+        key, chosen, new = random.key(seed), self._trials(trials), isinstance(trials, Trials)
+        return key, self.program.adapted(key, chosen.batch()) if new else self.program, chosen
 
 
 def load(path: str | Path) -> Fit:

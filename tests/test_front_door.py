@@ -51,6 +51,20 @@ def test_latents_and_states_can_be_selected_by_trial_seconds_region_and_split(fi
     assert fit.latents.sel(latent="predator:0").sizes == {"trial": 12, "time": 20}
 
 
+def test_edges_are_told_of_every_message_in_each_state_and_in_all(fit):
+    with pytest.raises(mrsds.DataError, match="found 3 trials, need at least 5"):
+        fit.edges()
+    found = fit.edges("train")
+    assert found["evidence"].dims == ("state", "target", "source")
+    assert found["state"].values.tolist() == ["0", "1", "all"]
+    between = found.sel(target="prey", source="predator")
+    assert np.isfinite(between[["evidence", "error", "p_value", "q_value"]].to_array()).all()
+    own = found.sel(target="prey", source="prey")
+    assert np.isnan(own["evidence"]).all()
+    assert not own["present"].any()
+    assert found["present"].dtype == bool
+
+
 def test_messages_and_their_norms_have_names(fit):
     found = fit.messages(draws=3)
     assert found.dims == ("draw", "trial", "time", "target", "source", "latent")
