@@ -9,6 +9,7 @@ import xarray as xr
 import yaml
 
 from mrsds_ppl import cli
+from mrsds_ppl.commands.edges import table_of
 from mrsds_ppl.data.check import check_trials
 from mrsds_ppl.data.simulate import simulate_lotka_volterra
 from mrsds_ppl.data.trials import Trials
@@ -192,3 +193,26 @@ def test_infer_never_replaces_the_files_of_the_run(fitted, tmp_path, capsys):
     assert cli.main([*command, "--draws", "0"]) == 2
     assert "--draws: found 0" in capsys.readouterr().err
     assert fitted.with_name("small_latents.mat").read_bytes() == before
+
+
+def test_edges_of_a_run_need_test_trials(fitted, capsys):
+    assert cli.main(["edges", str(fitted)]) == 2
+    assert "found 1 trials, need at least 5 that were not fitted: keep more for tests" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["edges", str(fitted), "--rate", "1"])
+    assert "found '1'; allowed: a number between 0 and 1" in capsys.readouterr().err
+
+
+def test_edges_are_printed_one_a_line():
+    values = {"evidence": 12.345, "error": 0.5, "p_value": 0.001, "q_value": 0.002}
+    axes, shape = ("state", "target", "source"), (2, 2, 3)
+    coords = {"state": ["0", "all"], "target": ["V1", "hippocampus"], "source": ["V1", "hippocampus", "input 0"]}
+    found = xr.Dataset({name: (axes, np.full(shape, value)) for name, value in values.items()}, coords)
+    found["present"] = found["source"] == "V1"
+    found.attrs |= {"trials": 24, "false_discovery_rate": 0.1}
+    heading, names, *lines = table_of(found)
+    assert heading.startswith("24 test trials;")
+    assert len(lines) == 2 * (2 * 3 - 2)
+    assert lines[2].split() == ["0", "V1", "hippocampus", "12.35", "(0.50)", "0.0010", "0.0020", "present"]
+    assert lines[0].split() == ["0", "hippocampus", "V1", "12.35", "(0.50)", "0.0010", "0.0020"]
+    assert {len(line.removesuffix("  present")) for line in lines} == {len(names)}

@@ -1,6 +1,7 @@
 """``mrsds edges``: which messages the held-out trials ask for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import xarray as xr
@@ -22,20 +23,30 @@ def edges(given: str | Path, *, rate: float = 0.1, log: Callable[[str], None] = 
     """
     enable_compilation_cache()
     found = Fit.load(given).edges(rate=rate)
-    log(
-        f"{found.attrs['trials']} test trials; evidence log p(y) that is lost without a message, in nats a trial "
-        f"(standard error); present: false discovery rate {rate:g}"
-    )
-    width = max(len(str(name)) for axis in ("source", "target") for name in found[axis].values)
-    log(f"state  {'from':{width}}  {'to':{width}}  {'evidence':>16}  p_value  q_value")
-    for state in found["state"].values:
-        for target in found["target"].values:
-            for source in found["source"].values:
-                one = found.sel(state=state, target=target, source=source)
-                if source != target:
-                    log(
-                        f"{state:5}  {source:{width}}  {target:{width}}  {float(one['evidence']):8.2f} "
-                        f"({float(one['error']):.2f})  {float(one['p_value']):7.4f}  {float(one['q_value']):7.4f}"
-                        f"{'  present' if one['present'] else ''}"
-                    )
+    for line in table_of(found):
+        log(line)
     return found
+
+
+def table_of(found: xr.Dataset) -> Iterator[str]:
+    """Lines about edges, a heading and one for each.
+
+    Args:
+        found: of :meth:`mrsds_ppl.fitted.Fit.edges`.
+    """
+    about = found.attrs
+    yield (
+        f"{about['trials']} test trials; evidence log p(y) that is lost without a message, in nats a trial "
+        f"(standard error); present: false discovery rate {about['false_discovery_rate']:g}"
+    )
+    names = [str(name) for axis in ("source", "target") for name in found[axis].values]
+    width = max(4, *map(len, names))
+    yield f"state  {'from':{width}}  {'to':{width}}  {'evidence':>15}  p_value  q_value"
+    for state, target, source in product(*(found[axis].values for axis in ("state", "target", "source"))):
+        if source == target:
+            continue
+        one = found.sel(state=state, target=target, source=source)
+        evidence, error, p, q = (float(one[name]) for name in ("evidence", "error", "p_value", "q_value"))
+        there = "  present" if one["present"] else ""
+        worth = f"{evidence:.2f} ({error:.2f})"
+        yield f"{state:5}  {source:{width}}  {target:{width}}  {worth:>15}  {p:7.4f}  {q:7.4f}{there}"
