@@ -184,18 +184,7 @@ class MRSDS:
 
     def global_parameters(self, params: dict[str, Any]) -> dict[str, np.ndarray]:
         """Parameters that are read as such, by name: first states, transitions at x = 0, noise and loadings."""
-        networks = self.networks_from(params)
-        found = {
-            "initial_prob": jax.nn.softmax(networks.initial.state_logits),
-            "initial_mean": networks.initial.means,
-            "initial_cholesky": networks.initial.noise.cholesky,
-            "dynamics_cholesky": networks.dynamics.noise.cholesky,
-            "transition_bias": networks.transitions.bias,
-            "transition_weight": networks.transitions.weight,
-            "readout_weight": networks.emissions.readout.weight,
-            "readout_bias": networks.emissions.readout.bias,
-        }
-        return {name: np.asarray(value) for name, value in found.items()}
+        return {name: np.asarray(value) for name, value in _global_parameters(self.networks_from(params)).items()}
 
     def switching(self, networks: Networks, batch: Batch) -> Switching:
         """p(z, x | u) of a batch as the two programs of the first bin and of every later one."""
@@ -221,6 +210,20 @@ class MRSDS:
 
         inputs = jnp.swapaxes(jnp.concatenate([batch.u, batch.stage], axis=-1), 0, 1)
         return Switching(initial, transition, num_states, self.num_latents, inputs, batch.lengths, self.log_normalizer)
+
+
+@jax.jit
+def _global_parameters(networks: Networks) -> dict[str, Array]:
+    return {
+        "initial_prob": jax.nn.softmax(networks.initial.state_logits),
+        "initial_mean": networks.initial.means,
+        "initial_cholesky": networks.initial.noise.cholesky,
+        "dynamics_cholesky": networks.dynamics.noise.cholesky,
+        "transition_bias": networks.transitions.bias,
+        "transition_weight": networks.transitions.weight,
+        "readout_weight": networks.emissions.readout.weight,
+        "readout_bias": networks.emissions.readout.bias,
+    }
 
 
 def _weights(network: object) -> dict[str, Array]:

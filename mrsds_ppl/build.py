@@ -198,8 +198,13 @@ def fitted_values(key: PRNGKeyArray, guide: Guide, values: dict[str, Any], split
         values: of the sites, as trained.
         split: the trials.
     """
+
+    @jax.jit
+    def medians(values: dict[str, Any], batch: Batch) -> dict[str, Any]:
+        return {name: value for name, value in guide.median(values, batch).items() if name != "x"}
+
     # Weights that have a prior enter what follows by their posterior medians.
-    values = values | {name: v for name, v in guide.median(values, split.test.batch()).items() if name != "x"}
+    values = values | medians(values, split.test.batch())
     return for_new_trials(random.fold_in(key, 4), values, guide, [split.test.batch()])
 
 

@@ -39,7 +39,7 @@ def make_batch(lengths, num_bins, num_neurons, num_inputs=1, num_stages=0, missi
         stage,
         first + np.arange(len(lengths)),
     )
-    return Batch(*(jnp.asarray(a) for a in arrays))
+    return jax.device_put(Batch(*arrays))
 
 
 def filled(build, seed=0, scale=0.5):
@@ -49,7 +49,7 @@ def filled(build, seed=0, scale=0.5):
     def draw(leaf):
         if not isinstance(leaf, jax.ShapeDtypeStruct):
             return leaf
-        return jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype)
+        return jax.device_put(np.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype))
 
     return jax.tree.map(draw, shapes)
 
@@ -283,7 +283,7 @@ def with_values(networks, maps, shifts, loading, bias, *, noise, first_noise, em
             biases[k, r, s, : sizes[r]] = shifts[k][starts[r] : starts[r + 1]]
     raw = [np.log(np.expm1(np.full(n, v) - 1e-4)) for n, v in ((starts[-1], noise), (starts[-1], first_noise))]
     values = (weights, biases, loading, bias, *raw, first_means)
-    found = [jnp.asarray(v, jnp.zeros(()).dtype) for v in values]
+    found = [jax.device_put(np.asarray(v, float)) for v in values]
     networks = eqx.tree_at(
         lambda n: (
             n.dynamics.pairs.weights[0],

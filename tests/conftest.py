@@ -3,7 +3,7 @@
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -52,16 +52,21 @@ def few_compiled_programs() -> Iterator[None]:
         gc.collect()
 
 
-@pytest.fixture(autouse=True)
-def compiled_fast(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Most of the compiler's optimisations off in the quick subset and where a test says so: a third shorter."""
-    marked = request.node.get_closest_marker
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Most of the compiler's optimisations off in the quick subset and where a test says so: a third shorter.
+
+    In what the test shares with others of its module as well, which is made before any fixture of the test alone.
+    """
+    marked = item.get_closest_marker
     name = "jax_disable_most_optimizations"
     before = jax.config.read(name)
     fast = marked("slow") is None or marked("compiling") is not None
-    jax.config.update(name, before or (fast and not _measures(request.config)))
-    yield
-    jax.config.update(name, before)
+    jax.config.update(name, before or (fast and not _measures(item.config)))
+    try:
+        return (yield)
+    finally:
+        jax.config.update(name, before)
 
 
 @pytest.fixture(autouse=True)

@@ -160,7 +160,6 @@ def test_the_command_finds_the_same_on_the_same_arrays(fit, trials, tmp_path, mo
         save_to=tmp_path / "kept",
         progress=False,
     )
-    # Compiled with other optimisations than those of the fixture.
     xr.testing.assert_allclose(kept.latents, fit.latents, atol=1e-3)
     command = ["fit", str(tmp_path / "kept-config.yaml"), "--name", "told", "--result-path", str(tmp_path)]
     assert cli.main(command) == 0

@@ -92,12 +92,12 @@ def test_parts_are_smoothed_and_filtered_as_all_trials_at_once() -> None:
         valid = np.arange(x.shape[1]) < np.asarray(batch.lengths)[:, None]
         for a, b in zip(paths, expected, strict=True):
             np.testing.assert_allclose(np.asarray(a)[valid], np.asarray(b)[valid], rtol=1e-6, atol=1e-9)
-        posterior = state_posterior(shared, around(expected.mean))
+        posterior = jax.jit(lambda x: state_posterior(shared, around(x)))(expected.mean)
         np.testing.assert_allclose(likeliest.log_evidence, posterior.log_evidence, rtol=1e-6)
         np.testing.assert_array_equal(
             np.asarray(likeliest.states).argmax(-1)[valid], np.asarray(posterior.probabilities).argmax(-1)[valid]
         )
-        counted = expected_transitions(shared, around(expected.mean))
+        counted = jax.jit(lambda x: expected_transitions(shared, around(x)))(expected.mean)
         found = filtering.count_transitions(networks, model, parts, paths.mean)
         np.testing.assert_allclose(found.log_evidence, counted.log_evidence, rtol=1e-6)
         np.testing.assert_allclose(found.transitions, counted.transitions, rtol=1e-5, atol=1e-9)

@@ -233,7 +233,8 @@ def _maps_and_slopes(fitted: FittedProgram, x: Array, u: Array, state: Array | i
 
 
 def _double(leaf: Array | np.ndarray) -> Array | np.ndarray:
-    return jnp.asarray(leaf, jnp.float64) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+    floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    return jax.device_put(np.asarray(leaf, np.float64)) if floating else leaf
 
 
 def check_state(model: MRSDS, state: int) -> None:

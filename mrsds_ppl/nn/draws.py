@@ -16,9 +16,7 @@ def split(key: PRNGKeyArray, count: int) -> list[PRNGKeyArray]:
     if isinstance(key, jax.core.Tracer):
         return list(random.split(key, count))
     words = np.random.SeedSequence(_words(key)).spawn(count)
-    return [
-        random.wrap_key_data(jnp.asarray(w.generate_state(2), jnp.uint32), impl=random.key_impl(key)) for w in words
-    ]
+    return [random.wrap_key_data(jax.device_put(w.generate_state(2)), impl=random.key_impl(key)) for w in words]
 
 
 def normal(key: PRNGKeyArray, shape: tuple[int, ...], scale: float | np.ndarray = 1.0) -> Float[Array, "..."]:
@@ -26,7 +24,8 @@ def normal(key: PRNGKeyArray, shape: tuple[int, ...], scale: float | np.ndarray 
     dtype = jax.dtypes.canonicalize_dtype(float)
     if isinstance(key, jax.core.Tracer):
         return jnp.asarray(scale, dtype) * random.normal(key, shape, dtype)
-    return jnp.asarray(scale * np.random.default_rng(_words(key)).standard_normal(shape), dtype)
+    # `jnp.asarray` would compile a conversion for every shape.
+    return jax.device_put((scale * np.random.default_rng(_words(key)).standard_normal(shape)).astype(dtype))
 
 
 def _words(key: PRNGKeyArray) -> list[int]:

@@ -19,6 +19,7 @@ def least_share(num_states: int) -> float:
     return 0.1 / num_states
 
 
+@jax.jit
 def share_of_bins(
     states: Float[Array, "trial bin state"] | Float[np.ndarray, "trial bin state"],
     lengths: Num[Array, " trial"] | Num[np.ndarray, " trial"],
@@ -58,6 +59,7 @@ def unused_sentence(shares: Float[np.ndarray, " state"], *, revived: bool) -> st
     return f"warning: {named}, {limit}; {end}"
 
 
+@jax.jit
 def revived(key: PRNGKeyArray, params: dict[str, PyTree], shares: Float[Array, " state"]) -> dict[str, PyTree]:
     """Parameters in which unused states have those of the most used one, disturbed by a tenth of their spread.
 

@@ -197,8 +197,8 @@ def _raw(leaf: ArrayLike) -> jax.Array:
 
 def _to_device(array: np.ndarray, like: ArrayLike) -> jax.Array:
     if _is_typed_key(like):
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
-    return jnp.asarray(array)
+        return jax.random.wrap_key_data(jax.device_put(array), impl=jax.random.key_impl(like))
+    return jax.device_put(array)
 
 
 def _describe(kind: tuple[tuple[int, ...], np.dtype] | None) -> str:

@@ -1,6 +1,7 @@
 """The state of a run between steps, what its steps gave, and what is said where they fail."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,6 +28,7 @@ class TrainState(NamedTuple):
     skipped: Int[Array, "*restart"]  # non-finite steps so far
     skipped_in_row: Int[Array, "*restart"]  # of these, how many came last in a row
 
+    @partial(jax.jit, static_argnames="index")
     def restart(self, index: int) -> "TrainState":
         """The state of one of several restarts."""
         parts = {name: part for name, part in self._asdict().items() if name != "step"}
@@ -78,6 +80,7 @@ class History(NamedTuple):
         return History(counts, values, values, values, np.zeros(0, bool), counts, {})
 
 
+@partial(jax.jit, static_argnames="axis")
 def stack(each: Sequence[Any], axis: int = 0) -> Any:
     """Pytrees of several restarts as one, with an axis of restarts; the inverse of their ``restart``."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *each)

@@ -195,6 +195,11 @@ def make_run_chunk(
 
 
 @jax.jit
+def _copied(state: TrainState) -> TrainState:
+    return jax.tree.map(jnp.copy, state)
+
+
+@jax.jit
 def _apart(state: TrainState) -> list[TrainState]:
     return [state.restart(number) for number in range(len(state.skipped))]
 
@@ -255,7 +260,7 @@ def train(
         )
     run_chunk = run_chunk or make_run_chunk(objective, settings, trainable)
     end = settings.num_steps if until is None else min(until, settings.num_steps)
-    state = jax.tree.map(jnp.copy, state)
+    state = _copied(state)
     data = jax.device_put(data)
     histories: list[History] = []
     while int(state.step) < end and not (should_stop is not None and should_stop()):
