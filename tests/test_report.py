@@ -17,6 +17,7 @@ from mrsds_ppl.analysis.contrast import contrast_conditions
 from mrsds_ppl.fitted import load
 from mrsds_ppl.output.report.checks import Check, Evidence, run_checks
 from mrsds_ppl.output.report.conditions import Conditions, conditions_section
+from mrsds_ppl.output.report.edges import Edges, edges_section
 from mrsds_ppl.output.report.flow import conditions_of
 from mrsds_ppl.output.report.page import Figure, Section, Table, page, png_address
 
@@ -170,6 +171,46 @@ def test_embedded_figure_is_a_png():
     kind, _, data = png_address(plt.subplots()[1]).partition(",")
     assert kind == "data:image/png;base64"
     assert base64.b64decode(data).startswith(b"\x89PNG")
+
+
+def edges_found(present):
+    """Edges of two states and all, from V1 and LGN and an input; each at a tenth where it is present."""
+    axes, shape = ("state", "target", "source"), (3, 2, 3)
+    there = np.zeros(shape, bool)
+    for edge in present:
+        there[edge] = True
+    own = np.broadcast_to(np.eye(2, 3, dtype=bool), shape)
+    values = {"evidence": 1.25, "error": 0.5, "q_value": np.where(there, 0.0123, 0.8)}
+    found = xr.Dataset({name: (axes, np.where(own, np.nan, value)) for name, value in values.items()})
+    found["present"] = axes, there
+    attrs = {"trials": 24, "false_discovery_rate": 0.1}
+    return found.assign_coords(state=["0", "1", "all"]).assign_attrs(attrs)
+
+
+def edges_page(edges):
+    return edges_section(edges, np.ones((2, 2, 3)), ["state 0", "state 1"], ["V1", "LGN"], ["V1", "LGN", "input 0"])
+
+
+def test_edges_that_are_present_are_drawn_and_listed_and_no_others():
+    section = edges_page(Edges(edges_found([(0, 1, 0), (2, 1, 0), (2, 0, 2)])))
+    assert section.text[0] == "2 of 4 messages are present, in all states together; in single states 1 of 8."
+    figure, table = section.parts
+    assert len(figure.axes) == 1
+    assert table.rows == [
+        ["0", "V1 to LGN", "1.25 (0.50)", "0.012"],
+        ["all", "input 0 to V1", "1.25 (0.50)", "0.012"],
+        ["all", "V1 to LGN", "1.25 (0.50)", "0.012"],
+    ]
+    plt.close("all")
+
+
+def test_edges_that_trials_could_not_show_are_no_claim():
+    section = edges_page(Edges(edges_found([])))
+    assert section.parts == []
+    assert (
+        section.text[0] == "None of the 4 messages between regions and from inputs could be shown by these 24 trials."
+    )
+    assert edges_page(Edges(reason="found 3 trials")).text == ["This page cannot say: found 3 trials"]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from mrsds_ppl.output.report.checks import Evidence
 from mrsds_ppl.output.report.conditions import Conditions
+from mrsds_ppl.output.report.edges import Edges
 
 
 class Score(NamedTuple):
@@ -78,3 +79,4 @@ class Findings:
     hidden_unit: str
     listings: Sequence[tuple[str, str]]
     conditions: Conditions | None = None
+    edges: Edges | None = None

@@ -9,14 +9,17 @@ from jax import random
 
 from mrsds_ppl.analysis.communication import (
     communication_matrix,
+    input_labels,
     message_norms,
     path_messages,
+    region_labels,
     state_communication,
 )
 from mrsds_ppl.analysis.flow import FixedPoint, Held, Plane, VectorField, fixed_points, vector_field, visited_grid
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths
 from mrsds_ppl.errors import DataError
 from mrsds_ppl.output.report.conditions import Conditions
+from mrsds_ppl.output.report.edges import Edges
 from mrsds_ppl.output.report.findings import Field
 
 if TYPE_CHECKING:
@@ -73,6 +76,16 @@ def conditions_of(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray) -> Conditions
     shown = np.where(np.isin(labels, kept), labels, "")
     mean = communication_matrix(fit.messages("all", draws=_DRAWS), labels=shown).mean("draw").values
     return Conditions(kept.tolist(), number, mean, reason=reason)
+
+
+def edges_of(fit: "mrsds_ppl.fitted.Fit") -> Edges | None:
+    """Which messages are there, or why that is not known; None where there are no messages between regions."""
+    if len(region_labels(fit.model, fit.trials) + input_labels(fit.model)) == 1:
+        return None
+    try:
+        return Edges(fit.edges())
+    except DataError as error:
+        return Edges(reason=str(error).removeprefix("edges: "))
 
 
 def flow_fields(fit: "mrsds_ppl.fitted.Fit", x: np.ndarray, z_prob: np.ndarray, regions: list[str]) -> list[Field]:

@@ -17,7 +17,7 @@ from mrsds_ppl.data.labels import Labels, labels_of
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.output.report.checks import Evidence
 from mrsds_ppl.output.report.findings import Example, Findings, Score
-from mrsds_ppl.output.report.flow import communication_of, conditions_of, flow_fields, norms_of_trial
+from mrsds_ppl.output.report.flow import communication_of, conditions_of, edges_of, flow_fields, norms_of_trial
 from mrsds_ppl.output.report.scores import Predicted, score_lines, scores_by_neuron
 from mrsds_ppl.output.report.sections import report_page
 from mrsds_ppl.output.results import history_arrays
@@ -105,6 +105,7 @@ def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None) -> Fin
         hidden_unit=hidden_unit,
         listings=listings,
         conditions=None if labels is None else conditions_of(fit, labels),
+        edges=edges_of(fit),
     )
 
 

@@ -1,5 +1,6 @@
 """The report of a run: from what was found, as plain arrays, to the figures and words of its page."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +20,7 @@ from mrsds_ppl.output.plots import (
 from mrsds_ppl.output.plots.style import TEXT, make_axes
 from mrsds_ppl.output.report.checks import run_checks
 from mrsds_ppl.output.report.conditions import conditions_section
+from mrsds_ppl.output.report.edges import edges_section
 from mrsds_ppl.output.report.findings import Findings
 from mrsds_ppl.output.report.page import Figure, Section, Table, page
 
@@ -32,6 +34,7 @@ _FIXED = (
 def report_page(findings: Findings) -> str:
     """The HTML page of a run, see :func:`mrsds_ppl.output.report.page.page`."""
     sections = [
+        _edges(findings),
         _latents(findings),
         _states(findings),
         _activity(findings),
@@ -167,7 +170,7 @@ def _messages(f: Findings) -> Section:
         "region, one from every input. A message's norm says how strongly it moves the receiving region. Latents have "
         "no unit of their own, so compare messages that one region receives, rather than messages to different "
         "regions. All of this is posterior means. They have errors that this page does not show, and a norm is never "
-        "zero, so that a small one is no proof of a message."
+        "zero: which messages are there is said above."
     ]
     figures = [
         Figure(
@@ -178,14 +181,20 @@ def _messages(f: Findings) -> Section:
     ]
     if len(sources) > 1:
         states = _shown_states(f)
-        titles = [f"state {k} ({f.occupancy[k]:.0%} of bins)" for k in states]
-        graph = plot_communication(f.communication[states], targets, sources, titles=titles)
+        graph = plot_communication(f.communication[states], targets, sources, titles=_titles(f, states))
         caption = (
             "Mean message norms in test trials, each bin weighted by the probability of the state. Arrows are as wide "
             "as messages are large, on one scale for all states. Grey: a region's own message."
         )
         figures.append(Figure(graph, "Graph and matrix of mean message norms between regions by state.", caption))
     return Section("messages", "Messages and communication", text, figures)
+
+
+def _edges(f: Findings) -> Section | None:
+    if f.edges is None:
+        return None
+    titles = _titles(f, range(len(f.occupancy)))
+    return edges_section(f.edges, f.communication, titles, f.latent_regions, [*f.latent_regions, *f.input_names])
 
 
 def _conditions(f: Findings) -> Section | None:
@@ -281,6 +290,10 @@ def _shown_latents(f: Findings) -> list[int]:
 def _shown_states(f: Findings) -> list[int]:
     """The states in most bins, at most six."""
     return sorted(np.argsort(-f.occupancy)[:_SHOWN_STATES].tolist())
+
+
+def _titles(f: Findings, states: Sequence[int]) -> list[str]:
+    return [f"state {k} ({f.occupancy[k]:.0%} of bins)" for k in states]
 
 
 def _number(value: float | None) -> str:
