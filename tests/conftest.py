@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of minutes first, so that at the end no process works on one alone."""
+    """The longest tests first, so that at the end no process works on one alone."""
     items.sort(key=lambda item: item.get_closest_marker("longest") is None)
 
 

@@ -116,7 +116,7 @@ def test_posterior_of_a_linear_program_is_the_mixture_over_every_path_of_states(
 def test_a_path_that_is_not_finite_leaves_its_trial_to_the_guide() -> None:
     case = make_case()
     fitted = FittedProgram(case.model, jax.tree.map(jnp.float32, case.params), Elsewhere(np.nan))
-    found = PosteriorSampler(fitted).infer(random.key(0), case.trials, draws=4, predictive=False)
+    found = PosteriorSampler(fitted).infer(random.key(0), case.trials, draws=20, predictive=False)
     assert found.given_draws.all()
     np.testing.assert_allclose(found.z_prob.sum(-1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(found.x_draws, 1.0, atol=1.0)

@@ -336,6 +336,7 @@ def test_scaled_noise_scales_the_whole_covariance(triangular: bool) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_the_start_finds_latents_and_states_of_a_few_oscillators() -> None:
     from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states
 
