@@ -50,7 +50,7 @@ def draw_paths(
     def drawn(batch: Batch, x: Array, seeds: Array) -> PathDraws:
         trials, keys = linearise_trials(networks, model, batch, x), random.split(random.key(seeds[0]), rounds)
         found = [jax.device_get(paths_given_signals(own, shared, trials, draws=DRAWS_AT_ONCE)) for own in keys]
-        together = PathDraws(*(np.concatenate(some, axis=1) for some in zip(*found, strict=True)))
+        together: PathDraws = jax.tree.map(lambda *some: np.concatenate(some, axis=1), *found)
         return together._replace(probabilities=np.mean([one.probabilities for one in found], axis=0))
 
     return put_together(parts, over_parts(drawn, parts, path, seeds))

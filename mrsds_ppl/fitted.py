@@ -101,8 +101,10 @@ class Fit:
     @cached_property
     def posterior(self) -> xr.DataTree:
         """Draws, predictions and likelihoods in ArviZ's schema, as in ``NAME_posterior.nc``."""
-        sets = {"train": (self.train, self.split.train), "test": (self.test, self.split.test)}
-        return tree_of(self, sets, self.config.output.trials) if self.tree is None else self.tree
+        if self.tree is not None:
+            return self.tree
+        which = self.config.output.trials
+        return tree_of(self, {"train": (self.train, self.split.train), "test": (self.test, self.split.test)}, which)
 
     def messages(
         self, trials: str | Trials = "test", *, draws: int = 50, state: int | None = None, seed: int = 0
@@ -117,8 +119,7 @@ class Fit:
             state: messages of this state in every bin; by default averaged over the states of each bin.
 
         Raises:
-            RunError: there is no such state.
-            DataError: the trials do not fit.
+            RunError, DataError: there is no such state; the trials do not fit.
         """
         key, program, chosen = self._for(trials, seed)
         return posterior_messages(key, program, chosen, draws=draws, state=state)
@@ -187,8 +188,7 @@ class Fit:
         """R^2, squared error and bits per spike: given all data, one bin ahead, and of hidden neurons.
 
         Args:
-            trials: ``test``, ``train``, ``all``, or other trials of the same neurons.
-            seed: of the draws of the latents.
+            trials, seed: ``test``, ``train``, ``all``, or other trials of the same neurons; of the draws of the latents.
         """
         key, program, chosen = self._for(trials, seed)
         return labelled.scores(key, PosteriorSampler(program), chosen, self.hidden_neurons)
