@@ -188,7 +188,7 @@ class Fit:
         """R^2, squared error and bits per spike: given all data, one bin ahead, and of hidden neurons.
 
         Args:
-            trials, seed: ``test``, ``train``, ``all``, or other trials of the same neurons; of the draws of the latents.
+            trials, seed: ``test``, ``train``, ``all``, or other trials of the same neurons; of the draws.
         """
         key, program, chosen = self._for(trials, seed)
         return labelled.scores(key, PosteriorSampler(program), chosen, self.hidden_neurons)

@@ -1,6 +1,7 @@
 """The rooms of the package: who may import whom, and how much one of them holds."""
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -111,6 +112,11 @@ def test_rooms_are_small_and_say_what_they_are(folder):
     assert not long
     door = ast.parse((ROOT / folder / "__init__.py").read_text(encoding="utf-8"))
     assert ast.get_docstring(door), "its __init__.py says in a sentence what lives there"
+
+
+def test_every_room_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    assert set(listed) == {name for name, path in FILES.items() if path.name == "__init__.py"}
 
 
 def test_few_arguments_and_fields_are_of_any_type():
