@@ -14,7 +14,7 @@ import mrsds_ppl as mrsds
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.edges import Removed, evidence_lost, training_steps, without
 from mrsds_ppl.data import Trials
-from mrsds_ppl.errors import DataError
+from mrsds_ppl.errors import DataError, RunError
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.models.dynamics import Dynamics, Rows
 from mrsds_ppl.models.mrsds import Networks
@@ -142,6 +142,15 @@ def affine(dynamics: Dynamics, maps: np.ndarray, shift: np.ndarray) -> Dynamics:
     return eqx.tree_at(
         lambda d: (d.pairs.weights[0], d.pairs.biases[0]), dynamics, (jnp.asarray(weights), jnp.asarray(biases))
     )
+
+
+def test_a_region_alone_has_no_edges() -> None:
+    model = by_hand.filled_model([3], [1], 1, options=ModelOptions(ux=False, xz=False, dynamics=LINEAR))
+    params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
+    trials = Trials.from_arrays([np.zeros((4, 3))] * 5, region_sizes=[3])
+    steps = training_steps(model, trials, np.zeros((5, 4, 1), np.float32), np.ones((5, 4, 1), np.float32))
+    with pytest.raises(RunError, match="one region without inputs gets no messages but its own"):
+        evidence_lost(FittedProgram(model, params), trials, steps)
 
 
 def test_few_trials_are_refused() -> None:

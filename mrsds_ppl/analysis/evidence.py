@@ -37,10 +37,9 @@ def trial_evidence(fitted: FittedProgram, trials: Trials) -> Float[np.ndarray, "
         fitted: program and parameters; the guide and its parameters are not used.
         trials: the trials.
     """
-    program = {name: value for name, value in fitted.params.items() if not name.startswith(("auto_", "recognition"))}
     model, data = fitted.model, trials.batch()
-    paths = smooth_new_trials(program, model, data).moments
-    return np.asarray(count_transitions(model.networks_from(program), model, in_parts(data), paths.mean).log_evidence)
+    paths = smooth_new_trials(fitted.params, model, data).moments
+    return np.asarray(count_transitions(fitted.networks, model, in_parts(data), paths.mean).log_evidence)
 
 
 def smallest_adequate(evidence: Mapping[str, Float[np.ndarray, " trial"]], errors: float = 2.0) -> Choice:

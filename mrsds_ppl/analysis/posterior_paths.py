@@ -65,13 +65,13 @@ def posterior_draws(key: PRNGKeyArray, fitted: FittedProgram, batch: Batch, draw
         batch: the trials.
         draws: number of draws of the latents.
     """
-    networks, model, parts = fitted.networks, fitted.model, in_parts(batch)
+    model = fitted.model
     medians = over_rounds(lambda _, some: _medians(fitted, some), None, batch)
     if model.num_states == 1:
         x = _of_guide(key, fitted, batch, draws)
         return PosteriorDraws(medians, x, np.ones((*medians.shape[:2], 1), medians.dtype))
     path_key, guide_key = random.split(key)
-    drawn = draw_paths(path_key, networks, model, parts, jnp.asarray(medians), draws)
+    drawn = draw_paths(path_key, fitted.networks, model, in_parts(batch), jnp.asarray(medians), draws)
     x, means = (np.asarray(some)[:, :draws] for some in (drawn.x, drawn.means))
     found = PosteriorDraws(means.mean(1), x, np.asarray(drawn.probabilities))
     finite = np.isfinite(found.x).all((1, 2, 3)) & np.isfinite(found.z_prob).all((1, 2))

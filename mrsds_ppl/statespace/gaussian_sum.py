@@ -89,9 +89,7 @@ def expected_transitions(shared: SharedTerms, trials: TrialTerms, *, order: int 
         shared, trials: the program.
         order: states of a history; there are K to the power of it.
     """
-    bins, num_states = trials.signals.shift.shape[1], len(shared.first_log_prob)
-    merging = Merging(num_states ** min(order, bins), num_states)
-    end, _ = _filter(shared, trials, merging, lambda _: None)
+    end, _ = _filter(shared, trials, _merging(shared, trials, order), lambda _: None)
     expected = (jax.nn.softmax(end.weight, axis=0) * end.memory).sum(-2)
     return ExpectedTransitions(_log_evidence(end, trials), jnp.moveaxis(expected, -1, 0))
 
@@ -103,10 +101,14 @@ def filtered_mixtures(shared: SharedTerms, trials: TrialTerms, *, order: int = 2
         shared, trials: the program.
         order: states of a history; there are K to the power of it.
     """
+    merging = _merging(shared, trials, order)
+    return _filter(shared, trials, merging, lambda m: FilteredMixtures(m.weight, m.mean, m.covariance))[1]
+
+
+def _merging(shared: SharedTerms, trials: TrialTerms, order: int) -> Merging:
+    """Histories of so many states, or of as many as there are bins."""
     bins, num_states = trials.signals.shift.shape[1], len(shared.first_log_prob)
-    merging = Merging(num_states ** min(order, bins), num_states)
-    _, recorded = _filter(shared, trials, merging, lambda m: FilteredMixtures(m.weight, m.mean, m.covariance))
-    return recorded
+    return Merging(num_states ** min(order, bins), num_states)
 
 
 def _filter(

@@ -24,7 +24,7 @@ from mrsds_ppl.analysis.edges.without import Removed, without
 from mrsds_ppl.backend.side_by_side import compiled
 from mrsds_ppl.backend.trials_at_once import in_parts
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.errors import DataError
+from mrsds_ppl.errors import DataError, RunError
 from mrsds_ppl.models.dynamics import Rows
 from mrsds_ppl.models.filtering import count_transitions, smooth_and_find_states, smooth_new_trials
 from mrsds_ppl.models.linearised import with_dynamics
@@ -35,6 +35,7 @@ _FEWEST = 5
 # Steps of training trials that others settle on; more would only take longer, as messages have some tens of directions.
 _STEPS = 3000
 _AXES = ("state", "target", "source")
+_settled = compiled(without)
 
 
 def evidence_lost(fitted: FittedProgram, trials: Trials, steps: Rows, *, rate: float = 0.1) -> xr.Dataset:
@@ -52,15 +53,19 @@ def evidence_lost(fitted: FittedProgram, trials: Trials, steps: Rows, *, rate: f
 
     Raises:
         DataError: there are fewer than five trials.
+        RunError: the program has no messages between regions or from inputs.
     """
     if trials.num_trials < _FEWEST:
         raise DataError(
             f"edges: found {trials.num_trials} trials, need at least {_FEWEST} that were not fitted: "
             "keep more for tests (fit(..., test=0.2)), or give others."
         )
-    lost = np.stack(list(_losses(fitted, trials, steps)))
     num_states, targets = fitted.model.num_states, region_labels(fitted.model, trials)
-    shape = (num_states + 1, len(targets), len(targets) + len(input_labels(fitted.model)))
+    sources = targets + input_labels(fitted.model)
+    if len(sources) == 1:
+        raise RunError("edges: one region without inputs gets no messages but its own; there is nothing to ask for.")
+    lost = np.stack(list(_losses(fitted, trials, steps)))
+    shape = (num_states + 1, len(targets), len(sources))
     tables = {name: np.full(shape, np.nan) for name in ("evidence", "error", "p_value", "q_value")}
     place = tuple(np.array(list(_edges(shape))).T)
     tables["evidence"][place] = lost.mean(1)
@@ -70,11 +75,7 @@ def evidence_lost(fitted: FittedProgram, trials: Trials, steps: Rows, *, rate: f
         p = tables["p_value"][family]
         known = np.isfinite(p)
         tables["q_value"][family][known] = stats.false_discovery_control(p[known])
-    coords = {
-        "state": [*map(str, range(num_states)), "all"],
-        "target": targets,
-        "source": targets + input_labels(fitted.model),
-    }
+    coords = {"state": [*map(str, range(num_states)), "all"], "target": targets, "source": sources}
     found = xr.Dataset({name: (_AXES, values) for name, values in tables.items()}, coords)
     found["present"] = found["q_value"] <= rate
     found.attrs |= {"false_discovery_rate": rate, "trials": trials.num_trials}
@@ -113,9 +114,8 @@ def _edges(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
 
 def _losses(fitted: FittedProgram, trials: Trials, steps: Rows) -> Iterator[Float[np.ndarray, " trial"]]:
     """Evidence that each trial loses without each edge, in the order of :func:`_edges`."""
-    program = {name: value for name, value in fitted.params.items() if not name.startswith(("auto_", "recognition"))}
-    model, networks = fitted.model, fitted.model.networks_from(program)
-    parts, begun = in_parts(trials.batch()), smooth_new_trials(program, model, trials.batch())
+    model, networks, batch = fitted.model, fitted.networks, trials.batch()
+    parts, begun = in_parts(batch), smooth_new_trials(fitted.params, model, batch)
 
     def evidence(networks: Networks) -> Float[np.ndarray, " trial"]:
         paths, _ = smooth_and_find_states(networks, model, parts, begun.moments.mean, begun.states)
@@ -135,6 +135,3 @@ def _losses(fitted: FittedProgram, trials: Trials, steps: Rows) -> Iterator[Floa
         gone = none.copy()
         gone[slice(None) if k == num_states else k, r, s] = True
         yield whole - remaining(gone)
-
-
-_settled = compiled(without)
