@@ -59,13 +59,14 @@ def edges_section(
         f"{int(single['present'].sum())} of {int(single['q_value'].notnull().sum())}."
     )
     there = single["present"].any(("target", "source")).values
-    shown = np.where(single["present"].values, norms, 0.0)[there]
+    own = np.eye(len(targets), len(sources), dtype=bool)
+    shown = np.where(single["present"].values | own, norms, 0.0)[there]
     content: list[Figure | Table] = []
     if there.any():
         names = [name for name, some in zip(titles, there, strict=True) if some]
         caption = (
             "Messages that are present, and no others, in the states that have any. Arrows are as wide as messages are "
-            "large, on one scale for all states."
+            "large, on one scale for all states. Grey: a region's own message."
         )
         axes = plot_communication(shown, targets, sources, titles=names)
         content.append(Figure(axes, "Graph and matrix of the messages that are present in each state.", caption))
