@@ -24,7 +24,7 @@ LINES = (
     "config",
     "build",
     "output",
-    "fit fitted",
+    "fit fitted fitted_messages",
     "commands",
     "cli",
     "__main__",

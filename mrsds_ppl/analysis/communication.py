@@ -18,17 +18,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jax import lax
+from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.flow import check_state
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths, posterior_paths
 from mrsds_ppl.analysis.recovery.alignment import valid_bins
+from mrsds_ppl.analysis.weights import WeightPosterior
 from mrsds_ppl.backend.trials_at_once import over_trials
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.models.dynamics import every_message
+from mrsds_ppl.models.dynamics import Dynamics, every_message
 from mrsds_ppl.models.mrsds import MRSDS
 
 _AXES = ("draw", "trial", "time", "target", "source", "latent")
@@ -41,6 +42,7 @@ def posterior_messages(
     *,
     draws: int = 20,
     state: int | None = None,
+    weights: WeightPosterior | None = None,
 ) -> xr.DataArray:
     """Messages along draws from the posterior, (draw, trial, time, target, source, latent of the target).
 
@@ -50,6 +52,7 @@ def posterior_messages(
         trials: the trials.
         draws: number of draws of x.
         state: messages of this state in every bin; ``None`` averages them over p(z_t | x) of the same draw.
+        weights: posterior of the networks' weights, of which each draw has its own; None holds them as fitted.
 
     Returns:
         messages in latent units a bin, NaN in padded bins and where a region has fewer latents than the widest.
@@ -60,15 +63,22 @@ def posterior_messages(
     if state is not None:
         check_state(fitted.model, state)
     paths = posterior_paths(key, fitted, trials, draws=draws)
-    return path_messages(fitted, trials, paths, state=state)
+    changes = None if weights is None else weights.draws(random.fold_in(key, 1), draws)
+    return path_messages(fitted, trials, paths, state=state, changes=changes)
 
 
 def path_messages(
-    fitted: FittedProgram, trials: Trials, paths: PosteriorPaths, *, state: int | None = None
+    fitted: FittedProgram,
+    trials: Trials,
+    paths: PosteriorPaths,
+    *,
+    state: int | None = None,
+    changes: Dynamics | None = None,
 ) -> xr.DataArray:
     """Messages along given paths: those of :func:`posterior_paths`, of a finished posterior, or the true ones.
 
-    Arguments and result are those of :func:`posterior_messages`.
+    Arguments and result are those of :func:`posterior_messages`; ``changes`` are those of the weights in each draw, of
+    which messages are linear.
     """
     model = fitted.model
     if state is not None:
@@ -78,7 +88,7 @@ def path_messages(
         weight = np.broadcast_to(np.eye(model.num_states, dtype=weight.dtype)[state], weight.shape)
     by_trial = (np.moveaxis(a, 0, 1) for a in (paths.x, weight))
     told = over_trials(
-        lambda _, x, w, u: _messages_of(fitted, x, w, u),
+        lambda _, x, w, u: _messages_of(fitted, x, w, u, changes),
         None,
         *by_trial,
         np.asarray(trials.batch().u, paths.x.dtype),
@@ -213,31 +223,37 @@ def region_labels(model: MRSDS, trials: Trials) -> list[str]:
 
 
 def _by_draw(
-    function: Callable[[Array, Array], Any], x: Float[Array, "trial draw bin latent"], z_prob: Array
+    function: Callable[..., Any], x: Float[Array, "trial draw bin latent"], z_prob: Array, *more: Dynamics | None
 ) -> Array | tuple[Array, ...]:
     """Results of each draw, whose messages in all states need not be in memory at once, trials first."""
-    found = lax.map(lambda pair: function(*pair), (jnp.moveaxis(x, 1, 0), jnp.moveaxis(z_prob, 1, 0)))
+    found = lax.map(lambda given: function(*given), (jnp.moveaxis(x, 1, 0), jnp.moveaxis(z_prob, 1, 0), *more))
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), found)
 
 
-def _along(fitted: FittedProgram, x: Float[Array, "trial bin latent"], u: Array) -> Array:
-    """(state, target, source, trial, bin, latent) of bins 2 on."""
+def _along(
+    fitted: FittedProgram, x: Float[Array, "trial bin latent"], u: Array, change: Dynamics | None = None
+) -> Array:
+    """(state, target, source, trial, bin, latent) of bins 2 on, with the weights changed."""
     used = fitted.model.dynamics_inputs(u)
     count = x.shape[0] * (x.shape[1] - 1)
-    rows = (a.reshape(count, a.shape[-1]) for a in (x[:, :-1], used[:, 1:]))
-    told = every_message(fitted.networks.dynamics, *rows)
+    rows = [a.reshape(count, a.shape[-1]) for a in (x[:, :-1], used[:, 1:])]
+    dynamics = fitted.networks.dynamics
+    if change is None:
+        told = every_message(dynamics, *rows)
+    else:
+        told = sum(jax.jvp(lambda d: every_message(d, *rows), (dynamics,), (change,)))
     return told.reshape(*told.shape[:3], x.shape[0], x.shape[1] - 1, told.shape[-1])
 
 
 @jax.jit
-def _messages_of(fitted: FittedProgram, x: Array, weight: Array, u: Array) -> Any:
+def _messages_of(fitted: FittedProgram, x: Array, weight: Array, u: Array, changes: Dynamics | None) -> Any:
     """(trial, draw, bin, target, source, latent); zero in the first bin."""
 
-    def one(path: Array, prob: Array) -> Array:
-        mean = jnp.einsum("btk,krsbtd->btrsd", prob[:, 1:], _along(fitted, path, u))
+    def one(path: Array, prob: Array, change: Dynamics | None) -> Array:
+        mean = jnp.einsum("btk,krsbtd->btrsd", prob[:, 1:], _along(fitted, path, u, change))
         return jnp.concatenate([jnp.zeros_like(mean[:, :1]), mean], axis=1)
 
-    return _by_draw(one, x, weight)
+    return _by_draw(one, x, weight, changes)
 
 
 @jax.jit

@@ -1,0 +1,5 @@
+"""How well the weights of the networks are known. Imports models and what is below them."""
+
+from mrsds_ppl.analysis.weights.posterior import WeightPosterior, weight_posterior
+
+__all__ = ["WeightPosterior", "weight_posterior"]

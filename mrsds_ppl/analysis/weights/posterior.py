@@ -1,0 +1,116 @@
+"""The posterior of messages given the signals, Laplace's around the fit, and draws of it.
+
+    c ~ N(0, C),      C = (I(c) + P)^-1,      P = 1 / tau^2 for each message
+
+with coefficients c of the changes of a message (:mod:`mrsds_ppl.analysis.weights.tangents`) and the information I(c) of
+the signals (:mod:`mrsds_ppl.analysis.weights.information`). A width tau is the size of the fitted message in such
+coefficients, over those that the signals tell of, which is where the evidence is largest:
+
+    tau^2  <-  |w|^2 / gamma,      gamma = sum_i (1 - C_ii / tau^2).
+
+A message that is not there has small widths, and is as sure to be small. Source: MacKay (1992).
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from mrsds_ppl.analysis import FittedProgram
+from mrsds_ppl.analysis.weights.information import information
+from mrsds_ppl.analysis.weights.tangents import Tangents, changes, features, tangents
+from mrsds_ppl.backend.side_by_side import compiled
+from mrsds_ppl.backend.trials_at_once import in_parts, over_parts
+from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.models.dynamics import Dynamics, Rows, every_message
+
+_ROUNDS = 20
+_RIDGE, _TINY = 1e-6, 1e-12
+# Of the coefficients of a message at least this share of one is known, so that widths stay finite.
+_LEAST = 0.1
+
+
+class WeightPosterior(NamedTuple):
+    """Directions of the messages, and the Cholesky factor of the covariance of all coefficients."""
+
+    tangents: Tangents
+    root: Float[np.ndarray, "coefficient coefficient"]
+
+    def draws(self, key: PRNGKeyArray, count: int) -> Dynamics:
+        """Changes of all weights, a tree as the dynamics whose leaves have an axis of draws in front."""
+        noise = random.normal(key, (count, len(self.root)))
+        coefficients = (noise @ jnp.asarray(self.root, noise.dtype).T).reshape(count, *self.tangents.scales.shape)
+        return _changed(self.tangents, coefficients)
+
+
+@jax.jit
+def _changed(given: Tangents, coefficients: Array) -> Dynamics:
+    return jax.vmap(partial(changes, given))(coefficients)
+
+
+def weight_posterior(
+    key: PRNGKeyArray,
+    fitted: FittedProgram,
+    training: Trials,
+    x: Float[np.ndarray, "trial time latent"],
+    z_prob: Float[np.ndarray, "trial time state"],
+    steps: Rows,
+) -> WeightPosterior:
+    """What the training trials tell of the messages.
+
+    Args:
+        key: random key.
+        fitted: program and parameters.
+        training: the trials.
+        x: posterior means of their latents.
+        z_prob: probabilities of their states.
+        steps: some steps of theirs, on which directions are sought.
+    """
+    networks, model = fitted.networks, fitted.model
+    found = tangents(key, networks.dynamics, steps)
+    parts = in_parts(training.batch())
+    kind = networks.dynamics.noise.raw_diagonal.dtype
+    paths = (np.nan_to_num(a).astype(kind) for a in (x, z_prob))
+    known = over_parts(lambda *some: information(networks, found, model, *some), parts, *paths)
+    told = np.sum([np.asarray(some, float) for some in known], axis=0)
+    own = np.asarray(_own(networks.dynamics, found, steps), float)
+    return WeightPosterior(found, np.linalg.cholesky(_covariance(told, own)))
+
+
+@compiled
+def _own(dynamics: Dynamics, given: Tangents, rows: Rows) -> Float[Array, "group target source direction"]:
+    """Coefficients of each fitted message itself, up to its mean, by least squares over the steps."""
+    share = (rows.weights / jnp.maximum(rows.weights.sum(0), _TINY)).T[:, None, None, :, None]
+    spread = jnp.maximum(dynamics.by_region(dynamics.noise.scale[None])[:, 0], _TINY)[:, None, None]
+
+    def centred(message: Array) -> Array:
+        return jnp.sqrt(share) * (message - (share * message).sum(-2, keepdims=True)) / spread
+
+    def long(message: Array) -> Array:
+        if dynamics.options.zcond:
+            message = jnp.moveaxis(message, 0, 2)[None]
+        return message.reshape(*message.shape[:3], -1)
+
+    said = jnp.stack([long(centred(one)) for one in features(dynamics, given, rows.x, rows.u)], axis=-2)
+    whole = long(centred(every_message(dynamics, rows.x, rows.u)))
+    square = said @ jnp.swapaxes(said, -1, -2)
+    ridge = _RIDGE * jnp.trace(square, axis1=-2, axis2=-1)[..., None, None] * jnp.eye(square.shape[-1])
+    return jnp.linalg.solve(square + ridge + _TINY * jnp.eye(square.shape[-1]), said @ whole[..., None])[..., 0]
+
+
+def _covariance(
+    told: Float[np.ndarray, "coefficient coefficient"], own: Float[np.ndarray, "group target source direction"]
+) -> Float[np.ndarray, "coefficient coefficient"]:
+    """C under the widths of largest evidence."""
+    size = np.maximum((own**2).sum(-1), _TINY)
+    squares = size / own.shape[-1]
+    for _ in range(_ROUNDS):
+        prior = np.repeat(1.0 / squares[..., None], own.shape[-1], axis=-1)
+        covariance = np.linalg.inv(told + np.diag(prior.reshape(-1)))
+        known = (1.0 - np.diag(covariance).reshape(own.shape) * prior).sum(-1)
+        squares = size / np.maximum(known, _LEAST)
+    return (covariance + covariance.T) / 2

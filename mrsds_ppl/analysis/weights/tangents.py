@@ -1,0 +1,156 @@
+"""Directions in the weights of each message: the few along which the message moves where the latents have been.
+
+A network of W weights says one thing in many ways. What a small change d of the weights does to a message over the
+steps that were visited is J d, with the Jacobian J of all steps and latents. Its right singular vectors differ in that,
+
+    Q^-1/2 J / sqrt(steps) = U diag(s) V^T,      m(x; w + V c) ~ m(x; w) + J(x) V c,
+
+and the spectrum s falls by an order of magnitude within ten of them. A prior c ~ N(0, tau^2 I) is one on functions,
+that of the network's tangent kernel. The vectors come from products with J and J^T alone, all messages at once, since
+each has weights of its own: networks of any form will do.
+
+Source: Halko, Martinsson and Tropp (2011), randomised singular values with one iteration; Jacot, Gabriel and Hongler
+(2018), the tangent kernel.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax, random
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from mrsds_ppl.backend.side_by_side import compiled
+from mrsds_ppl.models.dynamics import Dynamics, Rows, every_message
+
+_MORE = 8  # random vectors beyond those sought, as in the source
+_TINY = 1e-12
+
+
+class Tangents(NamedTuple):
+    """Directions in the weights of each message: a tree as the dynamics, whose leaves have an axis of them in front.
+
+    ``scales`` are the s. With weights that states share, so are the directions, and the axis of states has size one.
+    """
+
+    directions: Dynamics
+    scales: Float[Array, "group target source direction"]
+
+
+@partial(compiled, static_argnames="count")
+def tangents(key: PRNGKeyArray, dynamics: Dynamics, rows: Rows, *, count: int = 16) -> Tangents:
+    """The first directions of every message over some steps.
+
+    Args:
+        key: random key.
+        dynamics: the networks.
+        rows: steps, weighted by the probability of each state.
+        count: of directions.
+    """
+    share = rows.weights / jnp.maximum(rows.weights.sum(0), _TINY)
+    # Latents that a region lacks are zero in its messages, whatever they are divided by.
+    spread = jnp.maximum(dynamics.by_region(dynamics.noise.scale[None])[:, 0], _TINY)
+    root = jnp.sqrt(share.T)[:, None, None, :, None] / spread[:, None, None]
+
+    def said(change: Dynamics) -> Array:
+        told = partial(every_message, x=rows.x, u=rows.u)
+        return root * jax.jvp(told, (dynamics,), (change,))[1]
+
+    def heard(message: Array) -> Dynamics:
+        return jax.linear_transpose(said, dynamics)(message)[0]
+
+    def apart(each: Dynamics) -> Dynamics:
+        """As many orthonormal messages as there are directions, which say the same together, heard by the weights."""
+        told = lax.map(said, each)
+        long = jnp.moveaxis(jax.vmap(partial(_long, dynamics))(told), 0, -1)
+        made = jnp.moveaxis(jnp.linalg.qr(long)[0], -1, 0)
+        return lax.map(lambda column: heard(_short(dynamics, column, told.shape[1:])), made)
+
+    leaves, tree = jax.tree.flatten(dynamics)
+    keys = random.split(key, len(leaves))
+    begun = [random.normal(k, (count + _MORE, *leaf.shape), leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    found = apart(apart(jax.tree.unflatten(tree, begun)))
+    squares, turn = jnp.linalg.eigh(_gram(dynamics, found))
+    scales = jnp.sqrt(jnp.maximum(squares[..., ::-1][..., :count], 0.0))
+    turn = turn[..., ::-1][..., :count] / jnp.maximum(scales, _TINY)[..., None, :]
+    return Tangents(_turned(dynamics, found, turn), scales)
+
+
+def changes(tangents: Tangents, coefficients: Float[Array, "group target source direction"]) -> Dynamics:
+    """The change V c of all weights, a tree as the dynamics."""
+    found = _turned(tangents.directions, tangents.directions, coefficients[..., None])
+    return jax.tree.map(lambda leaf: leaf[0], found)
+
+
+def features(
+    dynamics: Dynamics, tangents: Tangents, x: Float[Array, "row latents"], u: Float[Array, "row input"]
+) -> Float[Array, "direction state target source row latent"]:
+    """J(x) V: what a unit step along each direction adds to each message."""
+
+    def along(change: Dynamics) -> Array:
+        return jax.jvp(partial(every_message, x=x, u=u), (dynamics,), (change,))[1]
+
+    return lax.map(along, tangents.directions)
+
+
+def _long(dynamics: Dynamics, message: Array) -> Array:
+    """(state, target, source, row, latent) to (group, target, source, all that the group's weights say)."""
+    if dynamics.options.zcond:
+        message = jnp.moveaxis(message, 0, 2)[None]
+    return message.reshape(*message.shape[:3], -1)
+
+
+def _short(dynamics: Dynamics, long: Array, shape: tuple[int, ...]) -> Array:
+    """The inverse of :func:`_long`."""
+    if dynamics.options.zcond:
+        return jnp.moveaxis(long.reshape(*shape[1:3], shape[0], *shape[3:]), 2, 0)
+    return long.reshape(shape)
+
+
+def _networks(dynamics: Dynamics) -> list[tuple[str, int]]:
+    """Name of each network, and how many axes of its leaves tell messages apart."""
+    return [
+        (name, axes)
+        for name, axes in (("pairs", 3), ("local", 2), ("inputs", 3))
+        if getattr(dynamics, name) is not None
+    ]
+
+
+def _gram(dynamics: Dynamics, each: Dynamics) -> Float[Array, "group target source direction direction"]:
+    """Products of the directions of each message."""
+    shared, grams = dynamics.options.zcond, {}
+    for name, axes in _networks(dynamics):
+        total = jnp.zeros(())
+        for leaf in jax.tree.leaves(getattr(each, name)):
+            flat = jnp.moveaxis(leaf.reshape(*leaf.shape[: axes + 1], -1), 0, -2)
+            products = flat @ jnp.swapaxes(flat, -1, -2)
+            total = total + (products.sum(0, keepdims=True) if shared else products)
+        grams[name] = total
+    pairs = grams["pairs"]
+    if "local" in grams:
+        same = jnp.eye(len(dynamics.latent_sizes))[:, :, None, None]
+        pairs = jnp.where(same > 0, grams["local"][:, :, None], pairs)
+    return jnp.concatenate([pairs, grams["inputs"]], axis=2) if "inputs" in grams else pairs
+
+
+def _turned(dynamics: Dynamics, each: Dynamics, turn: Float[Array, "group target source direction made"]) -> Dynamics:
+    """New directions of each message as sums of given ones."""
+    regions = len(dynamics.latent_sizes)
+    own = {
+        "pairs": turn[:, :, :regions],
+        "local": jnp.einsum("grr...->gr...", turn[:, :, :regions]),
+        "inputs": turn[:, :, regions:],
+    }
+    found = jax.tree.map(lambda leaf: jnp.zeros((turn.shape[-1], *leaf.shape[1:]), leaf.dtype), each)
+    for name, axes in _networks(dynamics):
+
+        def sums(leaf: Array, axes: int = axes, some: Array = own[name]) -> Array:
+            flat = jnp.moveaxis(leaf.reshape(*leaf.shape[: axes + 1], -1), 0, -1)
+            made = flat @ some
+            return jnp.moveaxis(made, -1, 0).reshape(turn.shape[-1], *leaf.shape[1:])
+
+        network = jax.tree.map(sums, getattr(each, name))
+        found = eqx.tree_at(lambda d, name=name: getattr(d, name), found, network)
+    return found

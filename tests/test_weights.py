@@ -1,0 +1,163 @@
+"""How well weights are known: directions against a dense Jacobian, information against dense Gaussians."""
+
+import by_hand
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import random
+from jax.flatten_util import ravel_pytree
+from numpyro.infer import MCMC, NUTS
+
+from mrsds_ppl.analysis import FittedProgram
+from mrsds_ppl.analysis.edges import training_steps
+from mrsds_ppl.analysis.weights import weight_posterior
+from mrsds_ppl.analysis.weights.information import filter_information
+from mrsds_ppl.analysis.weights.tangents import changes, features, tangents
+from mrsds_ppl.data import Trials
+from mrsds_ppl.models import DynamicsOptions, ModelOptions
+from mrsds_ppl.models.dynamics import Dynamics, Rows, every_message
+from mrsds_ppl.models.linearised import linearised, shared_terms
+from mrsds_ppl.statespace.gaussian_sum import expected_transitions
+from mrsds_ppl.statespace.linear_gaussian import LinearSteps, SharedTerms, SignalTerms, TrialTerms
+
+KINDS = [
+    {},
+    {"communication_type": "additive-linear"},
+    {"communication_type": "conditional", "input_type": "conditional"},
+    {"zcond": True},
+]
+
+
+def made(options: dict) -> tuple[Dynamics, Rows]:
+    chosen = DynamicsOptions(
+        layers=(3,), activations=("tanh",), input_layers=(2,), input_activations=("tanh",), **options
+    )
+    dynamics = by_hand.filled(lambda: Dynamics(2, (2, 1), 1, chosen, key=random.key(0)))
+    rng = np.random.default_rng(0)
+    return dynamics, Rows(
+        *(jnp.asarray(a) for a in (rng.normal(size=(40, 3)), rng.normal(size=(40, 1)), rng.dirichlet([1, 1], 40)))
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.compiling
+@pytest.mark.parametrize("options", KINDS)
+def test_directions_are_the_singular_vectors_of_the_jacobian_of_each_message(options: dict) -> None:
+    with jax.enable_x64(True):
+        dynamics, rows = made(options)
+        count = 3
+        found = tangents(random.key(1), dynamics, rows, count=count)
+        flat, build = ravel_pytree(dynamics)
+        dense = jax.jit(jax.jacobian(lambda w: every_message(build(w), rows.x, rows.u)))(flat)
+        unit = jax.jit(lambda: features(dynamics, found, rows.x, rows.u))()
+        scale, share = np.asarray(dynamics.noise.scale), np.asarray(rows.weights)
+    share = share / share.sum(0)
+    spread = np.array([[scale[0], scale[1]], [scale[2], np.inf]])
+    dense = np.sqrt(share.T)[:, None, None, :, None, None] * np.asarray(dense) / spread[:, None, None, :, None]
+    unit = np.sqrt(share.T)[:, None, None, :, None] * np.asarray(unit) / spread[:, None, None]
+    groups = [slice(0, 2)] if options.get("zcond") else [0, 1]
+    for g, group in enumerate(groups):
+        for target in range(2):
+            for source in range(3):
+                jacobian = dense[group, target, source].reshape(-1, flat.size)
+                exact = np.linalg.svd(jacobian, compute_uv=False)[:count]
+                np.testing.assert_allclose(found.scales[g, target, source], exact, rtol=5e-3, atol=1e-8)
+                said = unit[:, group, target, source].reshape(count, -1)
+                np.testing.assert_allclose(said @ said.T, np.diag(exact**2), rtol=1e-2, atol=2e-4 * exact[0] ** 2)
+
+
+@pytest.mark.compiling
+def test_a_change_of_weights_is_the_sum_of_its_directions() -> None:
+    with jax.enable_x64(True):
+        dynamics, rows = made({})
+        found = tangents(random.key(1), dynamics, rows, count=3)
+        c = jnp.asarray(np.random.default_rng(2).normal(size=found.scales.shape))
+        said = jax.jit(
+            lambda: jax.jvp(lambda d: every_message(d, rows.x, rows.u), (dynamics,), (changes(found, c),))[1]
+        )()
+        each = jax.jit(lambda: features(dynamics, found, rows.x, rows.u))()
+    np.testing.assert_allclose(said, np.einsum("mkrsnd,krsm->krsnd", each, c), rtol=1e-8, atol=1e-10)
+
+
+def test_information_is_that_of_the_joint_law_of_all_signals() -> None:
+    """Signals of one trial have a joint Gaussian law, whose mean moves with the coefficients."""
+    bins, size, coefficients = 5, 2, 3
+    rng = np.random.default_rng(0)
+    roots = rng.normal(size=(bins + 2, size, size))
+    first, noise, *precision = roots @ np.swapaxes(roots, -1, -2) + 0.3 * np.eye(size)
+    gain, added = 0.5 * rng.normal(size=(bins - 1, size, size)), rng.normal(size=(bins - 1, size, coefficients))
+    lower = np.eye(bins * size)
+    spread = np.kron(np.eye(bins), noise)
+    spread[:size, :size] = first
+    forced = np.zeros((bins * size, coefficients))
+    for t in range(1, bins):
+        lower[t * size : (t + 1) * size, (t - 1) * size : t * size] = -gain[t - 1]
+        forced[t * size : (t + 1) * size] = added[t - 1]
+    moved, inverse = np.linalg.solve(lower, forced), np.linalg.inv(lower)
+    covariance = inverse @ spread @ inverse.T
+    for t in range(bins):
+        covariance[t * size : (t + 1) * size, t * size : (t + 1) * size] += np.linalg.inv(precision[t])
+    exact = moved.T @ np.linalg.solve(covariance, moved)
+    with jax.enable_x64(True):
+        one = [jnp.asarray(a) for a in (first, noise, np.stack(precision), gain, added)]
+        shared = SharedTerms(jnp.zeros(1), jnp.zeros((1, size)), one[0], one[1])
+        signals = SignalTerms(one[2][None], jnp.asarray(rng.normal(size=(1, bins, size))), jnp.zeros(1))
+        steps = LinearSteps(one[3][None, :, None], jnp.zeros((1, bins - 1, 1, size)))
+        trials = TrialTerms(steps, signals, jnp.zeros((1, bins - 1, 1, 1)), jnp.array([bins]))
+        found = jax.jit(lambda: filter_information(shared, trials, jnp.ones((1, bins, 1)), lambda _: one[4][None]))()
+    np.testing.assert_allclose(found, exact, rtol=1e-4)
+
+
+def recording(maps: np.ndarray, loading: np.ndarray) -> Trials:
+    rng, ys, xs = np.random.default_rng(1), [], []
+    for _ in range(20):
+        x = 0.5 * rng.normal(size=(40, 2))
+        for t in range(1, 40):
+            x[t] += maps @ x[t - 1]
+        xs.append(x)
+        ys.append(np.repeat(x, 3, axis=1) * loading[:, 0] + 0.6 * rng.normal(size=(40, 6)))
+    return Trials.from_arrays(ys, region_sizes=[3, 3], x=xs)
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+def test_posterior_of_a_linear_program_is_that_of_nuts() -> None:
+    """Weights of four messages of one state, signals with noise; NUTS on log p(y), which is exact here."""
+    maps, loading = np.array([[0.8, 0.15], [0.3, 0.6]]), np.random.default_rng(0).normal(size=(6, 1))
+    with jax.enable_x64(True):
+        options = ModelOptions(ux=False, xz=False, dynamics=DynamicsOptions(layers=(), activations=(None,)))
+        model = by_hand.filled_model([3, 3], [1, 1], 1, options=options)
+        networks = by_hand.with_values(
+            model.networks, maps[None], np.zeros((1, 2)), loading, np.zeros(6),
+            noise=0.5, first_noise=0.5, emission_noise=0.6, first_means=np.zeros((1, 2)),
+        )  # fmt: skip
+        trials = recording(maps, loading)
+        batch, x = jax.device_put(trials.batch()), jnp.asarray(trials.x, float)
+
+        def log_evidence(change: jax.Array) -> jax.Array:
+            moved = eqx.tree_at(lambda n: n.dynamics.pairs.weights[0], networks, given + change.reshape(given.shape))
+            found = expected_transitions(shared_terms(moved), linearised(moved, model, batch, x))
+            return found.log_evidence.sum()
+
+        given = networks.dynamics.pairs.weights[0]
+        for _ in range(6):
+            step = jnp.linalg.solve(-jax.hessian(log_evidence)(jnp.zeros(4)), jax.grad(log_evidence)(jnp.zeros(4)))
+            given = given + step.reshape(given.shape)
+        networks = eqx.tree_at(lambda n: n.dynamics.pairs.weights[0], networks, given)
+        sampler = MCMC(
+            NUTS(potential_fn=lambda c: -log_evidence(c)), num_warmup=300, num_samples=1500, progress_bar=False
+        )
+        sampler.run(random.key(0), init_params=jnp.zeros(4))
+        long = np.asarray(sampler.get_samples())
+        params = {f"{name}$params": part for name, part in networks._asdict().items()}
+        ones = np.ones((*trials.x.shape[:2], 1))
+        fitted = FittedProgram(model, params)
+        steps = training_steps(model, trials, trials.x.astype(float), ones)
+        found = weight_posterior(random.key(1), fitted, trials, trials.x, ones, steps)
+        drawn = np.asarray(found.draws(random.key(2), 20_000).pairs.weights[0]).reshape(20_000, 4)
+    np.testing.assert_allclose(drawn.std(0), long.std(0), rtol=0.1)
+    mode = np.asarray(given).reshape(4)
+    np.testing.assert_allclose(mode + drawn.mean(0), mode + long.mean(0), rtol=0.1)
+    np.testing.assert_allclose(np.corrcoef(drawn.T), np.corrcoef(long.T), atol=0.1)
