@@ -6,6 +6,7 @@ of the program linearised around one path of each trial; see :mod:`mrsds_ppl.sta
 probabilities that are read off paths smoothed for the likeliest states are too sure of these.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mrsds_ppl.backend.side_by_side import compiled
 from mrsds_ppl.backend.trials_at_once import Parts, over_parts, put_together
 from mrsds_ppl.data.batch import Batch
-from mrsds_ppl.models.filtering import find_states, linearise_trials, shared_of, smooth_paths
+from mrsds_ppl.models.filtering import linearise_trials, shared_of
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 from mrsds_ppl.statespace.backward_simulation import PathDraws, simulate_paths
 from mrsds_ppl.statespace.linear_gaussian import SharedTerms, TrialTerms
@@ -40,17 +41,21 @@ def draw_paths(
         key: random key.
         networks, model: the program.
         parts: the trials.
-        x: paths around which likeliest states are found; the program is linearised around those smoothed for them.
+        x: paths around which the program is linearised at first; then it is around the mean of what it says there.
         draws: the fewest draws; there are a multiple of twenty.
     """
     shared, rounds = shared_of(networks), -(-draws // DRAWS_AT_ONCE)
-    path = smooth_paths(networks, model, parts, x, find_states(networks, model, parts, x).states).mean
     seeds = random.bits(key, (parts.num_trials,))
 
+    def around(batch: Batch, x: Array, keys: Sequence[PRNGKeyArray]) -> list[PathDraws]:
+        trials = linearise_trials(networks, model, batch, x)
+        return [jax.device_get(paths_given_signals(own, shared, trials, draws=DRAWS_AT_ONCE)) for own in keys]
+
     def drawn(batch: Batch, x: Array, seeds: Array) -> PathDraws:
-        trials, keys = linearise_trials(networks, model, batch, x), random.split(random.key(seeds[0]), rounds)
-        found = [jax.device_get(paths_given_signals(own, shared, trials, draws=DRAWS_AT_ONCE)) for own in keys]
+        first, *keys = random.split(random.key(seeds[0]), rounds + 1)
+        (begun,) = around(batch, x, [first])
+        found = around(batch, jax.device_put(begun.means.mean(1)), keys)
         together: PathDraws = jax.tree.map(lambda *some: np.concatenate(some, axis=1), *found)
         return together._replace(probabilities=np.mean([one.probabilities for one in found], axis=0))
 
-    return put_together(parts, over_parts(drawn, parts, path, seeds))
+    return put_together(parts, over_parts(drawn, parts, x, seeds))

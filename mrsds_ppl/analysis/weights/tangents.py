@@ -14,6 +14,7 @@ Source: Halko, Martinsson and Tropp (2011), randomised singular values with one 
 """
 
 from functools import partial
+from operator import attrgetter
 from typing import NamedTuple
 
 import equinox as eqx
@@ -152,5 +153,5 @@ def _turned(dynamics: Dynamics, each: Dynamics, turn: Float[Array, "group target
             return jnp.moveaxis(made, -1, 0).reshape(turn.shape[-1], *leaf.shape[1:])
 
         network = jax.tree.map(sums, getattr(each, name))
-        found = eqx.tree_at(lambda d, name=name: getattr(d, name), found, network)
+        found = eqx.tree_at(attrgetter(name), found, network)
     return found
