@@ -25,11 +25,11 @@ from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.flow import check_state
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths, posterior_paths
 from mrsds_ppl.analysis.recovery.alignment import valid_bins
-from mrsds_ppl.analysis.weights import WeightPosterior
+from mrsds_ppl.analysis.weights import Change, WeightPosterior
 from mrsds_ppl.backend.trials_at_once import over_trials
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.models.dynamics import Dynamics, every_message
+from mrsds_ppl.models.dynamics import every_message
 from mrsds_ppl.models.mrsds import MRSDS
 
 _AXES = ("draw", "trial", "time", "target", "source", "latent")
@@ -73,7 +73,7 @@ def path_messages(
     paths: PosteriorPaths,
     *,
     state: int | None = None,
-    changes: Dynamics | None = None,
+    changes: Change | None = None,
 ) -> xr.DataArray:
     """Messages along given paths: those of :func:`posterior_paths`, of a finished posterior, or the true ones.
 
@@ -223,7 +223,7 @@ def region_labels(model: MRSDS, trials: Trials) -> list[str]:
 
 
 def _by_draw(
-    function: Callable[..., Any], x: Float[Array, "trial draw bin latent"], z_prob: Array, *more: Dynamics | None
+    function: Callable[..., Any], x: Float[Array, "trial draw bin latent"], z_prob: Array, *more: Change | None
 ) -> Array | tuple[Array, ...]:
     """Results of each draw, whose messages in all states need not be in memory at once, trials first."""
     found = lax.map(lambda given: function(*given), (jnp.moveaxis(x, 1, 0), jnp.moveaxis(z_prob, 1, 0), *more))
@@ -231,25 +231,22 @@ def _by_draw(
 
 
 def _along(
-    fitted: FittedProgram, x: Float[Array, "trial bin latent"], u: Array, change: Dynamics | None = None
+    fitted: FittedProgram, x: Float[Array, "trial bin latent"], u: Array, change: Change | None = None
 ) -> Array:
     """(state, target, source, trial, bin, latent) of bins 2 on, with the weights changed."""
     used = fitted.model.dynamics_inputs(u)
     count = x.shape[0] * (x.shape[1] - 1)
     rows = [a.reshape(count, a.shape[-1]) for a in (x[:, :-1], used[:, 1:])]
     dynamics = fitted.networks.dynamics
-    if change is None:
-        told = every_message(dynamics, *rows)
-    else:
-        told = sum(jax.jvp(lambda d: every_message(d, *rows), (dynamics,), (change,)))
+    told = every_message(dynamics, *rows) if change is None else change.messages(dynamics, *rows)
     return told.reshape(*told.shape[:3], x.shape[0], x.shape[1] - 1, told.shape[-1])
 
 
 @jax.jit
-def _messages_of(fitted: FittedProgram, x: Array, weight: Array, u: Array, changes: Dynamics | None) -> Any:
+def _messages_of(fitted: FittedProgram, x: Array, weight: Array, u: Array, changes: Change | None) -> Any:
     """(trial, draw, bin, target, source, latent); zero in the first bin."""
 
-    def one(path: Array, prob: Array, change: Dynamics | None) -> Array:
+    def one(path: Array, prob: Array, change: Change | None) -> Array:
         mean = jnp.einsum("btk,krsbtd->btrsd", prob[:, 1:], _along(fitted, path, u, change))
         return jnp.concatenate([jnp.zeros_like(mean[:, :1]), mean], axis=1)
 

@@ -1,5 +1,6 @@
 """How well the weights of the networks are known. Imports models and what is below them."""
 
 from mrsds_ppl.analysis.weights.posterior import WeightPosterior, weight_posterior
+from mrsds_ppl.analysis.weights.tangents import Change
 
-__all__ = ["WeightPosterior", "weight_posterior"]
+__all__ = ["Change", "WeightPosterior", "weight_posterior"]

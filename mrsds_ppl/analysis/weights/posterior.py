@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.weights.information import information
-from mrsds_ppl.analysis.weights.tangents import Tangents, changes, features, tangents
+from mrsds_ppl.analysis.weights.tangents import Change, Tangents, changes, features, tangents
 from mrsds_ppl.backend.side_by_side import compiled
 from mrsds_ppl.backend.trials_at_once import in_parts, over_parts
 from mrsds_ppl.data.trials import Trials
@@ -40,15 +40,15 @@ class WeightPosterior(NamedTuple):
     tangents: Tangents
     root: Float[np.ndarray, "coefficient coefficient"]
 
-    def draws(self, key: PRNGKeyArray, count: int) -> Dynamics:
-        """Changes of all weights, a tree as the dynamics whose leaves have an axis of draws in front."""
+    def draws(self, key: PRNGKeyArray, count: int) -> Change:
+        """Changes of all weights, whose leaves have an axis of draws in front."""
         noise = random.normal(key, (count, len(self.root)))
         coefficients = (noise @ jnp.asarray(self.root, noise.dtype).T).reshape(count, *self.tangents.scales.shape)
         return _changed(self.tangents, coefficients)
 
 
 @jax.jit
-def _changed(given: Tangents, coefficients: Array) -> Dynamics:
+def _changed(given: Tangents, coefficients: Array) -> Change:
     return jax.vmap(partial(changes, given))(coefficients)
 
 

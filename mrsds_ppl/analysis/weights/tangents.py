@@ -3,9 +3,11 @@
 A network of W weights says one thing in many ways. What a small change d of the weights does to a message over the
 steps that were visited is J d, with the Jacobian J of all steps and latents. Its right singular vectors differ in that,
 
-    Q^-1/2 J / sqrt(steps) = U diag(s) V^T,      m(x; w + V c) ~ m(x; w) + J(x) V c,
+    Q^-1/2 (J - mean J) / sqrt(steps) = U diag(s) V^T,      m(x; w + V c) ~ m(x; w) + (J(x) - mean J) V c,
 
-and the spectrum s falls by an order of magnitude within ten of them. A prior c ~ N(0, tau^2 I) is one on functions,
+with the mean over the steps of a state: additive messages are known up to constants, of which one may gain what another
+loses, so that signals cannot tell them. Messages that are zero at zero have no such freedom, and keep their mean. The
+spectrum s falls by an order of magnitude within ten of them. A prior c ~ N(0, tau^2 I) is one on functions,
 that of the network's tangent kernel. The vectors come from products with J and J^T alone, all messages at once, since
 each has weights of its own: networks of any form will do.
 
@@ -20,8 +22,9 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax, random
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mrsds_ppl.backend.side_by_side import compiled
 from mrsds_ppl.models.dynamics import Dynamics, Rows, every_message
@@ -33,10 +36,12 @@ _TINY = 1e-12
 class Tangents(NamedTuple):
     """Directions in the weights of each message: a tree as the dynamics, whose leaves have an axis of them in front.
 
-    ``scales`` are the s. With weights that states share, so are the directions, and the axis of states has size one.
+    ``means`` are those of what a unit step along each direction adds, where constants are free, and ``scales`` the s.
+    With weights that states share, so are the directions, and the axis of groups has size one.
     """
 
     directions: Dynamics
+    means: Float[Array, "direction state target source latent"]
     scales: Float[Array, "group target source direction"]
 
 
@@ -50,14 +55,20 @@ def tangents(key: PRNGKeyArray, dynamics: Dynamics, rows: Rows, *, count: int = 
         rows: steps, weighted by the probability of each state.
         count: of directions.
     """
-    share = rows.weights / jnp.maximum(rows.weights.sum(0), _TINY)
+    share = (rows.weights / jnp.maximum(rows.weights.sum(0), _TINY)).T[:, None, None, :, None]
     # Latents that a region lacks are zero in its messages, whatever they are divided by.
     spread = jnp.maximum(dynamics.by_region(dynamics.noise.scale[None])[:, 0], _TINY)
-    root = jnp.sqrt(share.T)[:, None, None, :, None] / spread[:, None, None]
+    root = jnp.sqrt(share) / spread[:, None, None]
+
+    def added(change: Dynamics) -> Array:
+        return jax.jvp(partial(every_message, x=rows.x, u=rows.u), (dynamics,), (change,))[1]
+
+    def mean(message: Array) -> Array:
+        return jnp.where(_free(dynamics, message.shape[2]), (share * message).sum(-2, keepdims=True), 0.0)
 
     def said(change: Dynamics) -> Array:
-        told = partial(every_message, x=rows.x, u=rows.u)
-        return root * jax.jvp(told, (dynamics,), (change,))[1]
+        message = added(change)
+        return root * (message - mean(message))
 
     def heard(message: Array) -> Dynamics:
         return jax.linear_transpose(said, dynamics)(message)[0]
@@ -76,24 +87,47 @@ def tangents(key: PRNGKeyArray, dynamics: Dynamics, rows: Rows, *, count: int = 
     squares, turn = jnp.linalg.eigh(_gram(dynamics, found))
     scales = jnp.sqrt(jnp.maximum(squares[..., ::-1][..., :count], 0.0))
     turn = turn[..., ::-1][..., :count] / jnp.maximum(scales, _TINY)[..., None, :]
-    return Tangents(_turned(dynamics, found, turn), scales)
+    directions = _turned(dynamics, found, turn)
+    return Tangents(directions, lax.map(lambda one: mean(added(one))[..., 0, :], directions), scales)
 
 
-def changes(tangents: Tangents, coefficients: Float[Array, "group target source direction"]) -> Dynamics:
-    """The change V c of all weights, a tree as the dynamics."""
+def _free(dynamics: Dynamics, sources: int) -> Bool[np.ndarray, "source 1 1"]:
+    """Sources whose messages may gain a constant that others lose: networks with a constant of their own."""
+    regions = len(dynamics.latent_sizes)
+    free = dynamics.options.communication_type == "additive" and regions > 1
+    return (free & (np.arange(sources) < regions))[:, None, None]
+
+
+class Change(NamedTuple):
+    """A change of the weights, a tree as the dynamics, and the mean that it adds to messages whose constants are free."""
+
+    weights: Dynamics
+    means: Float[Array, "state target source latent"]
+
+    def messages(
+        self, dynamics: Dynamics, x: Float[Array, "row latents"], u: Float[Array, "row input"]
+    ) -> Float[Array, "state target source row latent"]:
+        """m(x; w + V c)."""
+        told, moved = jax.jvp(partial(every_message, x=x, u=u), (dynamics,), (self.weights,))
+        return told + moved - self.means[..., None, :]
+
+
+def changes(tangents: Tangents, coefficients: Float[Array, "group target source direction"]) -> Change:
+    """The change V c of all weights."""
     found = _turned(tangents.directions, tangents.directions, coefficients[..., None])
-    return jax.tree.map(lambda leaf: leaf[0], found)
+    means = (jnp.moveaxis(coefficients, -1, 0)[..., None] * tangents.means).sum(0)
+    return Change(jax.tree.map(lambda leaf: leaf[0], found), means)
 
 
 def features(
     dynamics: Dynamics, tangents: Tangents, x: Float[Array, "row latents"], u: Float[Array, "row input"]
 ) -> Float[Array, "direction state target source row latent"]:
-    """J(x) V: what a unit step along each direction adds to each message."""
+    """(J(x) - mean J) V: what a unit step along each direction adds to each message."""
 
     def along(change: Dynamics) -> Array:
         return jax.jvp(partial(every_message, x=x, u=u), (dynamics,), (change,))[1]
 
-    return lax.map(along, tangents.directions)
+    return lax.map(along, tangents.directions) - tangents.means[..., None, :]
 
 
 def _long(dynamics: Dynamics, message: Array) -> Array:
