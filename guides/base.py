@@ -21,7 +21,6 @@ from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.models.program import Program
 from mrsds_ppl.nn import draws
 from mrsds_ppl.nn.encoders import ENCODERS, EncoderOptions, Linear
-from mrsds_ppl.ppl.markov import summed_out
 
 
 class Standardizer(eqx.Module):
@@ -83,6 +82,8 @@ class AmortizedGuide(AutoGuide):
         triangular: full instead of diagonal covariance of a bin.
         key: random key for the initial weights.
     """
+
+    needs_every_trial = False
 
     def __init__(
         self,
@@ -181,9 +182,13 @@ def guide_of_weights(model: Program, *, point: bool = False) -> AutoNormal | Aut
     """
     if model.options.weight_prior is None:
         return None
-    hidden = handlers.block(summed_out(model), hide=["x", "y", "z"])
+
+    # The rest of the program has nothing that such a guide would ask for.
+    def weights(batch: Batch) -> None:
+        model.declare()
+
     start = init_to_value(values=model.initial_weights())
-    return AutoDelta(hidden, init_loc_fn=start) if point else AutoNormal(hidden, init_loc_fn=start, init_scale=0.02)
+    return AutoDelta(weights, init_loc_fn=start) if point else AutoNormal(weights, init_loc_fn=start, init_scale=0.02)
 
 
 def padding(batch: Batch) -> Array:

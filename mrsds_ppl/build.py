@@ -170,13 +170,14 @@ def initial_parameters(key: jax.Array, model: MRSDS, guide: Guide, batch: Batch)
         return {name: site["value"] for name, site in sites.items()}
 
     # Compiled, what the sites do beside giving their parameters is never run. NumPyro's own guides keep values of
-    # their first call, which must not be a compiler's; a path guide that has begun keeps none but of weights.
+    # their first call, which must not be a compiler's.
+    ours = isinstance(guide, PathGuide | AmortizedGuide)
     if isinstance(guide, PathGuide):
         guide.begin(batch)
-        keeps_values = guide.global_guide is not None
-    else:
-        keeps_values = needs_every_trial(guide)
-    values = collect(key) if keeps_values else jax.jit(collect)(key)
+    if ours and guide.global_guide is not None:
+        with numpyro.handlers.seed(rng_seed=key), numpyro.handlers.block():
+            guide.global_guide(batch)
+    values = jax.jit(collect)(key) if ours or not needs_every_trial(guide) else collect(key)
     transforms = {name: biject_to(constraint) for name, constraint in constraints.items()}
     params = {name: transforms[name].inv(v) if name in transforms else v for name, v in values.items()}
     return Begun(params, lambda p: {n: transforms[n](v) if n in transforms else v for n, v in p.items()})
@@ -184,8 +185,6 @@ def initial_parameters(key: jax.Array, model: MRSDS, guide: Guide, batch: Batch)
 
 def needs_every_trial(guide: object) -> bool:
     """Whether a guide keeps values of the trials that it is first called with, which then are all training trials."""
-    if isinstance(guide, AmortizedGuide):
-        return guide.global_guide is not None
     return bool(getattr(guide, "needs_every_trial", True))
 
 
