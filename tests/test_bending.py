@@ -54,6 +54,7 @@ def test_linear_messages_and_the_scale_of_latents_cost_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_a_network_fitted_to_a_line_bends_less_and_to_a_curve_keeps_its_bend() -> None:
     """Steps of one region: a line with noise that a network can follow, and a curve that needs its bend."""
     rng = np.random.default_rng(1)

@@ -101,6 +101,7 @@ def steps_of(fitted: FittedProgram, trials: Trials) -> Rows:
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_what_is_lost_is_the_exact_evidence_and_an_absent_message_loses_nothing() -> None:
     with jax.enable_x64(True):
         fitted, trials = linear_program((20, 15, 18, 20, 16, 20, 12, 20, 17, 20))

@@ -19,6 +19,7 @@ LENGTHS = (12, 7, 9)
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_evidence_of_a_linear_gaussian_program_is_the_exact_marginal() -> None:
     with jax.enable_x64(True):
         linear = ModelOptions(xz=False, dynamics=DynamicsOptions(layers=(), activations=(None,)))

@@ -29,6 +29,7 @@ def _as_params(model):
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_the_gradient_of_the_evidence_is_that_of_the_sum_over_every_path_of_states():
     """Linear networks and Gaussian signals, where the linearised program is the program."""
     with jax.enable_x64(True):
@@ -73,6 +74,7 @@ def test_the_gradient_of_the_evidence_is_that_of_the_sum_over_every_path_of_stat
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_the_slope_along_the_noise_is_that_of_finite_differences():
     with jax.enable_x64(True):
         y = np.random.default_rng(0).normal(size=(6, 4))

@@ -21,7 +21,7 @@ from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.nn.encoders import EncoderOptions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 LENGTHS = (9, 6, 8)
 SMALL = EncoderOptions(embedding_layers=(3,), channels=4, dilations=(1,))

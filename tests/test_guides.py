@@ -210,6 +210,7 @@ def test_standardizer_keeps_the_size_of_a_regions_sum_where_neurons_are_hidden()
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("name", ["gaussian_markov", "mean_field", "switching_structured"])
 def test_posterior_draws_and_median_have_the_shape_of_the_path(name):
     guide, params = make_guide(GUIDES[name])

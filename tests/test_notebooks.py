@@ -70,7 +70,8 @@ def execute(name, environment, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.nightly) for name in NAMES[1:])])
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", NAMES)
 def test_notebook_runs_and_draws(name, environment, tmp_path):
     if name == "v1v2" and not RECORDING.is_file():
         pytest.skip(f"no recording at {RECORDING}; set MRSDS_SHARED to the folder that holds data/")

@@ -91,6 +91,7 @@ def exact(case: Case, trial: int) -> Exact:
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_posterior_of_a_linear_program_is_the_mixture_over_every_path_of_states() -> None:
     with jax.enable_x64(True):
         case = make_case()
@@ -113,6 +114,7 @@ def test_posterior_of_a_linear_program_is_the_mixture_over_every_path_of_states(
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_a_path_that_is_not_finite_leaves_its_trial_to_the_guide() -> None:
     case = make_case()
     fitted = FittedProgram(case.model, jax.tree.map(jnp.float32, case.params), Elsewhere(np.nan))

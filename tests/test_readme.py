@@ -42,7 +42,6 @@ def commands():
 
 @pytest.mark.slow
 @pytest.mark.longest
-@pytest.mark.compiling
 def test_python_blocks_of_the_readme_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")

@@ -43,7 +43,7 @@ def test_congruences_broadcast_over_the_batch_and_have_the_derivatives_of_produc
         check_grads(jax.jit(congruence), last, order=1, modes=("fwd", "rev"))
 
 
-@pytest.mark.parametrize("size", [3, pytest.param(18, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [3, pytest.param(18, marks=[pytest.mark.slow, pytest.mark.compiling])])
 def test_derivatives_of_the_inverse_are_those_of_finite_differences(size: int) -> None:
     with jax.enable_x64(True):
         matrices = batch_last(jnp.asarray(positive_definite(size, 2)))

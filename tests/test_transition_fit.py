@@ -65,6 +65,7 @@ def _switching(num_trials: int, num_bins: int) -> tuple[Trials, MRSDS, dict]:
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_transitions_are_those_of_the_true_states():
     trials, model, params = _switching(200, 80)
     assert has_transition_matrix(model)
