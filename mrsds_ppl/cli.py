@@ -161,7 +161,7 @@ def make_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
         ("simulate", _add_simulate, _simulate, "write simulated trials to a file that fit can read"),
         ("infer", _add_infer, _infer, "infer latents, states and messages of new trials under a fitted run"),
         ("report", _add_report, _report, "write one self-contained HTML page about a fitted run"),
-        ("edges", _add_edges, _edges, "say which messages the test trials of a fitted run ask for"),
+        ("edges", _add_edges, _edges, "say which messages of a fitted run are there"),
         ("compare", _add_compare, _compare, "compare runs of one recording and name the smallest that is good enough"),
         ("check", _add_check, _check, "validate a configuration and its data; print what would be fitted"),
     ):

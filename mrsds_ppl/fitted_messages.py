@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.communication import communication_matrix, posterior_messages, state_communication
 from mrsds_ppl.analysis.contrast import Epochs, contrast_conditions, contrast_epochs, trial_norms
-from mrsds_ppl.analysis.edges import evidence_lost, training_steps
+from mrsds_ppl.analysis.edges import check_edges, evidence_lost, score_test, training_steps
 from mrsds_ppl.analysis.posterior import PosteriorSet
 from mrsds_ppl.analysis.weights import WeightPosterior, weight_posterior
 from mrsds_ppl.data.check import known_trials
@@ -128,15 +128,25 @@ class FittedMessages:
         return contrast_conditions(norms, given, sessions=self.trials.sessions, level=level, seed=seed)
 
     def edges(self, trials: str | Trials = "test", *, rate: float = 0.1, seed: int = 0) -> xr.Dataset:
-        """Which directed messages are there; see :func:`mrsds_ppl.analysis.edges.evidence_lost`.
+        """Which directed messages are there, by the training trials, and the evidence that each is worth in others.
 
         Args:
-            trials: ``test``, or others; of trials that were fitted each message explains some noise.
+            trials: of which the evidence is: ``test``, or others; of trials that were fitted each message explains
+                some noise.
             rate: false discovery rate at which an edge is ``present``.
-            seed: of the steps on which the other messages settle.
+            seed: of the steps on which the other messages settle, and of the signs of the test.
+
+        Returns:
+            ``evidence error p_value q_value present``; :func:`mrsds_ppl.analysis.edges.evidence_lost` says more.
+
+        Raises:
+            DataError, RunError: there are too few trials; a region alone has no messages to ask for.
         """
-        steps = training_steps(self.model, self.split.train, self.train.x_draws[0], self.train.z_prob, seed=seed)
-        return evidence_lost(self.program, self._trials(trials), steps, rate=rate)
+        chosen, training = self._trials(trials), self.split.train
+        check_edges(self.model, training)
+        p_values = score_test(self.weights, training.lengths, seed=seed)
+        steps = training_steps(self.model, training, self.train.x_draws[0], self.train.z_prob, seed=seed)
+        return evidence_lost(self.program, chosen, steps, p_values, rate=rate)
 
     def _trials(self, trials: str | Trials) -> Trials:
         return known_trials(trials, self.trials, self.split, counts=self.counts)

@@ -85,7 +85,7 @@ def test_a_change_of_weights_is_the_sum_of_its_directions() -> None:
     np.testing.assert_allclose(said, np.einsum("mkrsnd,krsm->krsnd", each, c), rtol=1e-8, atol=1e-10)
 
 
-def test_information_is_that_of_the_joint_law_of_all_signals() -> None:
+def test_information_and_slope_are_those_of_the_joint_law_of_all_signals() -> None:
     """Signals of one trial have a joint Gaussian law, whose mean moves with the coefficients."""
     bins, size, coefficients = 5, 2, 3
     rng = np.random.default_rng(0)
@@ -104,14 +104,18 @@ def test_information_is_that_of_the_joint_law_of_all_signals() -> None:
     for t in range(bins):
         covariance[t * size : (t + 1) * size, t * size : (t + 1) * size] += np.linalg.inv(precision[t])
     exact = moved.T @ np.linalg.solve(covariance, moved)
+    shift = rng.normal(size=(bins, size))
+    seen = np.concatenate([np.linalg.solve(one, h) for one, h in zip(precision, shift, strict=True)])
+    slope = moved.T @ np.linalg.solve(covariance, seen)
     with jax.enable_x64(True):
         one = [jnp.asarray(a) for a in (first, noise, np.stack(precision), gain, added)]
         shared = SharedTerms(jnp.zeros(1), jnp.zeros((1, size)), one[0], one[1])
-        signals = SignalTerms(one[2][None], jnp.asarray(rng.normal(size=(1, bins, size))), jnp.zeros(1))
+        signals = SignalTerms(one[2][None], jnp.asarray(shift)[None], jnp.zeros(1))
         steps = LinearSteps(one[3][None, :, None], jnp.zeros((1, bins - 1, 1, size)))
         trials = TrialTerms(steps, signals, jnp.zeros((1, bins - 1, 1, 1)), jnp.array([bins]))
         found = jax.jit(lambda: filter_information(shared, trials, jnp.ones((1, bins, 1)), lambda _: one[4][None]))()
-    np.testing.assert_allclose(found, exact, rtol=1e-4)
+    np.testing.assert_allclose(found.information, exact, rtol=1e-4)
+    np.testing.assert_allclose(found.slope[0], slope, rtol=1e-6)
 
 
 def recording(maps: np.ndarray, loading: np.ndarray) -> Trials:

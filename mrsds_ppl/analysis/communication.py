@@ -230,9 +230,7 @@ def _by_draw(
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), found)
 
 
-def _along(
-    fitted: FittedProgram, x: Float[Array, "trial bin latent"], u: Array, change: Change | None = None
-) -> Array:
+def _along(fitted: FittedProgram, x: Float[Array, "trial bin latent"], u: Array, change: Change | None = None) -> Array:
     """(state, target, source, trial, bin, latent) of bins 2 on, with the weights changed."""
     used = fitted.model.dynamics_inputs(u)
     count = x.shape[0] * (x.shape[1] - 1)

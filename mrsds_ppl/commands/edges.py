@@ -1,7 +1,8 @@
-"""``mrsds edges``: which messages the held-out trials ask for."""
+"""``mrsds edges``: which messages are there."""
 
 from collections.abc import Callable, Iterator
 from itertools import product
+from math import isfinite
 from pathlib import Path
 
 import xarray as xr
@@ -11,7 +12,7 @@ from mrsds_ppl.fitted import Fit
 
 
 def edges(given: str | Path, *, rate: float = 0.1, log: Callable[[str], None] = print) -> xr.Dataset:
-    """Print what each message is worth to the test trials of a run, and which are present.
+    """Print which messages of a run are there, and what each is worth to its test trials.
 
     Args:
         given: the run, see :meth:`mrsds_ppl.fitted.Fit.load`.
@@ -19,7 +20,7 @@ def edges(given: str | Path, *, rate: float = 0.1, log: Callable[[str], None] = 
         log: prints a line for the user.
 
     Raises:
-        ConfigError, DataError, RunError: the run or its recording cannot be read, or has fewer than five test trials.
+        ConfigError, DataError, RunError: the run or its recording cannot be read, or has too few trials.
     """
     enable_compilation_cache()
     found = Fit.load(given).edges(rate=rate)
@@ -36,8 +37,8 @@ def table_of(found: xr.Dataset) -> Iterator[str]:
     """
     about = found.attrs
     yield (
-        f"{about['trials']} test trials; evidence log p(y) that is lost without a message, in nats a trial "
-        f"(standard error); present: false discovery rate {about['false_discovery_rate']:g}"
+        f"evidence: nats of log p(y) that a test trial loses without a message (standard error over {about['trials']}); "
+        f"p: whether training trials ask for it; present: false discovery rate {about['false_discovery_rate']:g}"
     )
     names = [str(name) for axis in ("source", "target") for name in found[axis].values]
     width = max(4, *map(len, names))
@@ -48,5 +49,5 @@ def table_of(found: xr.Dataset) -> Iterator[str]:
         one = found.sel(state=state, target=target, source=source)
         evidence, error, p, q = (float(one[name]) for name in ("evidence", "error", "p_value", "q_value"))
         there = "  present" if one["present"] else ""
-        worth = f"{evidence:.2f} ({error:.2f})"
+        worth = f"{evidence:.2f}" + (f" ({error:.2f})" if isfinite(error) else "")
         yield f"{state:5}  {source:{width}}  {target:{width}}  {worth:>15}  {p:7.4f}  {q:7.4f}{there}"

@@ -1,6 +1,7 @@
-"""Which messages held-out trials ask for. Imports models, evidence and communication."""
+"""Which messages are there. Imports models, evidence and communication."""
 
-from mrsds_ppl.analysis.edges.evidence_lost import evidence_lost, training_steps
+from mrsds_ppl.analysis.edges.evidence_lost import check_edges, evidence_lost, training_steps
+from mrsds_ppl.analysis.edges.score_test import score_test
 from mrsds_ppl.analysis.edges.without import Removed, Without, without
 
-__all__ = ["Removed", "Without", "evidence_lost", "training_steps", "without"]
+__all__ = ["Removed", "Without", "check_edges", "evidence_lost", "score_test", "training_steps", "without"]

@@ -5,14 +5,17 @@ along coefficients c of the messages (:mod:`mrsds_ppl.analysis.weights.tangents`
 
     d m_t / dc = F_t A_{t-1} d m_{t-1} / dc + J(x_{t-1}) V,      A_t = (1 + P_t H_t)^-1,
     I(c) = sum_t (d m_t / dc)^T (H_t^-1 + P_t)^-1 (d m_t / dc),
+    g(c) = sum_t (d m_t / dc)^T (1 + H_t P_t)^-1 (h_t - H_t m_t),
 
-with H_t the precision of the signals, and J V taken at the filtered mean. I(c) is the Fisher information with gains and
-covariances held fixed: unlike a regression on smoothed paths, it knows how little of them the signals show. Source:
-Ljung (1999), prediction-error identification of state-space models.
+with H_t the precision of the signals and h_t their shift, and J V taken at the filtered mean. I(c) is the Fisher
+information and g(c) the slope of log p(y), with gains and covariances held fixed: unlike a regression on smoothed
+paths, it knows how little of them the signals show. Source: Ljung (1999), prediction-error identification of
+state-space models.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +33,13 @@ from mrsds_ppl.statespace.linear_gaussian import SharedTerms, TrialTerms, valid_
 _TINY = 1e-6
 
 
+class Known(NamedTuple):
+    """I(c) of all trials together, and g(c) of each."""
+
+    information: Float[Array, "coefficient coefficient"]
+    slope: Float[Array, "trial coefficient"]
+
+
 @partial(compiled, static_argnames="model")
 def information(
     networks: Networks,
@@ -38,13 +48,13 @@ def information(
     batch: Batch,
     x: Float[Array, "trial bin latent"],
     states: Float[Array, "trial bin state"],
-) -> Float[Array, "coefficient coefficient"]:
-    """I(c), the coefficients in the order of ``tangents.scales``.
+) -> Known:
+    """What trials tell, the coefficients in the order of ``tangents.scales``.
 
     Args:
         networks, model: the program.
         tangents: of its messages.
-        batch: trials, which are summed.
+        batch: trials.
         x: their paths.
         states: probabilities of their states.
     """
@@ -78,8 +88,8 @@ def _dense(dynamics: Dynamics, said: Array, weight: Array) -> Float[Array, "row 
 
 def filter_information(
     shared: SharedTerms, given: TrialTerms, states: Array, forced: Callable[[Array], Array]
-) -> Float[Array, "coefficient coefficient"]:
-    """I(c) of a linearised program.
+) -> Known:
+    """What a linearised program tells.
 
     Args:
         shared, given: the program. Padded bins have H = 0 and tell nothing.
@@ -94,32 +104,35 @@ def filter_information(
     precision, shift = (jnp.moveaxis(a, 1, 0) for a in (signals.precision, signals.shift))
 
     @jax.vmap
-    def update(mean: Array, spread: Array, precision: Array, shift: Array) -> tuple[Array, Array, Array]:
+    def update(mean: Array, spread: Array, precision: Array, shift: Array) -> tuple[Array, ...]:
         shrink = jnp.linalg.inv(eye + spread @ precision)
-        return shrink @ (mean + spread @ shift), shrink @ spread, shrink
+        return shrink @ (mean + spread @ shift), shrink @ spread, shrink, shrink.T @ (shift - precision @ mean)
 
     def filtered(carry: tuple[Array, Array], now: tuple[Array, ...]) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
         mean, spread = carry
         gain, offset, precision, shift = now
         ahead = jnp.einsum("bij,bj->bi", gain, mean) + offset
         spread = jnp.einsum("bij,bjk,blk->bil", gain, spread, gain) + noise
-        after, spread, shrink = update(ahead, spread, precision, shift)
+        after, spread, shrink, missed = update(ahead, spread, precision, shift)
         known = precision @ shrink
         root = jnp.linalg.cholesky((known + jnp.swapaxes(known, 1, 2)) / 2 + _TINY * eye)
-        return (after, spread), (mean, shrink, root)
+        return (after, spread), (mean, shrink, root, missed)
 
     start = jnp.broadcast_to(shared.first_covariance, (trials, latents, latents))
     first = update(states[:, 0] @ shared.first_means, start, precision[0], shift[0])[:2]
-    _, (means, shrink, root) = lax.scan(filtered, first, (gain, offset, precision[1:], shift[1:]))
+    _, (means, shrink, root, missed) = lax.scan(filtered, first, (gain, offset, precision[1:], shift[1:]))
     added = jnp.moveaxis(forced(jnp.moveaxis(means, 0, 1)), 1, 0)
     size = added.shape[-1]
 
-    def summed(carry: tuple[Array, Array], now: tuple[Array, ...]) -> tuple[tuple[Array, Array], None]:
-        along, total = carry
-        gain, shrink, root, added = now
+    def summed(carry: tuple[Array, Known], now: tuple[Array, ...]) -> tuple[tuple[Array, Known], None]:
+        along, known = carry
+        gain, shrink, root, missed, added = now
         along = gain @ along + added
         seen = (jnp.swapaxes(root, 1, 2) @ along).reshape(trials * latents, size)
-        return (shrink @ along, total + seen.T @ seen), None
+        slope = known.slope + jnp.einsum("bi,bic->bc", missed, along)
+        return (shrink @ along, Known(known.information + seen.T @ seen, slope)), None
 
-    nothing = jnp.zeros((trials, latents, size), added.dtype), jnp.zeros((size, size), added.dtype)
-    return lax.scan(summed, nothing, (gain, shrink, root, added))[0][1]
+    kind = added.dtype
+    nothing = Known(jnp.zeros((size, size), kind), jnp.zeros((trials, size), kind))
+    begun = jnp.zeros((trials, latents, size), kind), nothing
+    return lax.scan(summed, begun, (gain, shrink, root, missed, added))[0][1]

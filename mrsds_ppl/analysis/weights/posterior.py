@@ -35,9 +35,17 @@ _LEAST = 0.1
 
 
 class WeightPosterior(NamedTuple):
-    """Directions of the messages, and the Cholesky factor of the covariance of all coefficients."""
+    """Directions of the messages, and what is known of their coefficients.
+
+    ``fitted`` are those of the fitted messages, ``slopes`` those of log p(y) of each training trial, ``information``
+    and ``prior`` the two parts of C^-1 (of the prior its diagonal), ``root`` the Cholesky factor of C.
+    """
 
     tangents: Tangents
+    fitted: Float[np.ndarray, "group target source direction"]
+    slopes: Float[np.ndarray, "trial coefficient"]
+    information: Float[np.ndarray, "coefficient coefficient"]
+    prior: Float[np.ndarray, " coefficient"]
     root: Float[np.ndarray, "coefficient coefficient"]
 
     def draws(self, key: PRNGKeyArray, count: int) -> Change:
@@ -76,9 +84,11 @@ def weight_posterior(
     kind = networks.dynamics.noise.raw_diagonal.dtype
     paths = (np.nan_to_num(a).astype(kind) for a in (x, z_prob))
     known = over_parts(lambda *some: information(networks, found, model, *some), parts, *paths)
-    told = np.sum([np.asarray(some, float) for some in known], axis=0)
+    told = np.sum([np.asarray(some.information, float) for some in known], axis=0)
+    slopes = np.concatenate([some.slope for some in known])[: parts.num_trials].astype(float)
     own = np.asarray(_own(networks.dynamics, found, steps), float)
-    return WeightPosterior(found, np.linalg.cholesky(_covariance(told, own)))
+    prior = _prior(told, own)
+    return WeightPosterior(found, own, slopes, told, prior, np.linalg.cholesky(np.linalg.inv(told + np.diag(prior))))
 
 
 @compiled
@@ -102,15 +112,15 @@ def _own(dynamics: Dynamics, given: Tangents, rows: Rows) -> Float[Array, "group
     return jnp.linalg.solve(square + ridge + _TINY * jnp.eye(square.shape[-1]), said @ whole[..., None])[..., 0]
 
 
-def _covariance(
+def _prior(
     told: Float[np.ndarray, "coefficient coefficient"], own: Float[np.ndarray, "group target source direction"]
-) -> Float[np.ndarray, "coefficient coefficient"]:
-    """C under the widths of largest evidence."""
-    size = np.maximum((own**2).sum(-1), _TINY)
+) -> Float[np.ndarray, " coefficient"]:
+    """P under the widths of largest evidence."""
+    size = np.maximum((own**2).sum(-1, keepdims=True), _TINY)
     squares = size / own.shape[-1]
     for _ in range(_ROUNDS):
-        prior = np.repeat(1.0 / squares[..., None], own.shape[-1], axis=-1)
+        prior = np.broadcast_to(1.0 / squares, own.shape)
         covariance = np.linalg.inv(told + np.diag(prior.reshape(-1)))
-        known = (1.0 - np.diag(covariance).reshape(own.shape) * prior).sum(-1)
+        known = (1.0 - np.diag(covariance).reshape(own.shape) * prior).sum(-1, keepdims=True)
         squares = size / np.maximum(known, _LEAST)
-    return (covariance + covariance.T) / 2
+    return np.broadcast_to(1.0 / squares, own.shape).reshape(-1)

@@ -41,18 +41,17 @@ def edges_section(
     rate, tested = edges.found.attrs["false_discovery_rate"], int(edges.found["q_value"].isel(state=-1).notnull().sum())
     how = (
         f"A message is replaced by its mean, the other messages settle anew, and log p(y) of the {number} test trials "
-        "falls if something was lost: in nats a trial, with its standard error over trials. A claim is a signed-rank "
-        f"test over trials, at a false discovery rate of {rate:.0%}."
+        "falls if something was lost: in nats a trial, with its standard error over trials. Whether a message is there "
+        "is asked of the training trials: if they pull towards it where it is left out, and more than signs drawn for "
+        f"each trial would; at a false discovery rate of {rate:.0%}."
     )
     limits = (
-        "A message that is missing here may be there: more test trials would show smaller ones. One that is there is a "
+        "A message that is missing here may be there: more trials would show smaller ones. One that is there is a "
         "term of the model, and two regions that a third one drives can look as if they talked."
     )
     everywhere = edges.found["present"].isel(state=-1).values
     if not edges.found["present"].any():
-        nothing = (
-            f"None of the {tested} messages between regions and from inputs could be shown by these {number} trials."
-        )
+        nothing = f"None of the {tested} messages between regions and from inputs could be shown by these trials."
         return Section("edges", title, [nothing, how, limits], [])
     said = (
         f"{int(everywhere.sum())} of {tested} messages are present, in all states together; in single states "
@@ -78,5 +77,5 @@ def _row(found: xr.Dataset, place: np.ndarray, targets: Sequence[str], sources: 
     state, target, source = map(int, place)
     evidence, error, q = (float(found[name].values[state, target, source]) for name in ("evidence", "error", "q_value"))
     name = str(found["state"].values[state])
-    worth = f"{evidence:.2f} ({error:.2f})"
+    worth = f"{evidence:.2f}" + (f" ({error:.2f})" if np.isfinite(error) else "")
     return [name, f"{sources[source]} to {targets[target]}", worth, f"{q:.2g}" if q >= 0.001 else "below 0.001"]
