@@ -171,13 +171,15 @@ def initial_parameters(key: jax.Array, model: MRSDS, guide: Guide, batch: Batch)
 
     # Compiled, what the sites do beside giving their parameters is never run. NumPyro's own guides keep values of
     # their first call, which must not be a compiler's.
-    ours = isinstance(guide, PathGuide | AmortizedGuide)
     if isinstance(guide, PathGuide):
         guide.begin(batch)
-    if ours and guide.global_guide is not None:
-        with numpyro.handlers.seed(rng_seed=key), numpyro.handlers.block():
-            guide.global_guide(batch)
-    values = jax.jit(collect)(key) if ours or not needs_every_trial(guide) else collect(key)
+    if isinstance(guide, PathGuide | AmortizedGuide):
+        if guide.global_guide is not None:
+            with numpyro.handlers.seed(rng_seed=key), numpyro.handlers.block():
+                guide.global_guide(batch)
+        values = jax.jit(collect)(key)
+    else:
+        values = collect(key) if needs_every_trial(guide) else jax.jit(collect)(key)
     transforms = {name: biject_to(constraint) for name, constraint in constraints.items()}
     params = {name: transforms[name].inv(v) if name in transforms else v for name, v in values.items()}
     return Begun(params, lambda p: {n: transforms[n](v) if n in transforms else v for n, v in p.items()})

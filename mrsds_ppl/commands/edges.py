@@ -37,7 +37,7 @@ def table_of(found: xr.Dataset) -> Iterator[str]:
     """
     about = found.attrs
     yield (
-        f"evidence: nats of log p(y) that a test trial loses without a message (standard error over {about['trials']}); "
+        f"evidence: nats of log p(y) that test trials lose without a message (standard error over {about['trials']}); "
         f"p: whether training trials ask for it; present: false discovery rate {about['false_discovery_rate']:g}"
     )
     names = [str(name) for axis in ("source", "target") for name in found[axis].values]

@@ -104,7 +104,7 @@ def filter_information(
     precision, shift = (jnp.moveaxis(a, 1, 0) for a in (signals.precision, signals.shift))
 
     @jax.vmap
-    def update(mean: Array, spread: Array, precision: Array, shift: Array) -> tuple[Array, ...]:
+    def update(mean: Array, spread: Array, precision: Array, shift: Array) -> tuple[Array, Array, Array, Array]:
         shrink = jnp.linalg.inv(eye + spread @ precision)
         return shrink @ (mean + spread @ shift), shrink @ spread, shrink, shrink.T @ (shift - precision @ mean)
 
@@ -119,8 +119,8 @@ def filter_information(
         return (after, spread), (mean, shrink, root, missed)
 
     start = jnp.broadcast_to(shared.first_covariance, (trials, latents, latents))
-    first = update(states[:, 0] @ shared.first_means, start, precision[0], shift[0])[:2]
-    _, (means, shrink, root, missed) = lax.scan(filtered, first, (gain, offset, precision[1:], shift[1:]))
+    mean, spread, *_ = update(states[:, 0] @ shared.first_means, start, precision[0], shift[0])
+    _, (means, shrink, root, missed) = lax.scan(filtered, (mean, spread), (gain, offset, precision[1:], shift[1:]))
     added = jnp.moveaxis(forced(jnp.moveaxis(means, 0, 1)), 1, 0)
     size = added.shape[-1]
 
