@@ -33,7 +33,6 @@ GOOD = Evidence(
     elbo_test=-1.01,
     occupancy=np.array([0.6, 0.4]),
     certainty=0.97,
-    pareto_k=np.array([0.1, 0.4, 0.6]),
     r2_train=0.41,
     r2_test=0.4,
     r2_hidden=0.38,
@@ -66,7 +65,6 @@ def test_a_good_fit_passes_every_check():
         ({"r2_hidden": 0.2}, "Better than plain predictions", "look", "latent"),
         ({"occupancy": np.array([0.995, 0.005])}, "States in use", "look", "State 1"),
         ({"certainty": 0.6}, "States told apart", "look", "hard to tell apart"),
-        ({"pareto_k": np.array([0.1, 0.8, 2.0])}, "Approximate posterior", "look", "lower bounds"),
     ],
 )
 def test_each_kind_of_trouble_is_found_and_told_in_words(change, title, status, word):
@@ -258,7 +256,7 @@ def test_report_of_a_run_is_one_page_that_stands_alone(counts_run, tmp_path, cap
     reader = expect_page_that_stands_alone(html)
     text = " ".join(reader.words)
     facts = ("V1 (4 neurons, 2 latents)", "LGN (3 neurons, 1 latent)", "motor <cortex>", "8 to train on, 4 kept")
-    for words in (*facts, "24 of 24 steps", "3 discrete states", "bits per spike", "Pareto k", "num_steps: 24"):
+    for words in (*facts, "24 of 24 steps", "3 discrete states", "bits per spike", "num_steps: 24"):
         assert words in text, words
     # Latents, states, activity twice, messages, graph, a flow of each region, hidden neurons, training.
     assert sum(tag == "img" for tag, _ in reader.found) == 11

@@ -8,7 +8,6 @@ from jaxtyping import Float
 
 Status = Literal["good", "look", "bad"]
 
-_TAIL = 0.7  # of Pareto k, see Vehtari et al., JMLR 2024
 _RARE = 0.02  # share of bins under which a state counts as unused
 
 
@@ -27,8 +26,8 @@ class Evidence:
 
     ``elbo``: bound of every training step, ``elbo_test`` that of the test trials, both in nats per observed value.
     ``occupancy``: share of training bins of each state by its probability, ``certainty``: mean probability of the
-    likeliest state, ``pareto_k``: of each test trial. Scores are R^2: of reconstructed training and test trials, and of
-    hidden neurons by the model, by the trial average and by linear regression (NaN where no neuron was hidden).
+    likeliest state. Scores are R^2: of reconstructed training and test trials, and of hidden neurons by the model, by
+    the trial average and by linear regression (NaN where no neuron was hidden).
     """
 
     step: int
@@ -38,7 +37,6 @@ class Evidence:
     elbo_test: float
     occupancy: Float[np.ndarray, " state"]
     certainty: float
-    pareto_k: Float[np.ndarray, " trial"]
     r2_train: float
     r2_test: float
     r2_hidden: float
@@ -53,7 +51,7 @@ def run_checks(evidence: Evidence) -> list[Check]:
         checks.append(_beats_baselines(evidence))
     if len(evidence.occupancy) > 1:
         checks += [_states_used(evidence), _states_certain(evidence)]
-    return [*checks, _tails(evidence)]
+    return checks
 
 
 def _finished(e: Evidence) -> Check:
@@ -168,19 +166,3 @@ def _states_certain(e: Evidence) -> Check:
         return Check("good", "States told apart", found, meaning)
     meaning = "The states are hard to tell apart in this recording; read differences between them with care."
     return Check("look", "States told apart", found, meaning)
-
-
-def _tails(e: Evidence) -> Check:
-    over = int((e.pareto_k > _TAIL).sum())
-    found = f"Pareto k above {_TAIL} in {over} of {len(e.pareto_k)} test trials (largest {np.max(e.pareto_k):.2f})."
-    if over == 0:
-        meaning = "The approximate posterior is close enough to the exact one that importance weights mend the rest."
-        return Check("good", "Approximate posterior", found, meaning)
-    return Check(
-        "look",
-        "Approximate posterior",
-        found,
-        "In these trials the approximate posterior misses part of the exact one. Means and predictions may still be "
-        "good, but draws may spread too little, and log likelihoods of these trials are lower bounds: do not rank "
-        "models by small differences of them (az.loo, az.compare).",
-    )

@@ -182,7 +182,6 @@ def _evidence(fit: "mrsds_ppl.fitted.Fit", scores: list[Score]) -> Evidence:
         elbo_test=float(fit.test.elbo.sum() / test.observed.sum()),
         occupancy=np.asarray(share_of_bins(z_train, train.lengths)),
         certainty=float(top.mean()),
-        pareto_k=fit.test.pareto_k.astype(np.float64),
         r2_train=scores[0].r2,
         r2_test=scores[1].r2,
         r2_hidden=nan if hidden is None else hidden.r2,
