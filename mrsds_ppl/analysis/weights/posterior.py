@@ -38,7 +38,7 @@ class WeightPosterior(NamedTuple):
     """Directions of the messages, and what is known of their coefficients.
 
     ``fitted`` are those of the fitted messages, ``slopes`` those of log p(y) of each training trial, ``information``
-    and ``prior`` the two parts of C^-1 (of the prior its diagonal), ``root`` the Cholesky factor of C.
+    and ``prior`` the two parts of C^-1 (of the prior its diagonal), ``root`` the square root of C.
     """
 
     tangents: Tangents
@@ -88,7 +88,9 @@ def weight_posterior(
     slopes = np.concatenate([some.slope for some in known])[: parts.num_trials].astype(float)
     own = np.asarray(_own(networks.dynamics, found, steps), float)
     prior = _prior(told, own)
-    return WeightPosterior(found, own, slopes, told, prior, np.linalg.cholesky(np.linalg.inv(told + np.diag(prior))))
+    squares, axes = np.linalg.eigh(_scaled(told, prior))
+    root = axes / np.sqrt(prior[:, None] * (1.0 + np.maximum(squares, 0.0)))
+    return WeightPosterior(found, own, slopes, told, prior, root)
 
 
 @compiled
@@ -119,8 +121,14 @@ def _prior(
     size = np.maximum((own**2).sum(-1, keepdims=True), _TINY)
     squares = size / own.shape[-1]
     for _ in range(_ROUNDS):
-        prior = np.broadcast_to(1.0 / squares, own.shape)
-        covariance = np.linalg.inv(told + np.diag(prior.reshape(-1)))
-        known = (1.0 - np.diag(covariance).reshape(own.shape) * prior).sum(-1, keepdims=True)
+        prior = np.broadcast_to(1.0 / squares, own.shape).reshape(-1)
+        left = np.diag(np.linalg.inv(_scaled(told, prior) + np.eye(len(prior)))).reshape(own.shape)
+        known = (1.0 - left).sum(-1, keepdims=True)
         squares = size / np.maximum(known, _LEAST)
     return np.broadcast_to(1.0 / squares, own.shape).reshape(-1)
+
+
+def _scaled(told: Float[np.ndarray, "coefficient coefficient"], prior: Float[np.ndarray, " coefficient"]) -> np.ndarray:
+    """P^-1/2 I P^-1/2: widths of messages that are there and of others differ by many powers of ten."""
+    scale = 1.0 / np.sqrt(prior)
+    return scale[:, None] * (told + told.T) / 2 * scale
