@@ -5,9 +5,11 @@
 states and latents summed out; :mod:`mrsds_ppl.analysis.edges.without` says what settles and how. The last state,
 ``all``, is without the message in every state at once. A message that is not there is noise of its fit: without it
 held-out trials lose nothing, or gain. Test trials are few, so whether a message is there is asked of the training
-trials, at the dynamics without it (:mod:`mrsds_ppl.analysis.edges.score_test`). The false discovery rate is controlled
-over all edges of single states, and over those of ``all``: Benjamini and Hochberg, JRSS B 1995; it holds where the
-edges, whose trials are the same, depend on each other positively.
+trials, at the dynamics without it (:mod:`mrsds_ppl.analysis.edges.score_test`). They also ask for what mends an error
+of the fit, and that test trials do not: so these have to lose, too, more than one standard error (Breiman, Friedman,
+Olshen and Stone, 1984). The false discovery rate is controlled over all edges of single states, and over those of
+``all``: Benjamini and Hochberg, JRSS B 1995; it holds where the edges, whose trials are the same, depend on each other
+positively.
 """
 
 from collections.abc import Iterator
@@ -54,7 +56,8 @@ def evidence_lost(
         trials: trials that were not fitted; in others each message explains some noise.
         steps: of the trials that were, see :func:`training_steps`.
         p_values: of each message in these, see :func:`mrsds_ppl.analysis.edges.score_test`.
-        rate: false discovery rate at which an edge is present.
+        rate: false discovery rate at which training trials ask for an edge. It is present where the others lose more
+            than a standard error, too.
 
     Returns:
         ``evidence`` in nats a trial, its standard ``error`` (NaN for one trial), ``p_value``, ``q_value`` and
@@ -75,7 +78,7 @@ def evidence_lost(
         tables["q_value"][family][asked] = stats.false_discovery_control(p[asked])
     coords = {"state": [*map(str, range(num_states)), "all"], "target": targets, "source": sources}
     found = xr.Dataset({name: (_AXES, values) for name, values in tables.items()}, coords)
-    found["present"] = found["q_value"] <= rate
+    found["present"] = (found["q_value"] <= rate) & (found["evidence"] > found["error"])
     found.attrs |= {"false_discovery_rate": rate, "trials": number}
     found["evidence"].attrs["units"] = "nats per trial"
     return found
