@@ -1,14 +1,19 @@
 """``Fit``: what a fit knows and can do. Results are xarray objects, with coordinates to select by."""
 
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import Unpack
 
 import numpy as np
 import xarray as xr
+from jax import random
 
 from mrsds_ppl.analysis import labelled
+from mrsds_ppl.analysis.calibration import Calibration, Recovered, calibration, recovered, replicate
+from mrsds_ppl.analysis.communication import region_labels
 from mrsds_ppl.analysis.forecast import Origins, forecast
 from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
 from mrsds_ppl.analysis.silencing import SilencingOptions, silence
@@ -16,6 +21,7 @@ from mrsds_ppl.build import hidden_neurons
 from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.data.labels import Labels
 from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.errors import RunError
 from mrsds_ppl.fitted_messages import FittedMessages
 from mrsds_ppl.output.plots.of_fit import Plots
 from mrsds_ppl.output.results import read_run, save_run, tree_of
@@ -23,6 +29,9 @@ from mrsds_ppl.output.shown import as_html, as_text
 from mrsds_ppl.storage.paths import RunPaths, find_run
 from mrsds_ppl.train.history import History
 from mrsds_ppl.train.training import TrainResult
+
+# Of a spread of two numbers nothing can be said.
+_FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,34 @@ class Fit(FittedMessages):
         key, program, chosen = self._for(trials, seed)
         return PosteriorSampler(program).infer(key, chosen, draws=draws)
 
+    def calibrate(
+        self, replicates: int = 20, *, executor: Executor | None = None, seed: int = 0, progress: bool = True
+    ) -> Calibration:
+        """How far fits of recordings like this one are from the truth: the recording is simulated and fitted anew.
+
+        It takes as long as so many fits. ``communication(calibration=...)`` makes intervals of what comes of it.
+
+        Args:
+            replicates: number of simulated recordings.
+            executor: fits them side by side, such as a ``concurrent.futures.ProcessPoolExecutor`` whose processes are
+                spawned; by default one after another.
+            seed: of the simulations and of the draws they are compared by.
+            progress: print a line for each.
+
+        Raises:
+            RunError: there are fewer than three replicates.
+        """
+        if replicates < _FEWEST:
+            raise RunError(f"replicates: found {replicates}, need at least {_FEWEST}; twenty tell how intervals hold.")
+        keys = random.split(random.key(seed), replicates)
+        made = (replicate(key, self.program, self.trials) for key in keys)
+        found, run = [], map if executor is None else executor.map
+        for one in run(_refit, made, repeat(self.config), range(replicates)):
+            found.append(one)
+            if progress:
+                print(f"{len(found)} of {replicates} replicates fitted", flush=True)
+        return calibration(found, region_labels(self.model, self.trials))
+
     @property
     def plot(self) -> Plots:
         """Figures, one method each: ``plot.latents()``, ``plot.states()``, ``plot.communication()`` and so on."""
@@ -189,3 +226,15 @@ class Fit(FittedMessages):
 def load(path: str | Path) -> Fit:
     """The fit of a run, read back from its files; see :meth:`Fit.load`."""
     return Fit.load(path)
+
+
+def _refit(trials: Trials, config: RunConfig, seed: int) -> Recovered:
+    """A replicate of a recording, fitted as the recording was, against its truth."""
+    from mrsds_ppl.fit import fit_trials
+
+    fit = fit_trials(trials, config, say=_silent, progress=False)
+    return recovered(random.key(seed), fit.program, fit.split.test, fit.weights)
+
+
+def _silent(line: str) -> None:
+    """Says nothing."""

@@ -9,6 +9,7 @@ from jax import random
 from jaxtyping import PRNGKeyArray
 
 from mrsds_ppl.analysis import FittedProgram
+from mrsds_ppl.analysis.calibration import Calibration
 from mrsds_ppl.analysis.communication import communication_matrix, posterior_messages, state_communication
 from mrsds_ppl.analysis.contrast import Epochs, contrast_conditions, contrast_epochs, trial_norms
 from mrsds_ppl.analysis.edges import check_edges, evidence_lost, score_test, training_steps
@@ -20,6 +21,8 @@ from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.guides import Guide
 from mrsds_ppl.models.mrsds import MRSDS
+
+_UNITS = "latent units per bin"
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,23 @@ class FittedMessages:
         known = self.weights if weights else None
         return posterior_messages(key, program, chosen, draws=draws, state=state, weights=known)
 
-    def communication(self, labels: Labels | None = None, *, draws: int = 20, seed: int = 0) -> xr.Dataset:
+    def communication(
+        self,
+        labels: Labels | None = None,
+        *,
+        calibration: Calibration | None = None,
+        level: float = 0.9,
+        draws: int = 20,
+        seed: int = 0,
+    ) -> xr.Dataset:
         """Mean norm of each message in test trials, (state, target, source), or of each condition in all trials.
 
         Args:
             labels: condition of each trial by its id, or one for each trial of ``latents``; adds ``condition``.
+            calibration: of this fit; adds ``low`` and ``high``, which allow for what its procedure gets wrong. A
+                message that the training trials do not ask for has a ``low`` of zero. Without it, or by condition,
+                there are means alone.
+            level: probability between these.
             draws, seed: of the latents.
 
         Raises:
@@ -97,7 +112,13 @@ class FittedMessages:
         else:
             given = labels_of(labels, self.trials.ids)
             found = communication_matrix(self.messages("all", draws=draws, seed=seed), labels=given)
-        return xr.Dataset({"mean": found.mean("draw")}, attrs={"units": "latent units per bin"})
+        mean = found.mean("draw")
+        if calibration is None or labels is not None:
+            return xr.Dataset({"mean": mean}, attrs={"units": _UNITS})
+        interval = calibration.interval(mean, level).assign_attrs(units=_UNITS)
+        p_values = score_test(self.weights, self.split.train.lengths, seed=seed)[:-1]
+        not_asked_for = p_values > (1 - level) / 2  # nor is a region's own change, whose p-value is NaN
+        return interval.assign(low=interval["low"] * ~not_asked_for)
 
     def contrast(
         self,

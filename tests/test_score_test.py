@@ -76,10 +76,9 @@ def test_a_state_that_no_bin_is_in_says_nothing() -> None:
 
 @pytest.mark.slow
 @pytest.mark.compiling
-@pytest.mark.parametrize("strength", [0.0, 0.08])
-def test_p_values_are_those_of_the_likelihood_ratio(strength: float) -> None:
-    """Four weights of a linear program of one state; the fit is anywhere near the largest evidence."""
-    maps, rng = np.array([[0.7, 0.1], [strength, 0.6]]), np.random.default_rng(3)
+def test_p_values_are_those_of_the_likelihood_ratio() -> None:
+    """Four weights of a linear program of one state, one of them zero; the fit is near the largest evidence."""
+    maps, rng = np.array([[0.7, 0.1], [0.0, 0.6]]), np.random.default_rng(3)
     loading, xs, ys = rng.normal(size=(6, 1)), [], []
     for _ in range(60):
         x = 0.5 * rng.normal(size=(25, 2))
