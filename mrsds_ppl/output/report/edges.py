@@ -43,7 +43,8 @@ def edges_section(
         f"A message is replaced by its mean, the other messages settle anew, and log p(y) of the {number} test trials "
         "falls if something was lost: in nats a trial, with its standard error over trials. Whether a message is there "
         "is asked of the training trials: if they pull towards it where it is left out, and more than signs drawn for "
-        f"each trial would; at a false discovery rate of {rate:.0%}."
+        f"each trial would, at a false discovery rate of {rate:.0%}. The test trials have to lose as well, more than "
+        "one standard error."
     )
     limits = (
         "A message that is missing here may be there: more trials would show smaller ones. One that is there is a "
