@@ -27,7 +27,7 @@ from jax import lax, random
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mrsds_ppl.backend.side_by_side import compiled
-from mrsds_ppl.models.dynamics import Dynamics, Messages, Rows, every_message
+from mrsds_ppl.models.dynamics import Dynamics, Rows, every_message
 
 _MORE = 8  # random vectors beyond those sought, as in the source
 _TINY = 1e-12
@@ -110,15 +110,6 @@ class Change(NamedTuple):
         """m(x; w + V c)."""
         told, moved = jax.jvp(partial(every_message, x=x, u=u), (dynamics,), (self.weights,))
         return told + moved - self.means[..., None, :]
-
-    def apart(self, dynamics: Dynamics, x: Float[Array, "row latents"], u: Float[Array, "row input"]) -> Messages:
-        """The same, local dynamics and messages apart as in :meth:`Dynamics.messages`."""
-        told, moved = jax.jvp(lambda dynamics: dynamics.messages(x, u), (dynamics,), (self.weights,))
-        regions, means = len(dynamics.latent_sizes), self.means[..., None, :]
-        own = np.eye(regions, dtype=bool)[..., None, None]
-        pairs, inputs = means[:, :, :regions], means[:, :, regions:]
-        free = Messages(jnp.where(own, pairs, 0.0).sum(2), jnp.where(own, 0.0, pairs), inputs)
-        return jax.tree.map(lambda one, more, mean: one + more - mean, told, moved, free)
 
 
 def changes(tangents: Tangents, coefficients: Float[Array, "group target source direction"]) -> Change:
