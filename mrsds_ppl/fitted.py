@@ -232,9 +232,5 @@ def _refit(trials: Trials, config: RunConfig, seed: int) -> Recovered:
     """A replicate of a recording, fitted as the recording was, against its truth."""
     from mrsds_ppl.fit import fit_trials
 
-    fit = fit_trials(trials, config, say=_silent, progress=False)
+    fit = fit_trials(trials, config, say=lambda _: None, progress=False)
     return recovered(random.key(seed), fit.program, fit.split.test, fit.weights)
-
-
-def _silent(line: str) -> None:
-    """Says nothing."""

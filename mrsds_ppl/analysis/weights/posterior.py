@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.weights.information import information
-from mrsds_ppl.analysis.weights.tangents import Change, Tangents, changes, features, tangents
+from mrsds_ppl.analysis.weights.tangents import Change, Tangents, by_message, changes, features, measure, tangents
 from mrsds_ppl.backend.side_by_side import compiled
 from mrsds_ppl.backend.trials_at_once import in_parts, over_parts
 from mrsds_ppl.data.trials import Trials
@@ -96,19 +96,13 @@ def weight_posterior(
 @compiled
 def _own(dynamics: Dynamics, given: Tangents, rows: Rows) -> Float[Array, "group target source direction"]:
     """Coefficients of each fitted message itself, up to its mean, by least squares over the steps."""
-    share = (rows.weights / jnp.maximum(rows.weights.sum(0), _TINY)).T[:, None, None, :, None]
-    spread = jnp.maximum(dynamics.by_region(dynamics.noise.scale[None])[:, 0], _TINY)[:, None, None]
+    share, root = measure(dynamics, rows)
 
     def centred(message: Array) -> Array:
-        return jnp.sqrt(share) * (message - (share * message).sum(-2, keepdims=True)) / spread
+        return by_message(dynamics, root * (message - (share * message).sum(-2, keepdims=True)))
 
-    def long(message: Array) -> Array:
-        if dynamics.options.zcond:
-            message = jnp.moveaxis(message, 0, 2)[None]
-        return message.reshape(*message.shape[:3], -1)
-
-    said = jnp.stack([long(centred(one)) for one in features(dynamics, given, rows.x, rows.u)], axis=-2)
-    whole = long(centred(every_message(dynamics, rows.x, rows.u)))
+    said = jnp.stack([centred(one) for one in features(dynamics, given, rows.x, rows.u)], axis=-2)
+    whole = centred(every_message(dynamics, rows.x, rows.u))
     square = said @ jnp.swapaxes(said, -1, -2)
     ridge = _RIDGE * jnp.trace(square, axis1=-2, axis2=-1)[..., None, None] * jnp.eye(square.shape[-1])
     return jnp.linalg.solve(square + ridge + _TINY * jnp.eye(square.shape[-1]), said @ whole[..., None])[..., 0]

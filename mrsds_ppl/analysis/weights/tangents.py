@@ -55,10 +55,7 @@ def tangents(key: PRNGKeyArray, dynamics: Dynamics, rows: Rows, *, count: int = 
         rows: steps, weighted by the probability of each state.
         count: of directions.
     """
-    share = (rows.weights / jnp.maximum(rows.weights.sum(0), _TINY)).T[:, None, None, :, None]
-    # Latents that a region lacks are zero in its messages, whatever they are divided by.
-    spread = jnp.maximum(dynamics.by_region(dynamics.noise.scale[None])[:, 0], _TINY)
-    root = jnp.sqrt(share) / spread[:, None, None]
+    share, root = measure(dynamics, rows)
 
     def added(change: Dynamics) -> Array:
         return jax.jvp(partial(every_message, x=rows.x, u=rows.u), (dynamics,), (change,))[1]
@@ -76,7 +73,7 @@ def tangents(key: PRNGKeyArray, dynamics: Dynamics, rows: Rows, *, count: int = 
     def apart(each: Dynamics) -> Dynamics:
         """As many orthonormal messages as there are directions, which say the same together, heard by the weights."""
         told = lax.map(said, each)
-        long = jnp.moveaxis(jax.vmap(partial(_long, dynamics))(told), 0, -1)
+        long = jnp.moveaxis(jax.vmap(partial(by_message, dynamics))(told), 0, -1)
         made = jnp.moveaxis(jnp.linalg.qr(long)[0], -1, 0)
         return lax.map(lambda column: heard(_short(dynamics, column, told.shape[1:])), made)
 
@@ -89,6 +86,16 @@ def tangents(key: PRNGKeyArray, dynamics: Dynamics, rows: Rows, *, count: int = 
     turn = turn[..., ::-1][..., :count] / jnp.maximum(scales, _TINY)[..., None, :]
     directions = _turned(dynamics, found, turn)
     return Tangents(directions, lax.map(lambda one: mean(added(one))[..., 0, :], directions), scales)
+
+
+def measure(
+    dynamics: Dynamics, rows: Rows
+) -> tuple[Float[Array, "state 1 1 row 1"], Float[Array, "state target 1 row latent"]]:
+    """Share of each step in its state, and the root of it over the noise: what weighs messages of all steps."""
+    share = (rows.weights / jnp.maximum(rows.weights.sum(0), _TINY)).T[:, None, None, :, None]
+    # Latents that a region lacks are zero in its messages, whatever they are divided by.
+    spread = jnp.maximum(dynamics.by_region(dynamics.noise.scale[None])[:, 0], _TINY)
+    return share, jnp.sqrt(share) / spread[:, None, None]
 
 
 def _free(dynamics: Dynamics, sources: int) -> Bool[np.ndarray, "source 1 1"]:
@@ -130,7 +137,7 @@ def features(
     return lax.map(along, tangents.directions) - tangents.means[..., None, :]
 
 
-def _long(dynamics: Dynamics, message: Array) -> Array:
+def by_message(dynamics: Dynamics, message: Array) -> Array:
     """(state, target, source, row, latent) to (group, target, source, all that the group's weights say)."""
     if dynamics.options.zcond:
         message = jnp.moveaxis(message, 0, 2)[None]
@@ -138,7 +145,7 @@ def _long(dynamics: Dynamics, message: Array) -> Array:
 
 
 def _short(dynamics: Dynamics, long: Array, shape: tuple[int, ...]) -> Array:
-    """The inverse of :func:`_long`."""
+    """The inverse of :func:`by_message`."""
     if dynamics.options.zcond:
         return jnp.moveaxis(long.reshape(*shape[1:3], shape[0], *shape[3:]), 2, 0)
     return long.reshape(shape)
