@@ -155,7 +155,7 @@ class FittedMessages:
             trials: of which the evidence is: ``test``, or others; of trials that were fitted each message explains
                 some noise.
             rate: false discovery rate at which an edge is ``present``.
-            seed: of the steps on which the other messages settle, and of the signs of the test.
+            seed: of the steps on which means of messages are taken, and of the signs of the test.
 
         Returns:
             ``evidence error p_value q_value present``; :func:`mrsds_ppl.analysis.edges.evidence_lost` says more.
@@ -167,7 +167,7 @@ class FittedMessages:
         check_edges(self.model, training)
         p_values = score_test(self.weights, training.lengths, seed=seed)
         steps = training_steps(self.model, training, self.train.x_draws[0], self.train.z_prob, seed=seed)
-        return evidence_lost(self.program, chosen, steps, p_values, rate=rate)
+        return evidence_lost(self.program, chosen, steps, self.weights, p_values, rate=rate)
 
     def _trials(self, trials: str | Trials) -> Trials:
         return known_trials(trials, self.trials, self.split, counts=self.counts)

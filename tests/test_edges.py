@@ -12,6 +12,8 @@ from scipy.stats import false_discovery_control
 
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.edges import Removed, check_edges, evidence_lost, training_steps, without
+from mrsds_ppl.analysis.edges.score_test import coefficients_of
+from mrsds_ppl.analysis.weights import Change, WeightPosterior, weight_posterior
 from mrsds_ppl.data import Trials
 from mrsds_ppl.errors import DataError, RunError
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
@@ -37,29 +39,10 @@ def removed(dynamics: Dynamics, *edges: tuple[int, int, int]) -> Removed:
     return Removed(jnp.asarray(gone[..., :regions]), jnp.asarray(gone[..., regions:]))
 
 
-@pytest.mark.parametrize("edge", [(1, 0, 2), (0, 2, 0), (1, 1, 3)])
-def test_others_settle_where_weighted_least_squares_puts_them(edge: tuple[int, int, int]) -> None:
-    state, target, source = edge
-    sizes, ends = (2, 1, 2), (0, 2, 3, 5)
-    with jax.enable_x64(True):
-        dynamics = by_hand.filled(lambda: Dynamics(2, sizes, 1, LINEAR, key=jax.random.key(0)))
-        rows = rows_of(dynamics, 200)
-        cut = jax.jit(without)(dynamics, removed(dynamics, edge), rows)
-        found, whole, told = jax.jit(
-            lambda: (cut.means(*rows[:2]), dynamics.means(*rows[:2]), dynamics.messages(*rows[:2]))
-        )()
-    message = np.asarray(told.inputs[state, target, 0] if source == 3 else told.cross[state, target, source])
-    message, weight = message[:, : sizes[target]], np.asarray(rows.weights)[:, state]
-    missing = message - (weight[:, None] * message).sum(0) / weight.sum()
-    kept = [np.asarray(rows.x)[:, ends[s] : ends[s + 1]] for s in range(3) if s != source]
-    design = np.column_stack([*kept, np.ones(200), *([np.asarray(rows.u)] if source < 3 else [])])
-    root = np.sqrt(weight)[:, None]
-    explained = design @ np.linalg.lstsq(root * design, root * missing, rcond=None)[0]
-    expected = np.array(whole)
-    expected[state, :, ends[target] : ends[target + 1]] += explained - missing
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-    # It is no small matter.
-    assert np.abs(explained).max() > 0.1
+def unmoved(dynamics: Dynamics) -> Change:
+    regions, width = len(dynamics.latent_sizes), max(dynamics.latent_sizes)
+    means = jnp.zeros((dynamics.num_states, regions, regions + dynamics.num_inputs, width), dynamics.noise.scale.dtype)
+    return Change(jax.tree.map(jnp.zeros_like, dynamics), means)
 
 
 @pytest.mark.parametrize("kind", ["additive", "conditional"])
@@ -68,7 +51,7 @@ def test_nothing_changes_where_nothing_is_removed(kind: str) -> None:
     dynamics = by_hand.filled(lambda: Dynamics(2, (2, 1), 0, options, key=jax.random.key(0)))
     rows = Rows(*(a.astype(jnp.float32) for a in rows_of(dynamics, 20)))
     x, u = rows.x.reshape(4, 5, 3), rows.u.reshape(4, 5, 0)
-    cut = jax.jit(without)(dynamics, removed(dynamics), rows)
+    cut = jax.jit(without)(dynamics, removed(dynamics), unmoved(dynamics), rows)
     found, whole = jax.jit(lambda: (cut.means(x, u), dynamics.means(x, u)))()
     np.testing.assert_allclose(found, whole, atol=1e-6)
 
@@ -94,6 +77,12 @@ def linear_program(lengths: tuple[int, ...]) -> tuple[FittedProgram, Trials]:
     return FittedProgram(model, params), Trials.from_arrays(ys, region_sizes=[3, 3], x=xs)
 
 
+def known_of(fitted: FittedProgram, trials: Trials) -> WeightPosterior:
+    x = np.nan_to_num(trials.x)
+    ones = np.ones((*x.shape[:2], 1), x.dtype)
+    return weight_posterior(jax.random.key(0), fitted, trials, x, ones, steps_of(fitted, trials))
+
+
 def steps_of(fitted: FittedProgram, trials: Trials) -> Rows:
     x = np.nan_to_num(trials.x)
     return training_steps(fitted.model, trials, x, np.ones((*x.shape[:2], 1), x.dtype))
@@ -106,10 +95,12 @@ def test_what_is_lost_is_the_exact_evidence_and_an_absent_message_loses_nothing(
         fitted, trials = linear_program((20, 15, 18, 20, 16, 20, 12, 20, 17, 20))
         rows = steps_of(fitted, trials)
         p_values = np.array([[[np.nan, 0.3], [0.01, np.nan]], [[np.nan, 0.3], [0.04, np.nan]]])
-        found = evidence_lost(fitted, trials, rows, p_values)
+        known = known_of(fitted, trials)
+        found = evidence_lost(fitted, trials, rows, known, p_values)
         dynamics, whole = fitted.networks.dynamics, exact_evidence(fitted.networks, trials)
         for target, source in ((1, 0), (0, 1)):
-            cut = jax.jit(without)(dynamics, removed(dynamics, (0, target, source)), rows)
+            change = known.change(known.without(coefficients_of(known, (0, target, source))))
+            cut = jax.jit(without)(dynamics, removed(dynamics, (0, target, source)), change, rows)
             # Linear in x, so that three points tell the map and the shift.
             points = np.concatenate([np.zeros((1, 2)), np.eye(2)])
             shift, *columns = np.asarray(cut.means(jnp.asarray(points), jnp.zeros((3, 0))))[0]
@@ -118,7 +109,7 @@ def test_what_is_lost_is_the_exact_evidence_and_an_absent_message_loses_nothing(
             one = found.isel(state=0, target=target, source=source)
             assert float(one["evidence"]) == pytest.approx(lost.mean(), rel=1e-4, abs=1e-6)
             assert float(one["error"]) == pytest.approx(lost.std(ddof=1) / np.sqrt(10), rel=1e-4, abs=1e-6)
-        assert np.isnan(evidence_lost(fitted, trials.select([0]), rows, p_values)["error"]).all()
+        assert np.isnan(evidence_lost(fitted, trials.select([0]), rows, known, p_values)["error"]).all()
     np.testing.assert_array_equal(found["p_value"], p_values)
     p = p_values[0]
     np.testing.assert_allclose(

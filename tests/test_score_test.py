@@ -62,6 +62,19 @@ def test_absent_messages_are_claimed_as_often_as_is_said_and_present_ones_are_fo
     assert (np.concatenate(found) < 0.05).mean() > 0.9
 
 
+def test_others_settle_where_log_p_is_largest_without_a_message() -> None:
+    """Of a quadratic around the fit, whose curvature is that of the signals and the prior."""
+    known = known_by_chance(np.random.default_rng(1), np.ones((STATES, REGIONS, REGIONS), bool), 1.0)
+    some = np.zeros(known.fitted.shape, bool)
+    some[1, 0, 2] = True
+    gone, c = some.reshape(-1), known.fitted.reshape(-1)
+    curvature = known.information + np.diag(known.prior)
+    d = known.without(gone)
+    np.testing.assert_allclose(d[gone], -c[gone], rtol=1e-8)
+    others = np.linalg.solve(curvature[np.ix_(~gone, ~gone)], curvature[np.ix_(~gone, gone)] @ c[gone])
+    np.testing.assert_allclose(d[~gone], others, rtol=1e-6, atol=1e-9)
+
+
 def test_a_state_that_no_bin_is_in_says_nothing() -> None:
     known = known_by_chance(np.random.default_rng(0), np.ones((STATES, REGIONS, REGIONS), bool), 1.0)
     information, slopes = known.information.reshape(STATES, -1, STATES, known.fitted[0].size), known.slopes.copy()

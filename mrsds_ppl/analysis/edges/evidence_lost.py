@@ -22,8 +22,9 @@ from scipy import stats
 
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.communication import input_labels, region_labels
-from mrsds_ppl.analysis.edges.score_test import edges
+from mrsds_ppl.analysis.edges.score_test import coefficients_of, edges
 from mrsds_ppl.analysis.edges.without import Removed, without
+from mrsds_ppl.analysis.weights import WeightPosterior
 from mrsds_ppl.backend.side_by_side import compiled
 from mrsds_ppl.backend.trials_at_once import in_parts
 from mrsds_ppl.data.trials import Trials
@@ -31,20 +32,21 @@ from mrsds_ppl.errors import DataError, RunError
 from mrsds_ppl.models.dynamics import Rows
 from mrsds_ppl.models.filtering import count_transitions, smooth_and_find_states, smooth_new_trials
 from mrsds_ppl.models.linearised import with_dynamics
-from mrsds_ppl.models.mrsds import MRSDS, Networks
+from mrsds_ppl.models.mrsds import MRSDS
 
 # Signs of six trials make p = 1/32 at least (all signs turned change nothing), fewer never less than 0.05.
 _FEWEST = 6
-# Steps of training trials that others settle on; more would only take longer, as messages have some tens of directions.
+# Steps of training trials that messages are read on; more would only take longer, as they have some tens of directions.
 _STEPS = 3000
 _AXES = ("state", "target", "source")
-_settled = compiled(without)
+_left = compiled(without)
 
 
 def evidence_lost(
     fitted: FittedProgram,
     trials: Trials,
     steps: Rows,
+    known: WeightPosterior,
     p_values: Float[np.ndarray, "state_or_all target source"],
     *,
     rate: float = 0.1,
@@ -55,6 +57,7 @@ def evidence_lost(
         fitted: program and parameters.
         trials: trials that were not fitted; in others each message explains some noise.
         steps: of the trials that were, see :func:`training_steps`.
+        known: what these tell of the weights.
         p_values: of each message in these, see :func:`mrsds_ppl.analysis.edges.score_test`.
         rate: false discovery rate at which training trials ask for an edge. It is present where the others lose more
             than a standard error, too.
@@ -65,7 +68,7 @@ def evidence_lost(
     """
     num_states, targets = fitted.model.num_states, region_labels(fitted.model, trials)
     sources, number = targets + input_labels(fitted.model), trials.num_trials
-    lost = np.stack(list(_losses(fitted, trials, steps)))
+    lost = np.stack(list(_losses(fitted, trials, steps, known)))
     shape = (num_states + 1, len(targets), len(sources))
     tables = {name: np.full(shape, np.nan) for name in ("evidence", "error", "q_value")} | {"p_value": p_values}
     place = tuple(np.array(list(edges(shape))).T)
@@ -124,26 +127,29 @@ def training_steps(
     return Rows(*(jnp.asarray(values[chosen], x.dtype) for values in found))
 
 
-def _losses(fitted: FittedProgram, trials: Trials, steps: Rows) -> Iterator[Float[np.ndarray, " trial"]]:
+def _losses(
+    fitted: FittedProgram, trials: Trials, steps: Rows, known: WeightPosterior
+) -> Iterator[Float[np.ndarray, " trial"]]:
     """Evidence that each trial loses without each edge, in their order."""
     model, networks, batch = fitted.model, fitted.networks, trials.batch()
     parts, begun = in_parts(batch), smooth_new_trials(fitted.params, model, batch)
-
-    def evidence(networks: Networks) -> Float[np.ndarray, " trial"]:
-        paths, _ = smooth_and_find_states(networks, model, parts, begun.moments.mean, begun.states)
-        found = count_transitions(networks, model, parts, paths.mean)
-        return np.asarray(found.log_evidence, float)
-
     num_states, regions = model.num_states, len(model.latent_sizes)
-    sources = regions + len(input_labels(model))
 
-    def remaining(gone: Bool[np.ndarray, "state target source"]) -> Float[np.ndarray, " trial"]:
+    def remaining(
+        gone: Bool[np.ndarray, "state target source"], settled: Float[np.ndarray, " coefficient"]
+    ) -> Float[np.ndarray, " trial"]:
         removed = Removed(jnp.asarray(gone[..., :regions]), jnp.asarray(gone[..., regions:]))
-        return evidence(with_dynamics(networks, _settled(networks.dynamics, removed, steps)))
+        left = with_dynamics(networks, _left(networks.dynamics, removed, known.change(settled), steps))
+        paths, _ = smooth_and_find_states(left, model, parts, begun.moments.mean, begun.states)
+        return np.asarray(count_transitions(left, model, parts, paths.mean).log_evidence, float)
 
-    none = np.zeros((num_states, regions, sources), bool)
-    whole = remaining(none)
-    for k, r, s in edges((num_states + 1, *none.shape[1:])):
+    none = np.zeros((num_states, regions, regions + len(input_labels(model))), bool)
+    as_fitted = np.zeros(known.fitted.size)
+    whole = remaining(none, as_fitted)
+    for place in edges((num_states + 1, *none.shape[1:])):
+        state, target, source = place
         gone = none.copy()
-        gone[slice(None) if k == num_states else k, r, s] = True
-        yield whole - remaining(gone)
+        gone[slice(None) if state == num_states else state, target, source] = True
+        # Weights that states share still say in the others what is removed in one, and stay.
+        shared = len(known.fitted) < num_states and state < num_states
+        yield whole - remaining(gone, as_fitted if shared else known.without(coefficients_of(known, place)))

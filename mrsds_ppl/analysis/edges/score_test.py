@@ -38,15 +38,12 @@ def score_test(
         lengths: bins of these trials.
         seed: of the signs.
     """
-    num_groups, targets, sources = known.fitted.shape[:3]
+    targets, sources = known.fitted.shape[1:3]
     num_states = known.tangents.means.shape[1]
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(_FLIPS, len(lengths)))
     found = np.full((num_states + 1, targets, sources), np.nan)
     for place in edges(found.shape):
-        k, r, s = place
-        some = np.zeros(known.fitted.shape, bool)
-        some[k if k < num_states and num_groups > 1 else slice(None), r, s] = True
-        found[place] = _p_value(known, some.reshape(-1), lengths / lengths.sum(), signs)
+        found[place] = _p_value(known, coefficients_of(known, place), lengths / lengths.sum(), signs)
     return found
 
 
@@ -55,16 +52,22 @@ def edges(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
     return ((k, r, s) for k, r, s in np.ndindex(*shape) if r != s)
 
 
+def coefficients_of(known: WeightPosterior, place: tuple[int, int, int]) -> Bool[np.ndarray, " coefficient"]:
+    """Those of a message in a state, or in all; of weights that states share, in all."""
+    (state, target, source), num_groups = place, len(known.fitted)
+    some = np.zeros(known.fitted.shape, bool)
+    some[state if 1 < num_groups > state else slice(None), target, source] = True
+    return some.reshape(-1)
+
+
 def _p_value(
     known: WeightPosterior,
     some: Bool[np.ndarray, " coefficient"],
     share: Float[np.ndarray, " trial"],
     signs: Float[np.ndarray, "flip trial"],
 ) -> float:
-    own, across = known.root[some] @ known.root[some].T, known.root[some] @ known.root.T
-    apart = np.linalg.solve(own, across)
-    settled = -apart.T @ known.fitted.reshape(-1)[some]
-    scores = known.slopes @ apart.T - np.outer(share, apart @ (known.information @ settled))
+    apart = known.apart(some)
+    scores = known.slopes @ apart.T - np.outer(share, apart @ (known.information @ known.without(some)))
     squares, axes = np.linalg.eigh(apart @ known.information @ apart.T)
     kept = squares > max(_NOTHING * squares[-1], _TINY)
     scores = scores @ (axes[:, kept] / np.sqrt(squares[kept]))

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.weights.information import information
@@ -53,6 +53,22 @@ class WeightPosterior(NamedTuple):
         noise = random.normal(key, (count, len(self.root)))
         coefficients = (noise @ jnp.asarray(self.root, noise.dtype).T).reshape(count, *self.tangents.scales.shape)
         return _changed(self.tangents, coefficients)
+
+    def change(self, coefficients: Float[np.ndarray, " coefficient"]) -> Change:
+        """The change of all weights that coefficients stand for."""
+        kind = self.tangents.scales.dtype
+        return _change(self.tangents, jnp.asarray(coefficients.reshape(self.fitted.shape), kind))
+
+    def apart(self, some: Bool[np.ndarray, " coefficient"]) -> Float[np.ndarray, "some coefficient"]:
+        """B = C[M,M]^-1 C[M,:]: what is left of slopes along coefficients M once the others have settled."""
+        return np.linalg.solve(self.root[some] @ self.root[some].T, self.root[some] @ self.root.T)
+
+    def without(self, some: Bool[np.ndarray, " coefficient"]) -> Float[np.ndarray, " coefficient"]:
+        """Where coefficients go from the fit if some are to be zero: d = - B^T c[M]."""
+        return -self.apart(some).T @ self.fitted.reshape(-1)[some]
+
+
+_change = jax.jit(changes)
 
 
 @jax.jit

@@ -27,7 +27,7 @@ from jax import lax, random
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mrsds_ppl.backend.side_by_side import compiled
-from mrsds_ppl.models.dynamics import Dynamics, Rows, every_message
+from mrsds_ppl.models.dynamics import Dynamics, Messages, Rows, every_message
 
 _MORE = 8  # random vectors beyond those sought, as in the source
 _TINY = 1e-12
@@ -117,6 +117,16 @@ class Change(NamedTuple):
         """m(x; w + V c)."""
         told, moved = jax.jvp(partial(every_message, x=x, u=u), (dynamics,), (self.weights,))
         return told + moved - self.means[..., None, :]
+
+    def split_messages(
+        self, dynamics: Dynamics, x: Float[Array, "row latents"], u: Float[Array, "row input"]
+    ) -> Messages:
+        """The same, local dynamics and messages apart as in :meth:`Dynamics.messages`."""
+        regions = len(dynamics.latent_sizes)
+        told, own = self.messages(dynamics, x, u), np.eye(regions, dtype=bool)[..., None, None]
+        pairs = told[:, :, :regions]
+        local = jnp.where(own, pairs, 0.0).sum(2) + dynamics.by_region(x)
+        return Messages(local, jnp.where(own, 0.0, pairs), told[:, :, regions:])
 
 
 def changes(tangents: Tangents, coefficients: Float[Array, "group target source direction"]) -> Change:
