@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mrsds_ppl.backend.side_by_side import compiled
@@ -77,10 +78,9 @@ def tangents(key: PRNGKeyArray, dynamics: Dynamics, rows: Rows, *, count: int = 
         made = jnp.moveaxis(jnp.linalg.qr(long)[0], -1, 0)
         return lax.map(lambda column: heard(_short(dynamics, column, told.shape[1:])), made)
 
-    leaves, tree = jax.tree.flatten(dynamics)
-    keys = random.split(key, len(leaves))
-    begun = [random.normal(k, (count + _MORE, *leaf.shape), leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
-    found = apart(apart(jax.tree.unflatten(tree, begun)))
+    flat, restored = ravel_pytree(dynamics)
+    begun = jax.vmap(restored)(random.normal(key, (count + _MORE, flat.size), flat.dtype))
+    found = lax.fori_loop(0, 2, lambda _, each: apart(each), begun)
     squares, turn = jnp.linalg.eigh(_gram(dynamics, found))
     scales = jnp.sqrt(jnp.maximum(squares[..., ::-1][..., :count], 0.0))
     turn = turn[..., ::-1][..., :count] / jnp.maximum(scales, _TINY)[..., None, :]
