@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import scipy.io
+import tiny_run
 import xarray as xr
 
 import mrsds_ppl as mrsds
@@ -17,14 +18,12 @@ from mrsds_ppl import cli
 pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
 mpl.use("agg")
-SMALL = {"num_trials": 12, "num_bins": 20, "neurons_per_region": 4, "steps_per_bin": 50, "step": 0.01}
 QUICK = {"num_steps": 8, "log_steps": 4, "save_steps": 8, "batch_size": 5}
-MODEL = {"xtransition": {"dynamics": {"layers": [4], "activations": ["relu"]}}}
 
 
 @pytest.fixture(scope="module")
 def trials():
-    simulated = mrsds.simulate("lotka-volterra", seed=0, **SMALL)
+    simulated = tiny_run.simulated()
     lengths = np.full(12, 20)
     lengths[[2, 7]] = [12, 17]
     ys = [y[:n] for y, n in zip(simulated.y, lengths, strict=True)]
@@ -36,7 +35,9 @@ def trials():
 
 @pytest.fixture(scope="module")
 def fit(trials):
-    return mrsds.fit(trials, num_states=2, latent_sizes=1, model=MODEL, training=QUICK, test=0.25, progress=False)
+    return mrsds.fit(
+        trials, num_states=2, latent_sizes=1, model=tiny_run.MODEL, training=QUICK, test=0.25, progress=False
+    )
 
 
 def test_latents_and_states_can_be_selected_by_trial_seconds_region_and_split(fit, trials):
@@ -152,7 +153,7 @@ def test_the_command_finds_the_same_on_the_same_arrays(fit, trials, tmp_path, mo
         trials,
         num_states=2,
         latent_sizes=1,
-        model=MODEL,
+        model=tiny_run.MODEL,
         training=QUICK,
         test=0.25,
         save_to=tmp_path / "kept",
@@ -169,7 +170,7 @@ def test_the_command_finds_the_same_on_the_same_arrays(fit, trials, tmp_path, mo
 def test_counts_get_poisson_emissions_unless_told(trials, capsys):
     counts = mrsds.Trials.from_arrays(np.random.default_rng(0).poisson(1.0, (4, 12, 4)), region_sizes=[2, 2])
     quick = {**QUICK, "num_steps": 4, "log_steps": 2}
-    found = mrsds.fit(counts, num_states=1, latent_sizes=1, model=MODEL, training=quick)
+    found = mrsds.fit(counts, num_states=1, latent_sizes=1, model=tiny_run.MODEL, training=quick)
     assert found.config.model.emissions.dist == "poisson"
     assert "poisson emissions (all signals are counts)" in capsys.readouterr().out
 

@@ -8,6 +8,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import tiny_run
 import xarray as xr
 import yaml
 
@@ -245,8 +246,36 @@ def counts_run(tmp_path_factory):
     return folder / "counts"
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A tiny run of signals: two states, two regions of one latent."""
+    folder = tmp_path_factory.mktemp("page")
+    names = np.array(["V1", "motor <cortex>"])
+    np.savez(folder / "data.npz", ys=tiny_run.simulated().y, region_sizes=np.array([4, 4]), region_names=names)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_run.CONFIG))
+    command = ["fit", str(folder / "tiny.yaml"), "--data-path", str(folder / "data.npz")]
+    assert cli.main([*command, "--result-path", str(folder)]) == 0
+    return folder / "tiny"
+
+
 @pytest.mark.slow
-def test_report_of_a_run_is_one_page_that_stands_alone(counts_run, tmp_path, capsys):
+def test_report_of_a_run_is_one_page_that_stands_alone(run, tmp_path, capsys):
+    path = tmp_path / "page.html"
+    assert cli.main(["report", str(run.with_name("tiny-log.txt")), "--out", str(path)]) == 0
+    assert str(path) in capsys.readouterr().out
+    reader = expect_page_that_stands_alone(path.read_text(encoding="utf-8"))
+    text = " ".join(reader.words)
+    facts = ("V1 (4 neurons, 1 latent)", "motor <cortex>", "9 to train on, 3 kept")
+    for words in (*facts, "12 of 12 steps", "2 discrete states", "num_steps: 12"):
+        assert words in text, words
+    # Latents, states, activity twice, messages, graph, a flow of each region, hidden neurons, training.
+    assert sum(tag == "img" for tag, _ in reader.found) == 9
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+def test_report_of_counts_is_one_page_that_stands_alone(counts_run, tmp_path, capsys):
     path = tmp_path / "page.html"
     assert cli.main(["report", str(counts_run.with_name("counts-log.txt")), "--out", str(path)]) == 0
     assert str(path) in capsys.readouterr().out

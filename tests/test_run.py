@@ -11,32 +11,26 @@ import command
 import numpy as np
 import pytest
 import scipy.io
+import tiny_run
 import xarray as xr
 import yaml
 
 from mrsds_ppl import cli
-from mrsds_ppl.data.simulate import simulate_lotka_volterra
 
 ROOT = Path(__file__).parent.parent
-TINY = {
-    "data": {"data_source": "mydata"},
-    "model": {"xtransition": {"dynamics": {"layers": [4], "activations": ["relu", None]}}},
-    "inference": {"embedding": {"layers": [3], "activations": [None]}, "convolution_params": {"channels": 4}},
-    "training": {"num_steps": 12, "log_steps": 4, "save_steps": 4, "batch_size": 5, "switch_init_steps": 4},
-    "output": {"draws": 8},
-}
+TINY = {**tiny_run.CONFIG, "training": {**tiny_run.CONFIG["training"], "switch_init_steps": 4}}
 
 
 @pytest.fixture(scope="module")
 def recording():
-    return simulate_lotka_volterra(0, num_trials=10, num_bins=20, neurons_per_region=4, steps_per_bin=50, step=0.01)
+    return tiny_run.simulated()
 
 
 @pytest.fixture
 def workplace(tmp_path, recording, monkeypatch):
-    """A folder with a tiny configuration and a recording of ten trials, two of them shorter, one value missing."""
+    """A folder with a tiny configuration and a recording of twelve trials, two of them shorter, one value missing."""
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
-    lengths = np.full(10, 20)
+    lengths = np.full(12, 20)
     lengths[[1, 5]] = [15, 9]
     y = recording.y.copy()
     y[2, 3, 1] = np.nan
@@ -69,7 +63,7 @@ def test_a_run_leaves_its_files(workplace, capsys):
     assert found == {f"first{ending}" for ending in named}
     mat = scipy.io.loadmat(out / "first_latents.mat")
     assert mat["xs_train"].shape == (9, 20, 2)
-    assert mat["zs_test"].shape == (1, 20, 2)
+    assert mat["zs_test"].shape == (3, 20, 2)
     assert mat["msgs_train"].shape == (9, 20, 2, 2, 1)
     assert mat["elbos"].size == 12
     lengths = mat["train_lengths"].ravel()
@@ -79,7 +73,7 @@ def test_a_run_leaves_its_files(workplace, capsys):
     np.testing.assert_allclose(np.nansum(mat["zs_train"], -1)[short, : lengths[short]], 1.0, rtol=1e-5)
     assert np.abs(np.nan_to_num(mat["msgs_train"])).max() > 0
     with xr.open_datatree(out / "first_posterior.nc", engine="h5netcdf") as tree:
-        assert dict(tree["posterior"]["x"].sizes) == {"chain": 4, "draw": 2, "trial": 1, "time": 20, "latent": 2}
+        assert dict(tree["posterior"]["x"].sizes) == {"chain": 4, "draw": 2, "trial": 3, "time": 20, "latent": 2}
         assert set(tree.children) >= {"posterior", "posterior_predictive", "observed_data", "log_likelihood"}
     # The resolved configuration is itself a configuration that fits the same.
     resolved = str(out / "first-config.yaml")
