@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mrsds_ppl.data.loaders import load_recording as read
+    from mrsds_ppl.data.readers import load_recording as read
     from mrsds_ppl.data.simulate import simulate as simulate
     from mrsds_ppl.data.trials import Trials as Trials
     from mrsds_ppl.errors import ConfigError as ConfigError
@@ -33,7 +33,7 @@ _PLACES = {
     "fit": ("fit", "fit"),
     "load": ("fitted", "load"),
     "Fit": ("fitted", "Fit"),
-    "read": ("data.loaders", "load_recording"),
+    "read": ("data.readers", "load_recording"),
     "simulate": ("data.simulate", "simulate"),
     "Trials": ("data.trials", "Trials"),
     **{name: ("errors", name) for name in ("MrsdsError", "ConfigError", "DataError", "RunError")},

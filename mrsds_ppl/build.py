@@ -14,7 +14,7 @@ from numpyro.infer.autoguide import AutoGuide
 
 from mrsds_ppl.config.loading import RunConfig, reject_unknown
 from mrsds_ppl.config.names import ROLLOUT_GUIDES, TRIANGULAR_GUIDES
-from mrsds_ppl.data.loaders import load_recording, load_user_function
+from mrsds_ppl.data.readers import load_recording, load_user_function
 from mrsds_ppl.data.simulate import SIMULATORS, simulation_options
 from mrsds_ppl.data.split import Split, choose_held_out_neurons
 from mrsds_ppl.data.trials import Batch, Trials

@@ -9,7 +9,7 @@ import scipy.io
 
 from mrsds_ppl.analysis.posterior import PosteriorSet
 from mrsds_ppl.backend.device import enable_compilation_cache
-from mrsds_ppl.data.loaders import load_recording, load_user_function
+from mrsds_ppl.data.readers import load_recording, load_user_function
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.fitted import Fit

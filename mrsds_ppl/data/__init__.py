@@ -1,7 +1,7 @@
-"""Recordings: the container, loaders, splits and simulators."""
+"""Recordings: the container, readers, splits and simulators."""
 
 from mrsds_ppl.data.batch import Batch
-from mrsds_ppl.data.loaders import load_recording, load_user_function
+from mrsds_ppl.data.readers import load_recording, load_user_function
 from mrsds_ppl.data.split import Split, choose_held_out_neurons, split_trials
 from mrsds_ppl.data.trials import Trials
 
