@@ -1,4 +1,4 @@
-"""Loaders: every format gives the same trials, and what cannot be read says why."""
+"""Formats, and functions of the user's: every one gives the same trials, and what cannot be read says why."""
 
 import importlib.util
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.io
 import xarray as xr
+from matlab_files import cell, write_hdf5_mat
 
 from mrsds_ppl.data import load_recording, load_user_function
 from mrsds_ppl.errors import ConfigError, DataError
@@ -24,41 +25,6 @@ def padded(arrays):
     for row, array in zip(out, arrays, strict=True):
         row[: len(array)] = array
     return out
-
-
-def cell(values):
-    """A MATLAB cell array of one row."""
-    out = np.empty((1, len(values)), object)
-    for i, value in enumerate(values):
-        out[0, i] = value
-    return out
-
-
-def write_hdf5_mat(path, **values):
-    """A v7.3 file as MATLAB writes it: a header of 512 bytes, axes reversed, cells as references, text as codes."""
-    with h5py.File(path, "w", userblock_size=512) as file:
-        kept = file.create_group("#refs#")
-
-        def put(group, name, value):
-            if isinstance(value, list):
-                references = np.array([[put(kept, f"{name}{i}", v).ref] for i, v in enumerate(value)], h5py.ref_dtype)
-                made, kind = group.create_dataset(name, data=references), "cell"
-            elif isinstance(value, str):
-                codes = np.array([[ord(c)] for c in value], np.uint16)
-                made, kind = group.create_dataset(name, data=codes), "char"
-            elif np.size(value) == 0:
-                made, kind = group.create_dataset(name, data=np.array(np.shape(value), np.uint64)), "double"
-                made.attrs["MATLAB_empty"] = np.uint8(1)
-            else:
-                made, kind = group.create_dataset(name, data=np.atleast_2d(value).T), "double"
-            made.attrs["MATLAB_class"] = np.bytes_(kind)
-            return made
-
-        for name, value in values.items():
-            put(file, name, value)
-    header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + bytes([0, 2]) + b"IM"
-    with path.open("r+b") as file:
-        file.write(header)
 
 
 def assert_unequal(trials):
@@ -185,7 +151,12 @@ def test_missing_extra_is_named(tmp_path, ending, package, extra):
     if importlib.util.find_spec(package):
         pytest.skip(f"{package} is installed")
     path = tmp_path / f"a{ending}"
-    path.touch()
+    if ending == ".zarr":
+        path.mkdir()
+        (path / "zarr.json").touch()
+    else:
+        with h5py.File(path, "w") as file:
+            file.attrs["nwb_version"] = "2.6.0"
     with pytest.raises(DataError, match=rf"a{ending}.*pip install 'mrsds-ppl\[{extra}\]'"):
         load_recording(path)
 
@@ -197,16 +168,8 @@ def refused(path):
     return str(error.value)
 
 
-def test_missing_file_and_unknown_ending(tmp_path):
-    assert "no such file" in refused(tmp_path / "a.mat")
-    (tmp_path / "a.csv").touch()
-    message = refused(tmp_path / "a.csv")
-    assert "'.csv'" in message
-    assert ".mat, .npz, .nc, .zarr, .nwb" in message
-
-
 @pytest.mark.parametrize("kind", ["5", "7.3", "npz", "nc"])
-@pytest.mark.parametrize("part", [0.0, 0.1, 0.6, 0.95])
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 0.95])
 def test_truncated_file(tmp_path, kind, part):
     path = tmp_path / {"npz": "a.npz", "nc": "a.nc"}.get(kind, "a.mat")
     values = {"ys": BLOCK, "region_sizes": np.array([1, 3])}
@@ -222,8 +185,7 @@ def test_truncated_file(tmp_path, kind, part):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(part * len(whole))])
     message = refused(path)
-    assert "truncated" in message
-    assert "write it anew" in message
+    assert ("Copy it again" if part else "is empty (0 bytes)") in message
 
 
 @pytest.mark.parametrize("key", ["ys", "region_sizes"])
@@ -233,20 +195,20 @@ def test_missing_key_lists_those_found(tmp_path, key):
     np.savez(tmp_path / "a.npz", **values)
     message = refused(tmp_path / "a.npz")
     assert f"no key '{key}'" in message
-    assert f"'{key}_old'" in message
+    assert f"{key}_old" in message
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"lengths": [3, 5]}, ["lengths: found 2", "(3, 5, 4)"]),
+        ({"lengths": [3, 5]}, ["lengths: found 2", "3 trials"]),
         ({"lengths": [3, 6, 4]}, ["lengths: trial 1 has length 6", "1 to 5"]),
         ({"lengths": [3, 5, 0]}, ["lengths: trial 2 has length 0"]),
         ({"lengths": [2.5, 5, 4]}, ["lengths", "2.5", "whole numbers"]),
         ({"lengths": [np.nan, 5, 4]}, ["lengths", "nan", "whole numbers"]),
         ({"lengths": ["a", "b", "c"]}, ["lengths", "'a'", "bins of each trial"]),
         ({"us": BLOCK[:, :4]}, ["us: trial 0 has 4 bins", "has 5"]),
-        ({"region_sizes": [1, 2]}, ["region_sizes: [1, 2] add up to 3", "4 neurons"]),
+        ({"region_sizes": [1, 1]}, ["region_sizes: [1, 1] add up to 2", "4 neurons"]),
         ({"region_sizes": [1.5, 2.5]}, ["region_sizes", "[1.5, 2.5]", "whole numbers"]),
         ({"region_sizes": ["V1", "MT"]}, ["region_sizes", "V1", "number of neurons"]),
         ({"region_sizes": []}, ["region_sizes: [] add up to 0", "4 neurons"]),

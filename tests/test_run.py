@@ -225,7 +225,7 @@ def test_files_that_cannot_be_read_are_named(workplace, capsys):
     expect_refusal(capsys, workplace, mrsds(workplace, data="nowhere.npz"), "nowhere.npz", "no such file")
     whole = (workplace / "data.npz").read_bytes()
     (workplace / "cut.npz").write_bytes(whole[: len(whole) // 2])
-    expect_refusal(capsys, workplace, mrsds(workplace, data="cut.npz"), "cut.npz", "truncated")
+    expect_refusal(capsys, workplace, mrsds(workplace, data="cut.npz"), "cut.npz", "cut short")
     np.savez(workplace / "other.npz", counts=np.zeros(3), region_sizes=np.array([4, 4]))
     expect_refusal(capsys, workplace, mrsds(workplace, data="other.npz"), "ys", "counts")
 

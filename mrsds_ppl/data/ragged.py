@@ -1,11 +1,42 @@
 """Arrays of trials that differ in length: checked one by one, then padded to the longest."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import xarray as xr
 
 from mrsds_ppl.errors import DataError
+
+TRIAL_NAMES = {"trial", "trials"}
+TIME_NAMES = {"time", "times", "t", "bin", "bins", "time_bin"}
+
+
+@runtime_checkable
+class _Sparse(Protocol):
+    """A sparse matrix of scipy, or of a library like it."""
+
+    def toarray(self) -> np.ndarray: ...
+
+
+@runtime_checkable
+class _Table(Protocol):
+    """A data frame of pandas, or of a library like it."""
+
+    @property
+    def columns(self) -> object: ...
+
+    def to_numpy(self, dtype: type, *, na_value: float) -> np.ndarray: ...
+
+
+def in_order(array: xr.DataArray | xr.Variable) -> np.ndarray:
+    """The values with the axes of trial and time first, if they are so named; otherwise as they stand."""
+    names = {str(name).lower(): name for name in array.dims}
+    trial = [name for folded, name in names.items() if folded in TRIAL_NAMES]
+    time = [name for folded, name in names.items() if folded in TIME_NAMES]
+    # Of three axes, which one is the trial is not to be guessed from the time alone.
+    known = len(time) == 1 and (len(trial) == 1 or array.ndim == 2)
+    return array.transpose(*trial, *time, ...).values if known else array.values
 
 
 def trial_list(values: object, name: str) -> list[Any]:
@@ -16,8 +47,21 @@ def trial_list(values: object, name: str) -> list[Any]:
         name: of the argument, for messages.
 
     Raises:
-        DataError: no trials.
+        DataError: no trials, or one table or mapping in place of one array a trial.
     """
+    if isinstance(values, xr.DataArray):
+        values = in_order(values)
+    if isinstance(values, _Sparse) and getattr(values, "ndim", 2) == 3:
+        values = values.toarray()
+    remedies = {
+        xr.Dataset: f"{name}=dataset['{name}']",
+        Mapping: f"{name}=list({name}.values())",
+        _Sparse: f"{name}=[{name}] for one trial",
+        _Table: f"{name}=[{name}] for one trial",
+    }
+    for kind, remedy in remedies.items():
+        if isinstance(values, kind):
+            raise DataError(f"{name}: found one {type(values).__name__}; need one array a trial: {remedy}.")
     if isinstance(values, np.ndarray) and values.dtype == object:
         values = list(values.ravel())
     try:
@@ -42,7 +86,13 @@ def matrix(values: Any, name: str, trial: int, ndim: int = 2) -> np.ndarray:
     Raises:
         DataError: not numbers, or another number of axes.
     """
+    if isinstance(values, xr.DataArray):
+        values = in_order(values)
     try:
+        if isinstance(values, _Sparse):
+            values = values.toarray()
+        elif isinstance(values, _Table):
+            values = values.to_numpy(float, na_value=np.nan)
         if np.iscomplexobj(values):
             raise TypeError("complex numbers")
         with np.errstate(over="ignore"):  # Trials.validate names what became infinite

@@ -8,7 +8,7 @@ import xarray as xr
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import DataError
 
-_FORMAT = "mrsds_ppl trials 1"
+FORMAT = "mrsds_ppl trials 1"
 
 
 def write_trials(path: Path, trials: Trials) -> None:
@@ -20,26 +20,22 @@ def write_trials(path: Path, trials: Trials) -> None:
         # Text of any other kind has no place in the format.
         if variable.dtype.kind == "O":
             dataset = dataset.assign_coords({name: (variable.dims, variable.values.astype(str))})
-    dataset.assign_attrs(format=_FORMAT).to_netcdf(path, engine="h5netcdf", encoding=encoding)
-
-
-def holds_trials(path: Path) -> bool:
-    """Whether a netCDF file was written by :func:`write_trials`."""
-    with xr.open_dataset(path, engine="h5netcdf") as dataset:
-        return dataset.attrs.get("format") == _FORMAT
+    dataset.assign_attrs(format=FORMAT).to_netcdf(path, engine="h5netcdf", encoding=encoding)
 
 
 def read_trials(path: Path) -> Trials:
-    """The trials of such a file.
+    """The trials of a file whose attribute ``format`` is :data:`FORMAT`.
 
     Raises:
-        DataError: it was written by another version in another form.
+        DataError: something that the container holds is not there.
     """
     with xr.open_dataset(path, engine="h5netcdf") as opened:
         dataset = opened.load()
-    if dataset.attrs.pop("format", None) != _FORMAT:
-        raise DataError(f"{path}: is not a file of trials; write it with mrsds_ppl.Trials.save.")
+    lost = {"y", "observed", "lengths", "u", "stage", "number"} - {str(name) for name in dataset.variables}
+    if lost:
+        raise DataError(f"is a damaged file of trials, without {', '.join(sorted(lost))}. Copy it again.")
     attrs = dataset.attrs
+    del attrs["format"]
     return Trials(
         dataset.assign_attrs(
             region_sizes=[int(size) for size in np.ravel(attrs["region_sizes"])],

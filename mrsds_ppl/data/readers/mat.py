@@ -1,33 +1,52 @@
-"""MATLAB files, v5 and v7.3."""
+"""MATLAB files, v4 to v7; those of v7.3 are HDF5."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 
-if TYPE_CHECKING:
-    import h5py
+from mrsds_ppl.data.keys import Struct, Unread
+from mrsds_ppl.data.readers.mat_elements import read_elements
 
 
-def read_mat(path: Path) -> Mapping[str, Any]:
+def read_mat(path: Path) -> Mapping[str, object]:
+    """Variables of the file."""
     import scipy.io
 
-    try:
-        values = scipy.io.loadmat(path)
-    except NotImplementedError:  # a v7.3 file, which is HDF5
-        return _without_matlab_axes(_read_hdf5_mat(path))
-    return _without_matlab_axes({k: _cells(v) for k, v in values.items() if not k.startswith("__")})
+    elements, objects = read_elements(path)
+    found = scipy.io.loadmat(path if elements is None else elements, spmatrix=False)
+    values = {name: _plain(value) for name, value in found.items() if not name.startswith("__") and name != "None"}
+    return without_matlab_axes({**values, **{name: opaque("object, such as a string or table") for name in objects}})
 
 
-def _cells(value: object) -> object:
-    """A cell array as a list, its text as strings."""
-    if isinstance(value, np.ndarray) and value.dtype == object:
-        return [v.item() if v.dtype.kind == "U" and v.size == 1 else v for v in value.ravel()]
-    return value
+def opaque(kind: str) -> Unread:
+    """A value of a class that only MATLAB can read."""
+    return Unread(f"a MATLAB {kind}, which only MATLAB reads; save text as char or cellstr, numbers as double")
 
 
-def _without_matlab_axes(values: dict[str, Any]) -> dict[str, Any]:
+def _plain(value: object) -> object:
+    """A cell array as a list, a struct by its fields, a sparse matrix in full, text as strings."""
+    from scipy.io.matlab import MatlabFunction, MatlabObject, MatlabOpaque
+
+    if isinstance(value, MatlabFunction | MatlabObject | MatlabOpaque):
+        return opaque("object or function")
+    if sparse.issparse(value):
+        value.check_format(full_check=True)
+        return value.toarray()
+    if isinstance(value, str):  # what could not be read, in words
+        return Unread(f"damaged ({value}); save it again")
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.names:
+        structs = [Struct({name: _plain(item[name]) for name in value.dtype.names}) for item in value.ravel(order="F")]
+        return structs[0] if len(structs) == 1 else structs
+    if value.dtype == object:
+        return [_plain(item) for item in value.ravel(order="F")]
+    return value.item() if value.dtype.kind == "U" and value.size == 1 else value
+
+
+def without_matlab_axes(values: dict[str, object]) -> dict[str, object]:
     """MATLAB drops a last axis of one, so a single input or latent comes as (trial, time), and has no vectors, so
     states and stages of a trial come as a row or a column."""
     ys = values.get("ys")
@@ -37,27 +56,7 @@ def _without_matlab_axes(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, np.ndarray) and value.ndim == 2 and value.shape == shape:
             values[key] = value[..., None]
     for key in ("z", "stages"):
-        if isinstance(values.get(key), list):
-            values[key] = [np.ravel(v) if 1 in np.shape(v) else v for v in values[key]]
+        value = values.get(key)
+        if isinstance(value, list):
+            values[key] = [np.ravel(v) if isinstance(v, np.ndarray) and 1 in v.shape else v for v in value]
     return values
-
-
-def _read_hdf5_mat(path: Path) -> dict[str, Any]:
-    import h5py
-
-    with h5py.File(path) as file:
-        return {key: _hdf5_value(file, item) for key, item in file.items() if isinstance(item, h5py.Dataset)}
-
-
-def _hdf5_value(file: "h5py.File", item: "h5py.Dataset") -> np.ndarray | str | list[Any]:
-    """One variable; MATLAB stores axes in reverse, text as code points and cells as references."""
-    import h5py
-
-    if item.dtype == h5py.ref_dtype:
-        return [_hdf5_value(file, file[reference]) for reference in item[()].T.ravel()]
-    if item.attrs.get("MATLAB_empty"):  # then the values are the shape
-        return np.zeros(tuple(int(n) for n in item[()]))
-    value = item[()].T
-    if item.attrs.get("MATLAB_class") == b"char":
-        return "".join(chr(c) for c in value.ravel())
-    return value

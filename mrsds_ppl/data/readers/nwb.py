@@ -6,12 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from mrsds_ppl.data.readers.extras import require
-
 
 def read_nwb(path: Path) -> Mapping[str, Any]:
     """The binned recording of a scratch or acquisition table named as the keys of the other formats."""
-    require("pynwb", path)
     from pynwb import NWBHDF5IO
 
     with NWBHDF5IO(str(path), "r", load_namespaces=True) as file:

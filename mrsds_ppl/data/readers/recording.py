@@ -1,61 +1,91 @@
 """The entry: from a file of any kind to Trials. A new format is a file beside this one and one line here."""
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
-from mrsds_ppl.data.readers.keys import trials_from
+from mrsds_ppl.data.keys import trials_from
+from mrsds_ppl.data.readers.extras import require
+from mrsds_ppl.data.readers.hdf5 import kind_of_hdf5, read_hdf5
+from mrsds_ppl.data.readers.kinds import kind_of
 from mrsds_ppl.data.readers.mat import read_mat
-from mrsds_ppl.data.readers.netcdf import is_trials_file, read_netcdf
-from mrsds_ppl.data.readers.npz import read_npz
+from mrsds_ppl.data.readers.netcdf import read_netcdf3, read_netcdf4
+from mrsds_ppl.data.readers.npz import read_npy, read_npz
 from mrsds_ppl.data.readers.nwb import read_nwb
 from mrsds_ppl.data.readers.zarr import read_zarr
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.data.trials_file import read_trials
 from mrsds_ppl.errors import DataError
 
-READERS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
-    ".mat": read_mat,
-    ".npz": read_npz,
-    ".nc": read_netcdf,
-    ".zarr": read_zarr,
-    ".nwb": read_nwb,
+READERS: dict[str, Callable[[Path], Mapping[str, object]]] = {
+    "MATLAB": read_mat,
+    "HDF5": read_hdf5,
+    "zip": read_npz,
+    "npy": read_npy,
+    "netCDF": read_netcdf4,
+    "netCDF 3": read_netcdf3,
+    "zarr": read_zarr,
+    "NWB": read_nwb,
 }
+T = TypeVar("T")
+_PACKAGES = {"NWB": "pynwb", "zarr": "zarr"}
 
 
 def load_recording(path: str | Path, *, bin_width: float = 1.0, region_names: Sequence[str] | None = None) -> Trials:
     """Trials from a file with the keys ``ys``, ``us``, ``region_sizes``.
 
     Optional keys: ``region_names``, ``bin_width`` (seconds), ``stages``, ``x``, ``z``, ``labels``, and ``lengths``
-    where trials of unequal length are padded.
+    where trials of unequal length are padded. What the file holds decides how it is read, whatever its name ends in.
 
     Args:
-        path: ``.mat`` (v5 and v7.3), ``.npz``, ``.nc``, ``.zarr`` or ``.nwb``.
+        path: a file of MATLAB, numpy (``.npz``), netCDF, HDF5, zarr or NWB.
         bin_width: seconds, where the file does not say.
         region_names: names that win over those of the file.
 
     Raises:
-        DataError: the file is missing, truncated, of another kind, or lacks a key.
+        DataError: the file is missing, may not be read, is open elsewhere, cut short, damaged or of another kind, or
+            lacks a key.
     """
     path = Path(path)
-    if not path.exists():
-        raise DataError(f"{path}: no such file. Check the path given with --data-path or data.data_path.")
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: cannot read '{path.suffix}' files; allowed are {', '.join(READERS)}.")
+    with _named(path):
+        kind = kind_of(path)
+        kind = _reading(path, kind, kind_of_hdf5) if kind == "HDF5" else kind
+    if kind in _PACKAGES:
+        require(_PACKAGES[kind], path)
+    with _named(path):
+        if kind == "trials":
+            return _reading(path, kind, read_trials)
+        values = dict(_reading(path, kind, READERS[kind]))
+        if region_names is not None:
+            values["region_names"] = np.array(list(region_names))
+        return trials_from(values, bin_width)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors begin with the path."""
     try:
-        if is_trials_file(path):
-            return read_trials(path)
-        values = dict(reader(path))
+        yield
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _reading(path: Path, kind: str, read: Callable[[Path], T]) -> T:
+    """What a reader returns; whatever a library says of a damaged file is said in one sentence."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return read(path)
     except DataError:
         raise
+    except MemoryError as error:
+        raise DataError("asks for more memory than there is. It is damaged, or too large to read.") from error
     except Exception as error:
+        said = " ".join(str(error).split())[:200]
         raise DataError(
-            f"{path}: cannot be read as a {path.suffix} file ({type(error).__name__}: {error}). "
-            "It may be truncated or of another format; write it anew."
+            f"is a damaged {kind} file ({type(error).__name__}: {said}). Copy it again from where it was made."
         ) from error
-    if region_names is not None:
-        values["region_names"] = np.array(list(region_names))
-    return trials_from(values, path, bin_width)

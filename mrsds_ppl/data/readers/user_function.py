@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mrsds_ppl.data.readers.keys import is_empty, sizes_of
+from mrsds_ppl.data.keys import is_empty, sizes_of
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.data.user_file import load_module
 from mrsds_ppl.errors import DataError, MrsdsError
