@@ -161,7 +161,7 @@ def fit_into_files(
     with run_log(paths.log, say, append=resume) as tell:
         tell(f"mrsds-ppl {__version__}: {paths.folder / paths.name}*")
         tell(describe(config, trials, split))
-        for line in (choice.line, *(f"note: {note}" for note in notes(config))):
+        for line in (choice.line, *(f"note: {note}" for note in notes(config, trials))):
             tell(line)
         device = choose_device(gpu, tell)
         about = {**versions(device), DATA_DIGEST: trials.digest}
@@ -190,7 +190,7 @@ def fit_trials(trials: Trials, config: RunConfig, *, say: Say = print, progress:
     split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
     choice = choose_start(config, split.train)
     config = choice.applied_to(config)
-    for line in (choice.line, *(f"note: {note}" for note in notes(config))):
+    for line in (choice.line, *(f"note: {note}" for note in notes(config, trials))):
         say(line)
     enable_compilation_cache()
     return _fit(trials, split, config, in_memory(), False, say, progress)

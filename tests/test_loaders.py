@@ -267,6 +267,7 @@ def test_user_function_without_a_place_for_the_path(tmp_path):
         ("", "return np.ones((2, 3, 4)), None, None, 1", ["region_sizes=None"]),
         ("", "return None, None, [1, 3], 2", ["mine.py:load: ys", "None"]),
         ("", "return np.ones((2, 3, 4)), np.ones((2, 2, 1)), [1, 3], 2", ["us: trial 0 has 2 bins"]),
+        ("", "return np.ones((2, 4, 3)), None, [1, 3], 2", ["(2, 4, 3)", "(trial, neuron, time)", "Transpose"]),
         ("", "return 1 / 0", ["mine.py, line 5", "ZeroDivisionError"]),
         ("data_path", GOOD, ["needs the argument 'data_path'", "--data-path"]),
         ("path, seed", GOOD, ["['path', 'seed']", "given one"]),

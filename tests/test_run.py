@@ -228,6 +228,11 @@ def test_files_that_cannot_be_read_are_named(workplace, capsys):
     expect_refusal(capsys, workplace, mrsds(workplace, data="cut.npz"), "cut.npz", "cut short")
     np.savez(workplace / "other.npz", counts=np.zeros(3), region_sizes=np.array([4, 4]))
     expect_refusal(capsys, workplace, mrsds(workplace, data="other.npz"), "ys", "counts")
+    np.savez(workplace / "turned.npz", ys=np.zeros((10, 8, 20)), region_sizes=np.array([4, 4]))
+    expect_refusal(capsys, workplace, mrsds(workplace, data="turned.npz"), "(trial, neuron, time)", "Transpose")
+    (workplace / "table.csv").write_text("neuron,count\n")
+    assert cli.main(["check", str(workplace / "tiny.yaml"), str(workplace / "table.csv")]) == 2
+    assert "table.csv: is a text file" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -266,6 +271,9 @@ def test_check_notes_a_recording_that_is_not_read_and_trials_without_values(work
     said = capsys.readouterr().out
     assert "16.7% missing, trials without any value: 4" in said
     assert "note:" not in said
+    save(workplace / "slow.npz", np.ones((6, 20, 8)), bin_width=20)
+    assert cli.main(["check", str(workplace / "tiny.yaml"), str(workplace / "slow.npz")]) == 0
+    assert "note: bin_width is in seconds; 20 looks like milliseconds, which would be 0.02\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("ending", [".npz", ".mat"])

@@ -1,10 +1,14 @@
 """The data container: padding, missing values, coordinates, and what it refuses."""
 
+import itertools
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
+from scipy import sparse
 
 from mrsds_ppl.data import Trials
 from mrsds_ppl.errors import DataError
@@ -54,6 +58,47 @@ def test_masked_entries_are_missing():
         trials = Trials.from_arrays(ys)
         np.testing.assert_array_equal(trials.y[0], [[1.0, np.nan], [np.nan, 4.0], [5.0, 6.0]])
         np.testing.assert_array_equal(trials.observed[0], ~masked.mask)
+
+
+def test_tables_labelled_arrays_and_sparse_matrices_are_their_values():
+    ys = [np.round(y) for y in signals()]
+    ys[1][2, 3] = np.nan
+    frames = [pd.DataFrame(y) for y in ys]
+    whole = [frame.astype("Int64") for frame in frames]  # with NA of pandas
+    labelled = [xr.DataArray(y.T, dims=("neuron", "time")) for y in ys]
+    for given in (frames, whole, labelled):
+        np.testing.assert_array_equal(make_trials(given).y, make_trials(ys).y)
+    ys[1][2, 3] = 0.0
+    for kind in (sparse.csr_array, sparse.csc_matrix, sparse.coo_array):
+        np.testing.assert_array_equal(make_trials([kind(y) for y in ys]).y, make_trials(ys).y)
+
+
+def test_named_axes_of_one_array_are_put_in_order():
+    y, u = np.random.default_rng(1).normal(size=(3, 6, 4)), np.ones((3, 6, 2))
+    named = xr.DataArray(y, dims=("trial", "time", "unit")), xr.DataArray(u, dims=("trials", "bin", "input"))
+    wanted = make_trials(y, us=u).dataset
+    for order in itertools.permutations(range(3)):
+        turned = [array.transpose(*(array.dims[axis] for axis in order)) for array in named]
+        assert make_trials(turned[0], us=turned[1]).dataset.identical(wanted)
+    nameless = xr.DataArray(y)
+    assert make_trials(nameless, us=u).dataset.identical(wanted)
+
+
+@pytest.mark.parametrize(
+    ("ys", "said"),
+    [
+        (pd.DataFrame(np.ones((5, 4))), "found one DataFrame; need one array a trial: ys=[ys] for one trial"),
+        (sparse.csr_array(np.ones((5, 4))), "found one csr_array; need one array a trial: ys=[ys]"),
+        ({"first": np.ones((5, 4))}, "found one dict; need one array a trial: ys=list(ys.values())"),
+        (xr.Dataset({"ys": ("time", np.ones(3))}), "found one Dataset; need one array a trial: ys=dataset['ys']"),
+        ([pd.DataFrame({"a": ["x", "y"]})], "trial 0 is not an array of numbers"),
+    ],
+    ids=["table", "sparse", "mapping", "dataset", "text"],
+)
+def test_what_is_no_list_of_trials_is_refused_by_name(ys, said):
+    with pytest.raises(DataError) as error:
+        make_trials(ys)
+    assert said in str(error.value)
 
 
 def test_a_list_and_an_array_of_equal_trials_are_the_same():

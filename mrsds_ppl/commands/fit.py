@@ -43,4 +43,4 @@ def check(config: RunConfig) -> str:
     split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
     choice = choose_start(config, split.train)
     run = choice.applied_to(config)
-    return "\n".join([describe(run, trials, split), choice.line, *(f"note: {note}" for note in notes(run))])
+    return "\n".join([describe(run, trials, split), choice.line, *(f"note: {note}" for note in notes(run, trials))])

@@ -55,9 +55,12 @@ def versions(device: jax.Device) -> dict[str, str]:
     return {"mrsds-ppl": __version__, **{n: version(n) for n in names}, "device": device_line(device)}
 
 
-def notes(config: RunConfig) -> list[str]:
-    """What a fit reads otherwise than the configuration says it."""
+def notes(config: RunConfig, trials: Trials) -> list[str]:
+    """What a fit reads otherwise than the configuration says it, or the recording than it seems to mean."""
     found = list(config.notes)
+    width = trials.bin_width
+    if width > 1 and trials.holds_counts:
+        found.append(f"bin_width is in seconds; {width:g} looks like milliseconds, which would be {width / 1000:g}")
     for key in ignored_keys(config):
         if key == "data.data_path":
             found.append(

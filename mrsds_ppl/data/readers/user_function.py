@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mrsds_ppl.data.axes import demand_order
 from mrsds_ppl.data.keys import is_empty, sizes_of
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.data.user_file import load_module
@@ -58,6 +59,7 @@ def load_user_function(
         )
     try:
         us, sizes = None if is_empty(us) else us, sizes_of(region_sizes)
+        demand_order(ys, us, sum(sizes))
         return Trials.from_arrays(ys, us, sizes, bin_width=bin_width, region_names=region_names)
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
