@@ -52,7 +52,7 @@ def write_hdf5_mat(path, **values):
             elif isinstance(value, str):
                 codes = np.array([[ord(c)] for c in value], np.uint16)
                 made, kind = group.create_dataset(name, data=codes), "char"
-            elif isinstance(value, np.ndarray) and value.dtype.kind == "U":  # a char matrix, padded with blanks
+            elif np.ndim(value) == 1 and np.asarray(value).dtype.kind == "U":  # a char matrix, padded with blanks
                 width = max(len(text) for text in value)
                 codes = np.array([[ord(c) for c in text.ljust(width)] for text in value], np.uint16)
                 made, kind = group.create_dataset(name, data=codes.T), "char"

@@ -27,7 +27,9 @@ def trials_from(found: Mapping[str, object], bin_width: float) -> Trials:
     Raises:
         DataError: a key is missing, misspelt or of another form.
     """
-    found = found if "ys" in found else {**found, **from_trial_struct(found)}
+    if "ys" not in found and "region_sizes" in found:
+        _refuse_unread(found["region_sizes"], "region_sizes")
+        found = {**found, **from_trial_struct(found, sum(sizes_of(found["region_sizes"])))}
     refuse_missing(found, _REQUIRED, _OPTIONAL)
     refuse_misspelt(found, _OPTIONAL)
     for key in (*_REQUIRED, *_OPTIONAL):

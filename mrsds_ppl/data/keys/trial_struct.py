@@ -9,26 +9,24 @@ from mrsds_ppl.data.keys.values import Struct
 from mrsds_ppl.errors import DataError
 
 
-def from_trial_struct(found: Mapping[str, object]) -> dict[str, object]:
+def from_trial_struct(found: Mapping[str, object], num_neurons: int) -> dict[str, object]:
     """The keys ``ys`` and ``us`` from the fields ``y`` and ``u`` of the one struct that has a matrix ``y`` a trial.
 
-    Trials may be (time, neuron), or (neuron, time) as in GPFA: the neurons are those of ``region_sizes``, or the axis
-    that has one length in all trials.
+    Trials may be (time, neuron), or (neuron, time) as in GPFA, see :func:`mrsds_ppl.data.axes.is_transposed`.
 
     Args:
         found: values of a file by name.
+        num_neurons: neurons of all regions.
 
     Raises:
         DataError: either axis may be the time.
     """
     arrays = {name: trials for name, value in found.items() if (trials := _trials_of(value))}
-    if len(arrays) != 1 or "region_sizes" not in found:
+    if len(arrays) != 1:
         return {}
     [(name, trials)] = arrays.items()
     signals = [np.asarray(trial.fields["y"]) for trial in trials]
     shapes = [signal.shape for signal in signals]
-    sizes = found["region_sizes"]
-    num_neurons = int(np.sum(sizes)) if isinstance(sizes, np.ndarray) and sizes.dtype.kind in "iuf" else 0
     if len({n for shape in shapes for n in shape} | {num_neurons}) == 1:
         raise DataError(
             f"{name}(i).y: every trial has shape {shapes[0]}, so either axis may be the time. Save ys, a cell array of "
