@@ -88,6 +88,16 @@ def test_zarr_without_names_of_dimensions(tmp_path):
     assert_block(load_recording(tmp_path / "a.zarr"))
 
 
+def test_a_group_of_trials_is_told_to_be_an_array(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for i, y in enumerate(YS):
+            file[f"ys/{i}"] = y
+        file["region_sizes"] = [1, 3]
+    message = refused(tmp_path / "a.h5")
+    assert "ys: is a group with the fields 0, 1, 2; save one array" in message
+    assert "'lengths'" in message
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

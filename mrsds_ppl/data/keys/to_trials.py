@@ -56,16 +56,16 @@ def _refuse_unread(value: object, key: str) -> None:
         if isinstance(item, Unread):
             raise DataError(f"{key}: is {item.why}.")
         if isinstance(item, Struct):
-            raise DataError(
-                f"{key}: is a {item.kind} with the fields {listed(item.fields)}; save its field as '{key}'."
-            )
+            array = "one array, trials of unequal length padded with NaN and counted in 'lengths'"
+            remedy = f"its field as '{key}'" if item.kind == "struct" else array
+            raise DataError(f"{key}: is a {item.kind} with the fields {listed(item.fields)}; save {remedy}.")
         if isinstance(item, list):
             _refuse_unread(item, key)
 
 
 def is_empty(value: object) -> bool:
     """Whether an optional value is there but holds nothing, as MATLAB's []."""
-    return value is None or (len(value) == 0 if isinstance(value, list | tuple) else np.size(value) == 0)  # type: ignore[call-overload]
+    return value is None or (len(value) == 0 if isinstance(value, list | tuple) else np.asarray(value).size == 0)
 
 
 def sizes_of(values: object) -> list[int]:

@@ -96,7 +96,7 @@ def _has_hdf5(path: Path, size: int) -> bool:
 def _is_matlab_4(head: bytes) -> bool:
     """A header of five integers, type, rows, columns, whether complex and length of the name, then the name."""
     for order in ("little", "big"):
-        kind, _, _, is_complex, length = (int.from_bytes(head[4 * i : 4 * i + 4], order) for i in range(5))  # type: ignore[arg-type]
+        kind, _, _, is_complex, length = (int.from_bytes(head[4 * i : 4 * i + 4], order) for i in range(5))
         name = head[20 : 19 + length]
         if kind < 5000 and is_complex in (0, 1) and 1 < length < 64 and name.replace(b"_", b"").isalnum():
             return True

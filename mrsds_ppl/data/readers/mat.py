@@ -31,9 +31,10 @@ def _plain(value: object) -> object:
 
     if isinstance(value, MatlabFunction | MatlabObject | MatlabOpaque):
         return opaque("object or function")
-    if sparse.issparse(value):
-        value.check_format(full_check=True)
-        return value.toarray()
+    if isinstance(value, sparse.sparray):
+        matrix = sparse.csc_array(value)
+        matrix.check_format(full_check=True)  # rows outside the matrix would be written to all the same
+        return matrix.toarray()
     if isinstance(value, str):  # what could not be read, in words
         return Unread(f"damaged ({value}); save it again")
     if not isinstance(value, np.ndarray):

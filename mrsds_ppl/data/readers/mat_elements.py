@@ -18,7 +18,7 @@ _NUMERIC = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18}
 _CELL, _STRUCT, _OBJECT, _CHAR, _SPARSE, _FUNCTION, _OPAQUE = 1, 2, 3, 4, 5, 16, 17
 _NUMBERS = range(6, 16)
 
-Element = tuple[int, bytes | memoryview]
+Element = tuple[int, memoryview]
 
 
 def read_elements(path: Path) -> tuple[BytesIO | None, list[str]]:
