@@ -242,7 +242,10 @@ def test_string_objects_of_matlab_are_refused_where_they_are_needed(tmp_path, ve
         ({"ys": BLOCK.transpose(2, 0, 1), "us": INPUTS}, ["(4, 3, 6)", "first axis", "(neuron, trial, time)"]),
         ({"ys": BLOCK.transpose(2, 1, 0)}, ["(4, 6, 3)", "neurons first", "trials are first and neurons last"]),
         ({"ys": [y.T for y in YS]}, ["trial 0 of shape (4, 3)", "need (time, neuron)"]),
-        ({"ys": [np.ones((7, n)) for n in LENGTHS]}, ["trial 0 of shape (7, 3)", "as the neurons"]),
+        (
+            {"ys": [np.ones((7, n)) for n in LENGTHS]},
+            ["trial 0 of shape (7, 3)", "7 in every trial, as the neurons should"],
+        ),
         ({"ys": BLOCK, "us": INPUTS.transpose(1, 0, 2)}, ["us: found shape (6, 3, 2)", "3 trials of 6 bins"]),
         ({"ys": BLOCK, "us": INPUTS.transpose(0, 2, 1)}, ["(trial, input, time)"]),
         ({"ys": YS, "us": [u.T for u in US]}, ["us: trial 0 has shape (2, 3)", "(time, input)"]),

@@ -55,8 +55,8 @@ def is_transposed(shapes: Sequence[Shape], num_neurons: int) -> bool | None:
 def _demand_list(shapes: list[Shape], num_neurons: int) -> None:
     if is_transposed(shapes, num_neurons):
         raise DataError(
-            f"ys: the first axis has {shapes[0][0]} in every trial, as the neurons, and the second is the time, as in "
-            f"trial 0 of shape {shapes[0]}; need (time, neuron). Transpose each trial."
+            f"ys: the first axis has {shapes[0][0]} in every trial, as the neurons should, in trial 0 of shape "
+            f"{shapes[0]}; need (time, neuron). Transpose each trial."
         )
 
 
