@@ -204,12 +204,27 @@ def test_text_of_matlab(tmp_path, version):
     assert trials.labels.tolist() == labels
 
 
+def element(kind, content, order="<"):
+    """An element of a v5 file."""
+    return struct.pack(f"{order}2I", kind, len(content)) + content + bytes(-len(content) % 8)
+
+
+def test_matlab_5_of_the_other_byte_order(tmp_path):
+    content = b"MATLAB 5.0 MAT-file, Platform: SOL2".ljust(124) + b"\x01\x00MI"
+    for name, value in {"ys": BLOCK, "region_sizes": SIZES[None]}.items():
+        parts = [
+            element(6, struct.pack(">2I", 6, 0), ">"),
+            element(5, struct.pack(f">{value.ndim}i", *value.shape), ">"),
+            element(1, name.encode(), ">"),
+            element(9, value.astype(">f8").tobytes(order="F"), ">"),
+        ]
+        content += element(14, b"".join(parts), ">")
+    (tmp_path / "a.mat").write_bytes(content)
+    assert_block(load_recording(tmp_path / "a.mat"))
+
+
 def opaque_element(name):
     """A MATLAB string in a v5 file: array flags of class 17, then name, type system, class and a reference."""
-
-    def element(kind, content):
-        return struct.pack("<2I", kind, len(content)) + content + bytes(-len(content) % 8)
-
     reference = np.array([0xDD000000, 2, 1, 1, 1, 1], np.uint32).tobytes()
     array = element(6, struct.pack("<2I", 13, 0)) + element(5, struct.pack("<2i", 6, 1)) + element(1, b"")
     parts = [element(6, struct.pack("<2I", 17, 0)), *(element(1, text) for text in (name, b"MCOS", b"string"))]

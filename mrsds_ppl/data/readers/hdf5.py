@@ -72,7 +72,6 @@ def read_hdf5(path: Path) -> Mapping[str, object]:
     with open_hdf5(path) as opened:
         reader = _Reader(opened, size)
         values = reader.members(opened, is_matlab, 0)
-        values = {name: value for name, value in values.items() if not name.startswith("#")}
         is_matlab = is_matlab or any("MATLAB_class" in opened[name].attrs for name in values if name in opened)
         attributes = {} if is_matlab else {name: _decoded(value) for name, value in opened.attrs.items()}
     return without_matlab_axes({**attributes, **values}) if is_matlab else {**attributes, **values}
@@ -85,7 +84,8 @@ class _Reader:
         self.file, self.size = file, size
 
     def members(self, group: h5py.Group, is_matlab: bool, depth: int) -> dict[str, object]:
-        return {name: self._value(group.get(name), is_matlab, depth) for name in group}
+        # MATLAB keeps what its cells refer to in "#refs#".
+        return {name: self._value(group.get(name), is_matlab, depth) for name in group if not name.startswith("#")}
 
     def _value(self, item: object, is_matlab: bool, depth: int) -> object:
         if depth > _DEEPEST:

@@ -41,12 +41,12 @@ def read_elements(path: Path) -> tuple[BytesIO | None, list[str]]:
         if end > len(whole):
             raise ValueError(f"{end - len(whole):,} bytes are missing at the end")
         element = zlib.decompress(whole[place + 8 : end]) if kind == _COMPRESSED else whole[place:end]
-        [(kind, content)] = _elements(memoryview(element), order)
+        kind, content = next(_elements(memoryview(element), order), (0, memoryview(b"")))
         if kind != _MATRIX:
             raise ValueError(f"an element of type {kind} where a variable begins")
         object_name = _check_matrix(content, order)
         objects += [] if object_name is None else [object_name]
-        parts.append(element)
+        parts.append(element[: 8 + len(content)])
         place = end
     return BytesIO(b"".join(parts)), objects
 
