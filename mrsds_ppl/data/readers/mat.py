@@ -1,4 +1,4 @@
-"""MATLAB files, v4 to v7; those of v7.3 are HDF5."""
+"""MATLAB files up to v7; those of v7.3 are HDF5."""
 
 from collections.abc import Mapping
 from pathlib import Path
