@@ -18,6 +18,8 @@ def two_region_trials(num_trials: int = 7, num_bins: int = 12, seed: int = 0, nu
         [rng.normal(size=(n, num_inputs)).astype(np.float32) for n in lengths],
         region_sizes=[3, 2],
         region_names=["V1", "V2"],
+        neurons=[11, 12, 15, 3, 4],
+        input_names=[f"cue {i}" for i in range(num_inputs)],
         bin_width=0.02,
         x=[rng.normal(size=(n, 3)).astype(np.float32) for n in lengths],
         z=[rng.integers(0, 2, size=n) for n in lengths],

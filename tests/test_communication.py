@@ -54,6 +54,7 @@ def make_fit(latent_sizes=(2, 1), region_names=("V1", "V2"), pooled=False, num_i
         region_sizes=[3, 2],
         region_names=list(region_names),
         bin_width=0.02,
+        input_names=["contrast", "wheel"][:num_inputs],
     )
     return FittedProgram(model, params, guide), trials
 
@@ -93,7 +94,7 @@ def test_messages_are_labelled_and_missing_where_there_are_none(fit):
     assert messages.dims == ("draw", "trial", "time", "target", "source", "latent")
     assert messages.shape == (DRAWS, 3, 7, 2, 4, 2)
     assert list(messages["target"].values) == ["V1", "V2"]
-    assert list(messages["source"].values) == ["V1", "V2", "input 0", "input 1"]
+    assert list(messages["source"].values) == ["V1", "V2", "contrast", "wheel"]
     np.testing.assert_allclose(messages["time"], 0.02 * np.arange(7))
     assert messages["time"].attrs["units"] == "s"
     assert np.isnan(messages.sel(target="V2", latent=1)).all()
@@ -114,7 +115,7 @@ def test_messages_stand_at_the_right_source_and_bin(fit):
     np.testing.assert_allclose(found.sel(target="V1", source="V1"), local[0] - x[2, 0, 3, :2], rtol=1e-10)
     np.testing.assert_allclose(found.sel(target="V1", source="V2"), cross[0][1], rtol=1e-10)
     np.testing.assert_allclose(found.sel(target="V2", source="V1", latent=0), cross[1][0][0], rtol=1e-10)
-    np.testing.assert_allclose(found.sel(target="V1", source="input 1"), inputs[0][1], rtol=1e-10)
+    np.testing.assert_allclose(found.sel(target="V1", source="wheel"), inputs[0][1], rtol=1e-10)
 
 
 @pytest.mark.slow

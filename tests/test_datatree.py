@@ -71,7 +71,8 @@ def test_coordinates_name_trials_seconds_regions_and_states(tree: xr.DataTree):
     np.testing.assert_allclose(x["time"], np.arange(12) * 0.02)
     assert list(x["latent"].values) == ["V1:0", "V1:1", "V2:0"]
     assert list(x["latent_region"].values) == ["V1", "V1", "V2"]
-    assert list(y["neuron"].values) == ["V1:0", "V1:1", "V1:2", "V2:0", "V2:1"]
+    assert list(y["neuron"].values) == [11, 12, 15, 3, 4]
+    assert list(tree["constant_data"]["u"]["input"].values) == ["cue 0"]
     assert list(y["region"].values) == ["V1"] * 3 + ["V2"] * 2
     np.testing.assert_array_equal(tree["posterior"]["z_prob"]["state"], [0, 1])
     assert tree.attrs["version"] == "0.1.0"

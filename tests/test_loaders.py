@@ -108,6 +108,30 @@ def test_bin_width_of_the_file_goes_before_the_given_one(tmp_path):
     assert load_recording(path, bin_width=0.05).bin_width == 0.01
 
 
+@pytest.mark.parametrize("kind", ["5", "7.3", "npz", "nc"])
+def test_regions_ids_and_input_names_by_neuron(tmp_path, kind):
+    path = tmp_path / {"npz": "a.npz", "nc": "a.nc"}.get(kind, "a.mat")
+    regions, names = ["MT", "V1", "MT", "V1"], ["contrast", "wheel"]
+    values = {"ys": BLOCK, "us": BLOCK[..., :2], "neurons": np.array([5.0, 6.0, 7.0, 9.0])}
+    match kind:
+        case "5":
+            scipy.io.savemat(path, {**values, "regions": cell(regions), "input_names": cell(names)})
+        case "7.3":
+            write_hdf5_mat(path, **values, regions=regions, input_names=names)
+        case "npz":
+            np.savez(path, **values, regions=regions, input_names=names)
+        case "nc":
+            axes = {"ys": ("trial", "time", "neuron"), "us": ("trial", "time", "input"), "neurons": ("neuron",)}
+            variables = {key: (axes[key], value) for key, value in values.items()}
+            variables |= {"regions": (("neuron",), regions), "input_names": (("input",), names)}
+            xr.Dataset(variables).to_netcdf(path, engine="h5netcdf")
+    trials = load_recording(path)
+    assert trials.region_names == ["MT", "V1"]
+    assert trials.neuron_ids.tolist() == [5, 7, 6, 9]
+    assert trials.input_names == names
+    np.testing.assert_array_equal(trials.y, BLOCK[..., [0, 2, 1, 3]])
+
+
 def make_dataset():
     variables = {"ys": (("trial", "time", "neuron"), BLOCK), "us": (("trial", "time", "input"), BLOCK[..., :2])}
     return xr.Dataset(variables, attrs={"region_sizes": [1, 3], "region_names": ["V1", "MT"], "bin_width": 0.02})
@@ -213,6 +237,7 @@ def test_missing_key_lists_those_found(tmp_path, key):
         ({"region_sizes": ["V1", "MT"]}, ["region_sizes", "V1", "number of neurons"]),
         ({"region_sizes": []}, ["region_sizes: [] add up to 0", "4 neurons"]),
         ({"bin_width": "fast"}, ["bin_width", "fast", "seconds"]),
+        ({"regions": ["a", "b", "b", "a"]}, ["regions and region_sizes", "both"]),
         ({"ys": 3.0}, ["ys", "one array a trial"]),
         ({"ys": cell(YS)[0]}, ["padded with NaN", "lengths"]),
     ],
@@ -241,6 +266,11 @@ def test_user_function_with_options(tmp_path):
     assert trials.num_inputs == 0
     assert trials.bin_width == 0.02
     assert trials.region_names == ["V1", "MT"]
+
+
+def test_user_function_may_return_trials(tmp_path):
+    body = "import mrsds_ppl; return mrsds_ppl.Trials.from_arrays(np.ones((2, 3, 4)), regions=list('abba'))"
+    assert load_user_function(write_function(tmp_path, body)).region_sizes == [2, 2]
 
 
 @pytest.mark.parametrize("arguments", ["data_path", "path", "seed=0, data_path=None", "*, data_path"])

@@ -45,7 +45,12 @@ def test_the_keys_are_the_published_ones(tmp_path: Path):
         "xs_train_true xs_test_true zs_train_true zs_test_true"
     )
     ours = {f"{name}_{split}" for name in ("elbo", "log_marginal", "pareto_k") for split in ("train", "test")}
-    assert set(contents) == set(published.split()) | ours | {"restart_bounds"}
+    assert set(contents) == set(published.split()) | ours | {
+        "restart_bounds",
+        "region_names",
+        "neuron_ids",
+        "input_names",
+    }
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -85,6 +90,18 @@ def test_history_scores_and_sizes_are_rows(tmp_path: Path):
     np.testing.assert_array_equal(contents["region_sizes"], [[3, 2]])
     np.testing.assert_array_equal(contents["latent_region_sizes"], [[2, 1]])
     np.testing.assert_array_equal(contents["dropout_ids"], [[1, 4]])
+
+
+def test_names_are_cells_of_text(tmp_path: Path):
+    _, contents = written(tmp_path / "run.mat")
+    found = {
+        key: [cell.item() for cell in contents[key].ravel()] for key in ("region_names", "neuron_ids", "input_names")
+    }
+    assert found == {
+        "region_names": ["V1", "V2"],
+        "neuron_ids": ["11", "12", "15", "3", "4"],
+        "input_names": ["cue 0"],
+    }
 
 
 def test_an_array_too_large_for_the_format_names_the_remedy(tmp_path: Path):

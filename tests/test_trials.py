@@ -121,6 +121,36 @@ def test_coordinates_name_trials_seconds_regions_and_neurons():
     assert trials.labels.tolist() == ["left", "right", "left"]
 
 
+def test_regions_by_neuron_are_sorted_and_ids_say_which_is_which():
+    ys, labels = signals(neurons=5), ["MT", "V1", "MT", "V2", "V1"]
+    trials = Trials.from_arrays(ys, regions=labels, neurons=[70, 71, 72, 73, 74])
+    assert trials.region_names == ["MT", "V1", "V2"]
+    assert trials.region_sizes == [2, 2, 1]
+    assert trials.neuron_ids.tolist() == [70, 72, 71, 74, 73]
+    assert trials.y.flags.c_contiguous  # as read from a file, so that sums over it are rounded alike
+    by_id = trials.dataset["y"].sel(trial=1)
+    for column, (number, label) in enumerate(zip(range(70, 75), labels, strict=True)):
+        np.testing.assert_array_equal(by_id.sel(neuron=number), ys[1][:, column])
+        assert by_id["region"].sel(neuron=number) == label
+    plain = Trials.from_arrays(ys, regions=np.array(labels), region_names=["V1", "V2", "MT"])
+    assert plain.neuron_ids.tolist() == ["V1:0", "V1:1", "V2:0", "MT:0", "MT:1"]
+    np.testing.assert_array_equal(plain.y[1], ys[1][:, [1, 4, 3, 0, 2]])
+
+
+def test_regions_in_order_are_the_same_as_sizes():
+    one, other = make_trials(region_names=["b", "a"]), Trials.from_arrays(signals(), regions=["b", "a", "a", "a"])
+    assert one.dataset.identical(other.dataset)
+
+
+def test_inputs_have_names_also_where_they_are_widened():
+    us = [np.ones((n, 2)) for n in LENGTHS]
+    assert make_trials(us=us).input_names == ["input 0", "input 1"]
+    named = make_trials(us=us, input_names=["contrast", "wheel"])
+    assert named.dataset["u"].sel(input="wheel").shape == (3, 5)
+    assert named.with_inputs(3).input_names == ["contrast", "wheel", "input 2"]
+    assert make_trials().input_names == []
+
+
 def test_one_region_unless_told():
     trials = Trials.from_arrays(signals())
     assert trials.region_sizes == [4]
@@ -226,6 +256,14 @@ def test_with_inputs_widens_with_zeros():
         ({"z": [[0, 0.5, 0], [0] * 5, [0] * 4]}, ["z: trial 0, bin 1 is 0.5"]),
         ({"stages": [[0, 1, 0], [0] * 5, [0, 0, -1, 0]]}, ["stages: trial 2, bin 2 is -1.0"]),
         ({"labels": ["a"]}, ["labels: found 1", "3 trials"]),
+        ({"regions": ["a"] * 4}, ["regions and region_sizes", "both"]),
+        ({"region_names": ["V1", "V1"]}, ["region_names", "'V1' occurs twice"]),
+        ({"neurons": [1, 2, 3]}, ["neurons: found 3 ids for 4"]),
+        ({"neurons": [1, 2, 3, 1]}, ["neurons: the id 1 occurs twice"]),
+        ({"us": [np.ones((n, 2)) for n in LENGTHS], "input_names": ["a"]}, ["input_names", "1 names for 2 inputs"]),
+        ({"us": [np.ones((n, 2)) for n in LENGTHS], "input_names": ["a", "a"]}, ["input_names", "'a' occurs twice"]),
+        ({"us": [np.ones((n, 2)) for n in LENGTHS], "input_names": ["a", ""]}, ["input 1 is empty"]),
+        ({"us": [np.ones((n, 1)) for n in LENGTHS], "input_names": ["region1"]}, ["'region1' occurs twice", "sources"]),
     ],
 )
 def test_what_does_not_fit_is_named(options, said):
@@ -233,6 +271,26 @@ def test_what_does_not_fit_is_named(options, said):
         make_trials(**options)
     for words in said:
         assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["a", "b"], "regions: found 2 labels for 4 neurons"),
+        (["a", "b", "", "a"], "regions: neuron 2 has the label ''"),
+        (["a", np.nan, "b", np.nan], r"regions: neuron 1 has the label nan \(and 1 more\)"),
+        (["a", "b", "b", None], "regions: neuron 3 has the label None"),
+        (np.ma.masked_equal([1, 2, 2, 9], 9), "regions: neuron 3 has the label masked"),
+    ],
+)
+def test_every_neuron_needs_a_region(labels, said):
+    with pytest.raises(DataError, match=said):
+        Trials.from_arrays(signals(), regions=labels)
+
+
+def test_names_beside_regions_are_their_order():
+    with pytest.raises(DataError, match=r"region_names: found \['a'\].*\['a', 'b'\]"):
+        Trials.from_arrays(signals(), regions=["a", "b", "a", "b"], region_names=["a"])
 
 
 def spoiled(value, counts):
@@ -288,8 +346,8 @@ def test_neuron_never_observed_is_named():
 def test_inputs_must_be_finite():
     us = [np.ones((n, 2)) for n in LENGTHS]
     us[2][3, 1] = np.nan
-    with pytest.raises(DataError, match="us: trial 2, bin 3, input 1 is nan"):
-        make_trials(us=us).validate(counts=False)
+    with pytest.raises(DataError, match="us: trial 2, bin 3, wheel is nan"):
+        make_trials(us=us, input_names=["contrast", "wheel"]).validate(counts=False)
 
 
 def test_data_layer_does_not_import_jax():

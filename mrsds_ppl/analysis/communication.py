@@ -104,7 +104,7 @@ def path_messages(
         "trial": trials.ids,
         "time": ("time", np.arange(trials.num_bins) * trials.bin_width, {"units": "s"}),
         "target": targets,
-        "source": targets + input_labels(model),
+        "source": targets + input_labels(model, trials),
         "latent": np.arange(values.shape[-1]),
     }
     attrs = {"long_name": "message from bin t-1 to t", "units": "latent units per bin"}
@@ -208,7 +208,7 @@ def state_communication(
     occupied = counts[:, :, None, None]
     matrix = np.divide(sums, occupied, out=np.full_like(sums, np.nan), where=occupied > 0)
     targets = region_labels(fitted.model, trials)
-    coords: dict[str, Any] = {"target": targets, "source": targets + input_labels(fitted.model)}
+    coords: dict[str, Any] = {"target": targets, "source": targets + input_labels(fitted.model, trials)}
     if grouped is not None:
         coords["condition"] = grouped[0]
     found = xr.DataArray(matrix, coords, ("draw", "state", "target", "source", "condition"), name="communication")
@@ -269,13 +269,13 @@ def _norm(messages: xr.DataArray) -> xr.DataArray:
     return (messages**2).sum("latent", min_count=1) ** 0.5
 
 
-def input_labels(model: MRSDS) -> list[str]:
-    """Name of each source that is an input: ``input 0``, ...; ``inputs`` where one network takes them together."""
+def input_labels(model: MRSDS, trials: Trials) -> list[str]:
+    """Name of each source that is an input; ``inputs`` where one network takes them together."""
     if model.networks.dynamics.inputs is None:
         return []
     if model.options.dynamics.input_func_type == "together":
         return ["inputs"]
-    return [f"input {i}" for i in range(model.num_inputs)]
+    return trials.input_names
 
 
 def _conditions(labels: Sequence[Any] | np.ndarray, num_trials: int) -> tuple[np.ndarray, np.ndarray]:

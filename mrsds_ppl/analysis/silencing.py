@@ -209,7 +209,7 @@ def _silent(
     if (region is None) == (message is None):
         raise RunError("Name what falls silent: either region=NAME, or message=(SOURCE, TARGET), and not both.")
     targets = region_labels(model, trials)
-    sources = targets + input_labels(model)
+    sources = targets + input_labels(model, trials)
 
     def place(name: int | str, names: list[str], what: str) -> int:
         index = names.index(name) if isinstance(name, str) and name in names else name

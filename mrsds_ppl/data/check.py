@@ -18,7 +18,7 @@ def check_trials(trials: Trials, fitted: Trials, *, counts: bool) -> None:
         counts: whether signals are counts.
 
     Raises:
-        DataError: what differs, as found and as fitted.
+        DataError: what differs, as found and as fitted; or the same names in another order.
     """
     for what, found, wanted in (
         ("region_sizes", trials.region_sizes, fitted.region_sizes),
@@ -29,6 +29,15 @@ def check_trials(trials: Trials, fitted: Trials, *, counts: bool) -> None:
             raise DataError(
                 f"{what}: found {found}, but the fit is of {wanted}. Give the same neurons, inputs "
                 "and stages in the same order; fill neurons that were not recorded with NaN."
+            )
+    for what, names, known in (
+        ("regions", trials.region_names, fitted.region_names),
+        ("inputs", trials.input_names, fitted.input_names),
+        ("neurons", trials.neuron_ids.tolist(), fitted.neuron_ids.tolist()),
+    ):
+        if names != known and set(names) == set(known):
+            raise DataError(
+                f"{what}: found those of the fit in another order: {names[:5]}, but the fit has {known[:5]}."
             )
     if not np.isclose(trials.bin_width, fitted.bin_width):
         raise DataError(

@@ -1,16 +1,16 @@
 """Trials: the one data container."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mrsds_ppl.data.batch import Batch
-from mrsds_ppl.data.ragged import beside, matrix, one_hot, pad, trial_list, whole
+from mrsds_ppl.data.dataset import Beside, check_values, signals_of, trials_dataset
+from mrsds_ppl.data.neurons import arrange_neurons, check_input_names, default_input_names
 from mrsds_ppl.errors import DataError
 
 
@@ -21,7 +21,7 @@ class Trials:
     ``dataset`` is an xarray Dataset with y and observed (trial, time, neuron), u (trial, time, input), stage (trial,
     time, stage), lengths (trial), and of simulations x (trial, time, latent), z (trial, time) and messages (trial,
     time, target, source, latent of the target); coordinates: id and number of each trial, time in seconds, region and
-    name of each neuron. NaN in y is missing.
+    id of each neuron, name of each input. NaN in y is missing. Neurons are sorted by region.
     """
 
     dataset: xr.Dataset
@@ -33,13 +33,16 @@ class Trials:
         us: object = None,
         region_sizes: Sequence[int] | None = None,
         *,
+        regions: Iterable[object] | None = None,
         region_names: Sequence[str] | None = None,
+        neurons: Iterable[object] | None = None,
+        input_names: Iterable[object] | None = None,
         bin_width: float = 1.0,
         stages: object = None,
         x: object = None,
         z: object = None,
         messages: object = None,
-        labels: Sequence[Any] | None = None,
+        labels: Sequence[object] | np.ndarray | None = None,
     ) -> "Trials":
         """Trials from lists of arrays, one a trial, or from arrays with a leading trial axis.
 
@@ -47,67 +50,26 @@ class Trials:
             ys: (time, neuron) of each trial: signals or counts per bin; NaN where missing.
             us: (time, input) of each trial.
             region_sizes: neurons of each region, in the order of ys; default one region.
-            region_names: default ``region0``, ``region1``, ...
+            regions: (neuron,) name of each neuron's region, in any order, in place of ``region_sizes``. Neurons are
+                then kept sorted by region, in the order in which regions first appear; ids say which is which.
+            region_names: default ``region0``, ``region1``, ...; beside ``regions``, the order of these.
+            neurons: (neuron,) id of each neuron in the recording; default ``REGION:0``, ``REGION:1``, ...
+            input_names: name of each input, which messages from it have; default ``input 0``, ``input 1``, ...
             bin_width: seconds.
             stages: trial stage of each bin, (time,) integers or (time, stage) one-hot.
             x, z, messages: true latents (time, latent), states (time,) and messages of a simulation.
             labels: condition of each trial.
 
         Raises:
-            DataError: no trials, shapes that do not fit (the trial is named), sizes that do not add up.
+            DataError: no trials, shapes that do not fit (the trial is named), sizes that do not add up, labels or
+                names that are not one for each.
         """
-        signals = [matrix(y, "ys", i) for i, y in enumerate(trial_list(ys, "ys"))]
-        lengths = np.array([len(y) for y in signals])
-        if lengths.min() == 0:
-            raise DataError(f"ys: trial {int(lengths.argmin())} has no bins. Leave empty trials out.")
-        num_neurons = signals[0].shape[1]
-        for i, y in enumerate(signals):
-            if y.shape[1] != num_neurons:
-                raise DataError(
-                    f"ys: trial {i} has {y.shape[1]} neurons and trial 0 has {num_neurons}. "
-                    "Every trial needs the same neurons; fill those not recorded with NaN."
-                )
-        sizes = [num_neurons] if region_sizes is None else [int(n) for n in np.ravel(region_sizes)]
-        if sum(sizes) != num_neurons or min(sizes) < 1:
-            raise DataError(
-                f"region_sizes: {sizes} add up to {sum(sizes)}, but ys has {num_neurons} neurons. "
-                "Give the number of neurons of each region, at least one each, in the order of the columns of ys."
-            )
-        names = [f"region{r}" for r in range(len(sizes))] if region_names is None else [str(n) for n in region_names]
-        if len(names) != len(sizes):
-            raise DataError(f"region_names: found {len(names)} names for {len(sizes)} regions: {names}.")
-        if not 0 < bin_width < np.inf:
-            raise DataError(f"bin_width: found {bin_width}, need a positive number of seconds.")
-        y = pad(signals, np.nan)
-        arrays: dict[str, Any] = {
-            "y": (("trial", "time", "neuron"), y),
-            "observed": (("trial", "time", "neuron"), ~np.isnan(y)),
-            "lengths": ("trial", lengths),
-            "u": (("trial", "time", "input"), beside(us, "us", lengths, 2, 0.0)),
-            "stage": (("trial", "time", "stage_kind"), one_hot(stages, lengths)),
-        }
-        if x is not None:
-            arrays["x"] = (("trial", "time", "latent"), beside(x, "x", lengths, 2, np.nan))
-        if z is not None:
-            arrays["z"] = (("trial", "time"), whole(beside(z, "z", lengths, 1, -1.0), "z", lengths).astype(int))
-        if messages is not None:
-            # The latents of the target alone: not the axis of x, which has those of every region.
-            axes = ("trial", "time", "target", "source", "target_latent")
-            arrays["messages"] = (axes, beside(messages, "messages", lengths, 4, np.nan))
-        region = np.repeat(names, sizes)
-        coords = {
-            "trial": np.arange(len(signals)),
-            "number": ("trial", np.arange(len(signals), dtype=np.int32)),
-            "time": np.arange(y.shape[1]) * bin_width,
-            "neuron": [f"{n}:{i}" for n, size in zip(names, sizes, strict=True) for i in range(size)],
-            "region": ("neuron", region),
-        }
-        if labels is not None:
-            if len(labels) != len(signals):
-                raise DataError(f"labels: found {len(labels)}, but ys has {len(signals)} trials; need one a trial.")
-            coords["label"] = ("trial", np.asarray(labels))
-        attrs = {"region_sizes": sizes, "region_names": names, "bin_width": float(bin_width)}
-        return cls(xr.Dataset(arrays, coords, attrs))
+        signals = signals_of(ys)
+        arranged = arrange_neurons(signals[0].shape[1], region_sizes, regions, region_names, neurons)
+        given = Beside(us, stages, x, z, messages)
+        return cls(
+            trials_dataset(signals, arranged, given, bin_width=bin_width, input_names=input_names, labels=labels)
+        )
 
     @cached_property
     def y(self) -> np.ndarray:
@@ -180,6 +142,16 @@ class Trials:
         return list(self.dataset.attrs["region_names"])
 
     @property
+    def neuron_ids(self) -> np.ndarray:
+        """Name of each neuron in the recording."""
+        return self.dataset["neuron"].values
+
+    @property
+    def input_names(self) -> list[str]:
+        """Name of each input."""
+        return [str(name) for name in self.dataset["input"].values]
+
+    @property
     def region_of_neuron(self) -> np.ndarray:
         """Index of each neuron's region."""
         return np.repeat(np.arange(len(self.region_sizes)), self.region_sizes)
@@ -246,7 +218,10 @@ class Trials:
             )
         wide = np.zeros((*self.u.shape[:2], width), np.float32)
         wide[..., : self.num_inputs] = self.u
-        return Trials(self.dataset.drop_vars("u").assign(u=(("trial", "time", "input"), wide)))
+        names = [*self.input_names, *default_input_names(width)[self.num_inputs :]]
+        names = check_input_names(names, width, self.region_names)
+        plain = self.dataset.drop_vars(["u", "input"])
+        return Trials(plain.assign(u=(("trial", "time", "input"), wide)).assign_coords(input=names))
 
     def validate(self, counts: bool) -> None:
         """Check what a likelihood needs.
@@ -255,21 +230,7 @@ class Trials:
             DataError: an infinite value, a neuron never observed, or with ``counts`` a negative or fractional count;
                 trial, bin and neuron are named.
         """
-        self._reject(np.isinf(self.y), "an infinite value", "Mark missing values with NaN.")
-        unknown = np.argwhere(~np.isfinite(self.u))
-        if len(unknown):
-            t, b, m = unknown[0]
-            raise DataError(f"us: trial {self.ids[t]}, bin {b}, input {m} is {self.u[t, b, m]}; inputs must be finite.")
-        never = np.flatnonzero(~self.observed.any((0, 1)))
-        if len(never):
-            named = ", ".join(f"{n} ({self.dataset['neuron'].values[n]})" for n in never[:5])
-            raise DataError(f"ys: neuron {named} is never observed. Remove it from ys and from region_sizes.")
-        if counts:
-            remedy = "These emissions need counts per bin; for rates and other signals use gaussian."
-            with np.errstate(invalid="ignore"):
-                self._reject(self.y < 0, "a negative count", remedy)
-                fractional = self.observed & (self.y != np.round(self.y))
-            self._reject(fractional, "a fractional count", remedy)
+        check_values(self.dataset, counts)
 
     def batch(self, hidden_neurons: Sequence[int] | np.ndarray | None = None) -> Batch:
         """Arrays for programs and guides; ``hidden_neurons`` are scored but not shown to an encoder."""
@@ -286,12 +247,3 @@ class Trials:
             self.stage.astype(np.float32),
             self.numbers,
         )
-
-    def _reject(self, bad: np.ndarray, what: str, remedy: str) -> None:
-        where = np.argwhere(bad)
-        if len(where):
-            t, b, n = where[0]
-            raise DataError(
-                f"ys: trial {self.ids[t]}, bin {b}, neuron {n} ({self.dataset['neuron'].values[n]}) has {what}: "
-                f"{self.y[t, b, n]}" + (f" (and {len(where) - 1} more). " if len(where) > 1 else ". ") + remedy
-            )

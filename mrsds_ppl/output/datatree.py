@@ -210,12 +210,12 @@ def _coordinates(
             np.arange(num_bins) * recording.bin_width,
             {"units": "s", "long_name": "start of the bin after the start of the trial"},
         ),
-        "neuron": xr.Variable(("neuron",), _names(regions, recording.region_sizes)),
+        "neuron": xr.Variable(("neuron",), recording.neuron_ids),
         "region": xr.Variable(("neuron",), neuron_region),
         "latent": xr.Variable(("latent",), _names(latent_regions, latent_region_sizes)),
         "latent_region": xr.Variable(("latent",), latent_region),
         "state": xr.Variable(("state",), np.arange(num_states)),
-        "input": xr.Variable(("input",), np.arange(recording.num_inputs)),
+        "input": xr.Variable(("input",), recording.input_names),
     }
 
 

@@ -67,6 +67,10 @@ def write_latents(
         "region_sizes": np.asarray(train_trials.region_sizes, dtype=np.int64),
         "latent_region_sizes": np.asarray(latent_region_sizes, dtype=np.int64),
         "dropout_ids": np.asarray(dropout_ids, dtype=np.int64),
+        # Text as MATLAB has it, a cell for each.
+        "region_names": np.array(train_trials.region_names, object),
+        "neuron_ids": np.array([str(name) for name in train_trials.neuron_ids], object),
+        "input_names": np.array(train_trials.input_names, object),
     }
     for key, values in (*history.items(), *evaluations.items()):
         contents[key] = np.atleast_1d(np.asarray(values, dtype=np.float64))

@@ -40,6 +40,8 @@ def replicate(key: PRNGKeyArray, fitted: FittedProgram, trials: Trials) -> Trial
         us if trials.num_inputs else None,
         trials.region_sizes,
         region_names=trials.region_names,
+        neurons=trials.neuron_ids,
+        input_names=trials.input_names,
         bin_width=trials.bin_width,
         stages=stages if trials.num_stages else None,
         x=xs,

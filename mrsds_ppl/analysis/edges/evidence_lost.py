@@ -67,7 +67,7 @@ def evidence_lost(
         ``present``, each of (state, target, source); nothing is said of a region's own change.
     """
     num_states, targets = fitted.model.num_states, region_labels(fitted.model, trials)
-    sources, number = targets + input_labels(fitted.model), trials.num_trials
+    sources, number = targets + input_labels(fitted.model, trials), trials.num_trials
     lost = np.stack(list(_losses(fitted, trials, steps, known)))
     shape = (num_states + 1, len(targets), len(sources))
     tables = {name: np.full(shape, np.nan) for name in ("evidence", "error", "q_value")} | {"p_value": p_values}
@@ -94,7 +94,7 @@ def check_edges(model: MRSDS, training: Trials) -> None:
         DataError: there are fewer than six training trials.
         RunError: the program has no messages between regions or from inputs.
     """
-    if len(model.latent_sizes) == 1 and not input_labels(model):
+    if len(model.latent_sizes) == 1 and not input_labels(model, training):
         raise RunError("edges: one region without inputs gets no messages but its own; there is nothing to ask for.")
     if training.num_trials < _FEWEST:
         raise DataError(
@@ -143,7 +143,7 @@ def _losses(
         paths, _ = smooth_and_find_states(left, model, parts, begun.moments.mean, begun.states)
         return np.asarray(count_transitions(left, model, parts, paths.mean).log_evidence, float)
 
-    none = np.zeros((num_states, regions, regions + len(input_labels(model))), bool)
+    none = np.zeros((num_states, regions, regions + len(input_labels(model, trials))), bool)
     as_fitted = np.zeros(known.fitted.size)
     whole = remaining(none, as_fitted)
     for place in edges((num_states + 1, *none.shape[1:])):

@@ -6,13 +6,14 @@ from difflib import get_close_matches
 from mrsds_ppl.data.keys.values import Struct, listed, shown
 from mrsds_ppl.errors import DataError
 
-_NEEDED = "ys (trial, time, neuron), us (trial, time, input), region_sizes"
+_NEEDED = "ys (trial, time, neuron), us (trial, time, input), region_sizes or regions"
 # What the same is called elsewhere.
 _ALSO = {
     "ys": ("y", "spikes", "spike_counts", "counts", "data", "activity", "rates", "neural", "signals", "dff", "binned"),
     "region_sizes": ("num_neurons", "n_neurons", "neurons_per_region", "sizes", "regions_sizes"),
 }
-_NOT_MISSPELT = ("x", "z")  # too short to be meant by a neighbour
+# Too short to be meant by a neighbour, or with a neighbour that names an axis.
+_NOT_MISSPELT = ("x", "z", "regions", "neurons")
 
 
 def refuse_missing(found: Mapping[str, object], required: Sequence[str], optional: Sequence[str]) -> None:

@@ -14,7 +14,8 @@ from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import DataError
 
 _REQUIRED = ("ys", "region_sizes")
-_OPTIONAL = ("us", "lengths", "region_names", "bin_width", "stages", "labels", "x", "z")
+_NAMES = ("regions", "region_names", "neurons", "input_names", "labels")
+_OPTIONAL = ("us", "lengths", "bin_width", "stages", "x", "z", *_NAMES)
 
 
 def trials_from(found: Mapping[str, object], bin_width: float) -> Trials:
@@ -27,28 +28,34 @@ def trials_from(found: Mapping[str, object], bin_width: float) -> Trials:
     Raises:
         DataError: a key is missing, misspelt or of another form.
     """
-    if "ys" not in found and "region_sizes" in found:
-        _refuse_unread(found["region_sizes"], "region_sizes")
-        found = {**found, **from_trial_struct(found, sum(sizes_of(found["region_sizes"])))}
-    refuse_missing(found, _REQUIRED, _OPTIONAL)
+    owner = "region_sizes" if is_empty(found.get("regions")) else "regions"
+    if "ys" not in found and owner in found:
+        found = {**found, **from_trial_struct(found, _num_neurons(found, owner))}
+    refuse_missing(found, ("ys", owner), (*_REQUIRED, *_OPTIONAL))
     refuse_misspelt(found, _OPTIONAL)
     for key in (*_REQUIRED, *_OPTIONAL):
         _refuse_unread(found.get(key), key)
     values = {k: v for k, v in found.items() if k in _REQUIRED or (k in _OPTIONAL and not is_empty(v))}
     per_trial: dict[str, Any] = {k: values.get(k) for k in ("ys", "us", "stages", "x", "z")}
-    names, labels = values.get("region_names"), values.get("labels")
-    sizes = sizes_of(values["region_sizes"])
-    demand_order(per_trial["ys"], per_trial["us"], sum(sizes))
+    names = {k: _words(values[k], k) if k in values else None for k in _NAMES}
+    if names["region_names"] is not None:
+        names["region_names"] = [str(name).strip() for name in names["region_names"]]
+    demand_order(per_trial["ys"], per_trial["us"], _num_neurons(values, owner))
     if "lengths" in values:
         lengths = _whole_numbers(values["lengths"], "lengths", "the number of bins of each trial")
         per_trial = {k: None if v is None else _cut(v, lengths, k) for k, v in per_trial.items()}
     return Trials.from_arrays(
-        region_sizes=sizes,
-        region_names=None if names is None else [str(name).strip() for name in _words(names, "region_names")],
+        region_sizes=sizes_of(values["region_sizes"]) if "region_sizes" in values else None,
         bin_width=_seconds(values.get("bin_width", bin_width)),
-        labels=None if labels is None else _words(labels, "labels"),
+        **names,
         **per_trial,
     )
+
+
+def _num_neurons(found: Mapping[str, object], owner: str) -> int:
+    """Neurons of all regions, by the key that says which neuron is whose."""
+    _refuse_unread(found[owner], owner)
+    return sum(sizes_of(found[owner])) if owner == "region_sizes" else len(_words(found[owner], owner))
 
 
 def _refuse_unread(value: object, key: str) -> None:

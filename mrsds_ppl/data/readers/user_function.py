@@ -22,7 +22,7 @@ def load_user_function(
     bin_width: float = 1.0,
     region_names: Sequence[str] | None = None,
 ) -> Trials:
-    """Trials from ``file.py:function``, which returns ``ys, us, region_sizes, num_regions``.
+    """Trials from ``file.py:function``, which returns ``ys, us, region_sizes, num_regions``, or Trials.
 
     The function is given ``data_path`` if it has an argument of that name, or else as its first required argument.
 
@@ -48,9 +48,11 @@ def load_user_function(
         raise
     except Exception as error:
         raise _failed(path, f"{name} failed", error) from error
+    if isinstance(result, Trials):
+        return result
     if not isinstance(result, tuple | list) or len(result) != 4:
         returned = f"{len(result)} values" if isinstance(result, tuple | list) else type(result).__name__
-        raise DataError(f"{source}: returned {returned}; need four: ys, us, region_sizes, num_regions.")
+        raise DataError(f"{source}: returned {returned}; need four: ys, us, region_sizes, num_regions; or Trials.")
     ys, us, region_sizes, num_regions = result
     if region_sizes is None or np.ndim(num_regions) or np.size(region_sizes) != num_regions:
         raise DataError(

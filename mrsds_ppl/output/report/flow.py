@@ -80,7 +80,7 @@ def conditions_of(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray) -> Conditions
 
 def edges_of(fit: "mrsds_ppl.fitted.Fit") -> Edges | None:
     """Which messages are there, or why that is not known; None where there are no messages between regions."""
-    if len(region_labels(fit.model, fit.trials) + input_labels(fit.model)) == 1:
+    if len(region_labels(fit.model, fit.trials) + input_labels(fit.model, fit.trials)) == 1:
         return None
     try:
         return Edges(fit.edges())

@@ -1,0 +1,136 @@
+"""The dataset inside Trials: put together from the arrays of each trial, and checked for what a likelihood needs."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from mrsds_ppl.data.neurons import Neurons, check_input_names
+from mrsds_ppl.data.ragged import beside, matrix, one_hot, pad, trial_list, whole
+from mrsds_ppl.errors import DataError
+
+
+class Beside(NamedTuple):
+    """What was recorded beside the signals, or is known of a simulation: one array a trial, or None."""
+
+    us: object = None
+    stages: object = None
+    x: object = None
+    z: object = None
+    messages: object = None
+
+
+def signals_of(ys: object) -> list[np.ndarray]:
+    """(time, neuron) of each trial.
+
+    Raises:
+        DataError: no trials, a trial without bins, or trials of different neurons.
+    """
+    signals = [matrix(y, "ys", i) for i, y in enumerate(trial_list(ys, "ys"))]
+    for i, y in enumerate(signals):
+        if len(y) == 0:
+            raise DataError(f"ys: trial {i} has no bins. Leave empty trials out.")
+        if y.shape[1] != signals[0].shape[1]:
+            raise DataError(
+                f"ys: trial {i} has {y.shape[1]} neurons and trial 0 has {signals[0].shape[1]}. "
+                "Every trial needs the same neurons; fill those not recorded with NaN."
+            )
+    return signals
+
+
+def trials_dataset(
+    signals: list[np.ndarray],
+    neurons: Neurons,
+    given: Beside,
+    *,
+    bin_width: float,
+    input_names: Iterable[object] | None,
+    labels: Sequence[object] | np.ndarray | None,
+) -> xr.Dataset:
+    """The dataset of :class:`mrsds_ppl.data.trials.Trials`.
+
+    Args:
+        signals: (time, neuron) of each trial, in the order of the recording.
+        neurons: in which order they are kept, and their names.
+        given: what is beside them.
+        bin_width: seconds.
+        input_names: name of each input.
+        labels: condition of each trial.
+
+    Raises:
+        DataError: shapes that do not fit, or names that are not one for each.
+    """
+    if not 0 < bin_width < np.inf:
+        raise DataError(f"bin_width: found {bin_width}, need a positive number of seconds.")
+    lengths = np.array([len(y) for y in signals])
+    # In one layout of memory, however they were given: sums over it are rounded alike.
+    y = np.take(pad(signals, np.nan), neurons.order, axis=2)
+    u = beside(given.us, "us", lengths, 2, 0.0)
+    arrays: dict[str, tuple[str | tuple[str, ...], np.ndarray]] = {
+        "y": (("trial", "time", "neuron"), y),
+        "observed": (("trial", "time", "neuron"), ~np.isnan(y)),
+        "lengths": ("trial", lengths),
+        "u": (("trial", "time", "input"), u),
+        "stage": (("trial", "time", "stage_kind"), one_hot(given.stages, lengths)),
+    }
+    if given.x is not None:
+        arrays["x"] = (("trial", "time", "latent"), beside(given.x, "x", lengths, 2, np.nan))
+    if given.z is not None:
+        z = whole(beside(given.z, "z", lengths, 1, -1.0), "z", lengths)
+        arrays["z"] = (("trial", "time"), z.astype(int))
+    if given.messages is not None:
+        # The latents of the target alone: not the axis of x, which has those of every region.
+        axes = ("trial", "time", "target", "source", "target_latent")
+        arrays["messages"] = (axes, beside(given.messages, "messages", lengths, 4, np.nan))
+    coords: dict[str, tuple[str, np.ndarray]] = {
+        "trial": ("trial", np.arange(len(signals))),
+        "number": ("trial", np.arange(len(signals), dtype=np.int32)),
+        "time": ("time", np.arange(y.shape[1]) * bin_width),
+        "neuron": ("neuron", neurons.ids),
+        "region": ("neuron", neurons.regions),
+        "input": ("input", np.array(check_input_names(input_names, u.shape[2], neurons.region_names), str)),
+    }
+    if labels is not None:
+        if len(labels) != len(signals):
+            raise DataError(f"labels: found {len(labels)}, but ys has {len(signals)} trials; need one a trial.")
+        coords["label"] = ("trial", np.asarray(labels))
+    names = {"region_sizes": neurons.region_sizes, "region_names": neurons.region_names}
+    return xr.Dataset(arrays, coords, {**names, "bin_width": float(bin_width)})
+
+
+def check_values(dataset: xr.Dataset, counts: bool) -> None:
+    """Refuse infinite values, inputs that are not finite, neurons never observed and, with ``counts``, what is none.
+
+    Raises:
+        DataError: trial, bin and neuron are named.
+    """
+    y, u, observed = (dataset[name].values for name in ("y", "u", "observed"))
+    ids, neurons = dataset["trial"].values, dataset["neuron"].values
+
+    def reject(bad: np.ndarray, what: str, remedy: str) -> None:
+        where = np.argwhere(bad)
+        if len(where):
+            t, b, n = where[0]
+            raise DataError(
+                f"ys: trial {ids[t]}, bin {b}, neuron {n} ({neurons[n]}) has {what}: "
+                f"{y[t, b, n]}" + (f" (and {len(where) - 1} more). " if len(where) > 1 else ". ") + remedy
+            )
+
+    reject(np.isinf(y), "an infinite value", "Mark missing values with NaN.")
+    unknown = np.argwhere(~np.isfinite(u))
+    if len(unknown):
+        t, b, m = unknown[0]
+        raise DataError(
+            f"us: trial {ids[t]}, bin {b}, {dataset['input'].values[m]} is {u[t, b, m]}; inputs must be finite."
+        )
+    never = np.flatnonzero(~observed.any((0, 1)))
+    if len(never):
+        named = ", ".join(f"{n} ({neurons[n]})" for n in never[:5])
+        raise DataError(f"ys: neuron {named} is never observed. Remove it from ys and from its region.")
+    if counts:
+        remedy = "These emissions need counts per bin; for rates and other signals use gaussian."
+        with np.errstate(invalid="ignore"):
+            reject(y < 0, "a negative count", remedy)
+            fractional = observed & (y != np.round(y))
+        reject(fractional, "a fractional count", remedy)

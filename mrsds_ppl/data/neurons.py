@@ -1,0 +1,158 @@
+"""Neurons and inputs by name: the region of each neuron, the order in which they are kept, what inputs are called."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from mrsds_ppl.errors import DataError
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """Neurons sorted by region, in the order of the recording within each.
+
+    ``order`` has the column in the recording of each neuron, ``ids`` its name there; ``region_names`` and
+    ``region_sizes`` have an entry for each region.
+    """
+
+    order: Int[np.ndarray, " neuron"]
+    ids: Shaped[np.ndarray, " neuron"]
+    region_names: list[str]
+    region_sizes: list[int]
+
+    @property
+    def regions(self) -> Shaped[np.ndarray, " neuron"]:
+        """Name of the region of each neuron."""
+        return np.repeat(self.region_names, self.region_sizes)
+
+
+def arrange_neurons(
+    count: int,
+    region_sizes: Sequence[int] | None = None,
+    regions: Iterable[object] | None = None,
+    region_names: Sequence[str] | None = None,
+    ids: Iterable[object] | None = None,
+) -> Neurons:
+    """Neurons by region, from the size of each region or from a label for each neuron.
+
+    Args:
+        count: neurons of the recording.
+        region_sizes: neurons of each region, in the order of the recording; default one region.
+        regions: (neuron,) name of the region of each neuron, in any order. Regions come in the order in which they
+            first appear.
+        region_names: names of ``region_sizes``; beside ``regions``, their order.
+        ids: (neuron,) names of the neurons; default REGION:0, REGION:1, ...
+
+    Raises:
+        DataError: both or neither fit the number of neurons, an empty label, or an id that occurs twice.
+    """
+    if regions is None:
+        names, sizes = _sized(count, region_sizes, region_names)
+        order = np.arange(count)
+    elif region_sizes is None:
+        names, sizes, order = _labelled(count, list(regions), region_names)
+    else:
+        raise DataError("regions and region_sizes: found both; give the region of each neuron, or the sizes.")
+    if ids is None:
+        return Neurons(
+            order, np.array([f"{n}:{i}" for n, m in zip(names, sizes, strict=True) for i in range(m)]), names, sizes
+        )
+    found = [_name(value) for value in ids]
+    if len(found) != count:
+        raise DataError(f"neurons: found {len(found)} ids for {count} neurons; need one for each.")
+    twice = _first_repeated(found)
+    if twice is not None:
+        raise DataError(f"neurons: the id {twice!r} occurs twice; give each neuron an id of its own.")
+    return Neurons(order, np.asarray(found)[order], names, sizes)
+
+
+def default_input_names(count: int) -> list[str]:
+    """``input 0``, ``input 1``, ..."""
+    return [f"input {i}" for i in range(count)]
+
+
+def check_input_names(names: Iterable[object] | None, count: int, region_names: Sequence[str]) -> list[str]:
+    """Name of each input, by default ``input 0``, ...
+
+    Raises:
+        DataError: another number of names, or a name that is empty, occurs twice or is a region's, since messages are
+            selected by source.
+    """
+    found = default_input_names(count) if names is None else [str(_name(name)).strip() for name in names]
+    if len(found) != count:
+        raise DataError(f"input_names: found {len(found)} names for {count} inputs: {found}.")
+    if "" in found:
+        raise DataError(f"input_names: the name of input {found.index('')} is empty; give each input a name.")
+    twice = _first_repeated([*region_names, *found])
+    if twice is not None:
+        raise DataError(
+            f"input_names: {twice!r} occurs twice among regions and inputs, which are the sources of messages; "
+            "give each a name of its own."
+        )
+    return found
+
+
+def _sized(
+    count: int, region_sizes: Sequence[int] | None, region_names: Sequence[str] | None
+) -> tuple[list[str], list[int]]:
+    sizes = [count] if region_sizes is None else [int(n) for n in np.ravel(region_sizes)]
+    if sum(sizes) != count or min(sizes) < 1:
+        raise DataError(
+            f"region_sizes: {sizes} add up to {sum(sizes)}, but ys has {count} neurons. "
+            "Give the number of neurons of each region, at least one each, in the order of the columns of ys."
+        )
+    names = [f"region{r}" for r in range(len(sizes))] if region_names is None else [str(n) for n in region_names]
+    if len(names) != len(sizes):
+        raise DataError(f"region_names: found {len(names)} names for {len(sizes)} regions: {names}.")
+    twice = _first_repeated(names)
+    if twice is not None:
+        raise DataError(f"region_names: {twice!r} occurs twice in {names}; name each region once.")
+    return names, sizes
+
+
+def _labelled(
+    count: int, given: list[object], region_names: Sequence[str] | None
+) -> tuple[list[str], list[int], Int[np.ndarray, " neuron"]]:
+    if len(given) != count:
+        raise DataError(f"regions: found {len(given)} labels for {count} neurons; need one for each.")
+    labels = [str(_name(label)).strip() for label in given]
+    unnamed = [i for i, (label, raw) in enumerate(zip(labels, given, strict=True)) if not label or _missing(raw)]
+    if unnamed:
+        raise DataError(
+            f"regions: neuron {unnamed[0]} has the label {given[unnamed[0]]!r}"
+            + (f" (and {len(unnamed) - 1} more)" if len(unnamed) > 1 else "")
+            + "; name the region of each neuron, and leave out those whose region is not known."
+        )
+    found = list(dict.fromkeys(labels))
+    names = found if region_names is None else [str(name) for name in region_names]
+    if sorted(names) != sorted(found):
+        raise DataError(f"region_names: found {names}, but the regions of the neurons are {found}; name each once.")
+    place = np.array([names.index(label) for label in labels])
+    return names, np.bincount(place).tolist(), np.argsort(place, kind="stable")
+
+
+def _missing(label: object) -> bool:
+    """None, masked, or what does not equal itself: NaN, NaT and NA of pandas."""
+    if label is None or label is np.ma.masked or str(label) in ("<NA>", "NaT"):
+        return True
+    return bool(label != label)
+
+
+def _name(value: object) -> str | int:
+    """An id or label as it is, of numpy or not; whole numbers that MATLAB keeps as floats are whole."""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return int(value)
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return int(value)
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _first_repeated(values: Sequence[object]) -> object | None:
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
