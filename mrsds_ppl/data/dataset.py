@@ -1,12 +1,13 @@
 """The dataset inside Trials: put together from the arrays of each trial, and checked for what a likelihood needs."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from mrsds_ppl.data.neurons import Neurons, check_input_names
+from mrsds_ppl.data.neurons import Neurons, check_input_names, default_input_names, unique_ids
 from mrsds_ppl.data.ragged import beside, matrix, one_hot, pad, trial_list, whole
 from mrsds_ppl.errors import DataError
 
@@ -19,6 +20,14 @@ class Beside(NamedTuple):
     x: object = None
     z: object = None
     messages: object = None
+
+
+class Names(NamedTuple):
+    """Ids of the trials, names of the inputs, conditions of the trials; None for the default."""
+
+    trial_ids: Iterable[object] | None = None
+    input_names: Iterable[object] | None = None
+    labels: Sequence[object] | np.ndarray | None = None
 
 
 def signals_of(ys: object) -> list[np.ndarray]:
@@ -43,10 +52,8 @@ def trials_dataset(
     signals: list[np.ndarray],
     neurons: Neurons,
     given: Beside,
-    *,
+    names: Names,
     bin_width: float,
-    input_names: Iterable[object] | None,
-    labels: Sequence[object] | np.ndarray | None,
 ) -> xr.Dataset:
     """The dataset of :class:`mrsds_ppl.data.trials.Trials`.
 
@@ -54,9 +61,8 @@ def trials_dataset(
         signals: (time, neuron) of each trial, in the order of the recording.
         neurons: in which order they are kept, and their names.
         given: what is beside them.
+        names: of trials and inputs.
         bin_width: seconds.
-        input_names: name of each input.
-        labels: condition of each trial.
 
     Raises:
         DataError: shapes that do not fit, or names that are not one for each.
@@ -84,19 +90,44 @@ def trials_dataset(
         axes = ("trial", "time", "target", "source", "target_latent")
         arrays["messages"] = (axes, beside(given.messages, "messages", lengths, 4, np.nan))
     coords: dict[str, tuple[str, np.ndarray]] = {
-        "trial": ("trial", np.arange(len(signals))),
+        "trial": ("trial", _checked_trial_ids(names.trial_ids, len(signals))),
         "number": ("trial", np.arange(len(signals), dtype=np.int32)),
         "time": ("time", np.arange(y.shape[1]) * bin_width),
         "neuron": ("neuron", neurons.ids),
         "region": ("neuron", neurons.regions),
-        "input": ("input", np.array(check_input_names(input_names, u.shape[2], neurons.region_names), str)),
+        "input": ("input", np.array(check_input_names(names.input_names, u.shape[2], neurons.region_names), str)),
     }
-    if labels is not None:
-        if len(labels) != len(signals):
-            raise DataError(f"labels: found {len(labels)}, but ys has {len(signals)} trials; need one a trial.")
-        coords["label"] = ("trial", np.asarray(labels))
-    names = {"region_sizes": neurons.region_sizes, "region_names": neurons.region_names}
-    return xr.Dataset(arrays, coords, {**names, "bin_width": float(bin_width)})
+    if names.labels is not None:
+        if len(names.labels) != len(signals):
+            raise DataError(f"labels: found {len(names.labels)}, but ys has {len(signals)} trials; need one a trial.")
+        coords["label"] = ("trial", np.asarray(names.labels))
+    regions = {"region_sizes": neurons.region_sizes, "region_names": neurons.region_names}
+    return xr.Dataset(arrays, coords, {**regions, "bin_width": float(bin_width)})
+
+
+def widened(dataset: xr.Dataset, width: int) -> xr.Dataset:
+    """The dataset with inputs of zeros up to ``width``. Raises DataError where it has more."""
+    u, names = dataset["u"].values, [str(name) for name in dataset["input"].values]
+    if width < len(names):
+        raise DataError(
+            f"data.inputs: found {width}, but the recording has {len(names)} inputs. "
+            f"Set it to {len(names)} or more, or leave it out."
+        )
+    wide = np.zeros((*u.shape[:2], width), np.float32)
+    wide[..., : len(names)] = u
+    names = check_input_names([*names, *default_input_names(width)[len(names) :]], width, dataset.attrs["region_names"])
+    plain = dataset.drop_vars(["u", "input"])
+    return plain.assign(u=(("trial", "time", "input"), wide)).assign_coords(input=names)
+
+
+def digest_of(dataset: xr.Dataset) -> str:
+    """Sixteen hexadecimal digits of signals, inputs, stages and lengths."""
+    found = hashlib.sha256()
+    for name in ("y", "u", "stage", "lengths"):
+        values = np.ascontiguousarray(dataset[name].values)
+        found.update(f"{name} {values.shape} {values.dtype}".encode())
+        found.update(values.tobytes())
+    return found.hexdigest()[:16]
 
 
 def check_values(dataset: xr.Dataset, counts: bool) -> None:
@@ -134,3 +165,10 @@ def check_values(dataset: xr.Dataset, counts: bool) -> None:
             reject(y < 0, "a negative count", remedy)
             fractional = observed & (y != np.round(y))
         reject(fractional, "a fractional count", remedy)
+
+
+def _checked_trial_ids(ids: Iterable[object] | None, count: int) -> np.ndarray:
+    found = np.asarray(range(count) if ids is None else unique_ids(ids, count, "trial"))
+    if found.dtype.kind not in "iu":
+        raise DataError(f"trial_ids: found {found[0]!r}; need whole numbers.")
+    return found

@@ -59,13 +59,18 @@ def arrange_neurons(
         return Neurons(
             order, np.array([f"{n}:{i}" for n, m in zip(names, sizes, strict=True) for i in range(m)]), names, sizes
         )
+    return Neurons(order, np.asarray(unique_ids(ids, count, "neuron"))[order], names, sizes)
+
+
+def unique_ids(ids: Iterable[object], count: int, what: str) -> list[str | int]:
+    """Ids of neurons or trials, whole numbers or text. Raises DataError where there is not one of its own for each."""
     found = [_name(value) for value in ids]
     if len(found) != count:
-        raise DataError(f"neurons: found {len(found)} ids for {count} neurons; need one for each.")
+        raise DataError(f"{what} ids: found {len(found)} for {count} {what}s; need one for each.")
     twice = _first_repeated(found)
     if twice is not None:
-        raise DataError(f"neurons: the id {twice!r} occurs twice; give each neuron an id of its own.")
-    return Neurons(order, np.asarray(found)[order], names, sizes)
+        raise DataError(f"{what} ids: {twice!r} occurs twice; give each {what} an id of its own.")
+    return found
 
 
 def default_input_names(count: int) -> list[str]:

@@ -1,7 +1,6 @@
 """Trials: the one data container."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,8 +8,11 @@ import numpy as np
 import xarray as xr
 
 from mrsds_ppl.data.batch import Batch
-from mrsds_ppl.data.dataset import Beside, check_values, signals_of, trials_dataset
-from mrsds_ppl.data.neurons import arrange_neurons, check_input_names, default_input_names
+from mrsds_ppl.data.dataset import Beside, Names, check_values, digest_of, signals_of, trials_dataset, widened
+from mrsds_ppl.data.neurons import arrange_neurons
+from mrsds_ppl.data.spikes.bins import inputs_in_bins, trial_bins, trial_intervals
+from mrsds_ppl.data.spikes.counts import spike_counts, units_of
+from mrsds_ppl.data.spikes.pynapple import Events, IntervalSet, TsGroup, spikes_of
 from mrsds_ppl.errors import DataError
 
 
@@ -21,7 +23,7 @@ class Trials:
     ``dataset`` is an xarray Dataset with y and observed (trial, time, neuron), u (trial, time, input), stage (trial,
     time, stage), lengths (trial), and of simulations x (trial, time, latent), z (trial, time) and messages (trial,
     time, target, source, latent of the target); coordinates: id and number of each trial, time in seconds, region and
-    id of each neuron, name of each input. NaN in y is missing. Neurons are sorted by region.
+    id of each neuron, name of each input. NaN in y is missing. Neurons are sorted by region, first seen first.
     """
 
     dataset: xr.Dataset
@@ -43,6 +45,7 @@ class Trials:
         z: object = None,
         messages: object = None,
         labels: Sequence[object] | np.ndarray | None = None,
+        trial_ids: Iterable[object] | None = None,
     ) -> "Trials":
         """Trials from lists of arrays, one a trial, or from arrays with a leading trial axis.
 
@@ -50,26 +53,97 @@ class Trials:
             ys: (time, neuron) of each trial: signals or counts per bin; NaN where missing.
             us: (time, input) of each trial.
             region_sizes: neurons of each region, in the order of ys; default one region.
-            regions: (neuron,) name of each neuron's region, in any order, in place of ``region_sizes``. Neurons are
-                then kept sorted by region, in the order in which regions first appear; ids say which is which.
+            regions: (neuron,) name of the region of each neuron, in any order, in place of ``region_sizes``.
             region_names: default ``region0``, ``region1``, ...; beside ``regions``, the order of these.
             neurons: (neuron,) id of each neuron in the recording; default ``REGION:0``, ``REGION:1``, ...
             input_names: name of each input, which messages from it have; default ``input 0``, ``input 1``, ...
             bin_width: seconds.
             stages: trial stage of each bin, (time,) integers or (time, stage) one-hot.
             x, z, messages: true latents (time, latent), states (time,) and messages of a simulation.
-            labels: condition of each trial.
+            labels, trial_ids: condition of each trial, and its id, a whole number; default 0, 1, ...
 
         Raises:
-            DataError: no trials, shapes that do not fit (the trial is named), sizes that do not add up, labels or
-                names that are not one for each.
+            DataError: no trials, shapes that do not fit (the trial is named), sizes that do not add up, too few names.
         """
         signals = signals_of(ys)
         arranged = arrange_neurons(signals[0].shape[1], region_sizes, regions, region_names, neurons)
-        given = Beside(us, stages, x, z, messages)
-        return cls(
-            trials_dataset(signals, arranged, given, bin_width=bin_width, input_names=input_names, labels=labels)
+        given, names = Beside(us, stages, x, z, messages), Names(trial_ids, input_names, labels)
+        return cls(trials_dataset(signals, arranged, given, names, bin_width))
+
+    @classmethod
+    def from_spikes(
+        cls,
+        spike_times: object,
+        regions: object,
+        *,
+        bin_width: float,
+        trials: object = None,
+        align: object = None,
+        window: Sequence[float | int] | None = None,
+        observed: object = None,
+        inputs: Mapping[str, object] | None = None,
+        labels: Sequence[object] | np.ndarray | None = None,
+        neurons: Iterable[object] | None = None,
+        trial_ids: Sequence[int] | np.ndarray | None = None,
+    ) -> "Trials":
+        """Trials of spike counts, from spike times. All times are seconds on one clock.
+
+        A bin holds the spikes from its start up to, not at, its stop. A trial holds whole bins from its start on; the
+        rest is left out. Trials whose time is NaN, or that lie outside the recording, are left out with a warning.
+
+        Args:
+            spike_times, regions: times of each unit, in any order, and name of its region; or mappings from its id.
+            bin_width: seconds.
+            trials: (trial, 2), start and stop of each; trials may differ in length.
+            align, window: in place of ``trials``, event times (trial,), and start and stop from there: (-0.2, 1.0).
+            observed: (interval, 2), when all units were observed, or one such array for each; default throughout. Bins
+                not wholly inside are missing.
+            inputs: by name, a number for each trial, or a signal as a tuple (times, values): averaged in bins, and
+                interpolated in those without a sample.
+            labels, neurons, trial_ids: as of :meth:`from_arrays`; ids of a mapping are those of the neurons.
+
+        Raises:
+            DataError: times that are no seconds, a trial shorter than a bin, no spike in any, or not one for each.
+        """
+        units = units_of(spike_times, regions, neurons, observed)
+        bins = trial_bins(trial_intervals(trials, align, window), bin_width, units.span, trial_ids)
+        us, names = inputs_in_bins(inputs or {}, bins)
+        return cls.from_arrays(
+            spike_counts(units, bins),
+            us,
+            regions=units.regions,
+            neurons=units.ids,
+            input_names=names,
+            bin_width=bin_width,
+            labels=None if labels is None else bins.of_kept(labels, "labels"),
+            trial_ids=bins.ids,
         )
+
+    @classmethod
+    def from_pynapple(
+        cls,
+        units: TsGroup,
+        regions: str | Iterable[object] = "location",
+        *,
+        trials: IntervalSet | Events,
+        bin_width: float,
+        window: Sequence[float | int] | None = None,
+        inputs: Mapping[str, object] | None = None,
+        labels: str | Sequence[object] | None = None,
+    ) -> "Trials":
+        """Trials of spike counts from objects of pynapple, as :meth:`from_spikes`.
+
+        Args:
+            units: a ``TsGroup``; its ``time_support`` says when units were observed.
+            regions: the column of its metadata that names the region of each unit, or the names.
+            trials: an ``IntervalSet``, or a ``Ts`` of events with ``window``.
+            bin_width, window, inputs, labels: as of :meth:`from_spikes`; an input may be a ``Tsd``, labels a column of
+                the metadata of ``trials``.
+
+        Raises:
+            DataError: as :meth:`from_spikes`, or there is no such column.
+        """
+        return cls.from_spikes(bin_width=bin_width, **spikes_of(units, regions, trials, window, inputs, labels))
 
     @cached_property
     def y(self) -> np.ndarray:
@@ -164,19 +238,13 @@ class Trials:
     @cached_property
     def holds_counts(self) -> bool:
         """Whether every observed signal is a whole number from 0."""
-        with np.errstate(invalid="ignore"):
-            whole = (self.y >= 0) & (self.y == np.round(self.y))
-        return bool((whole | ~self.observed).all())
+        y = np.where(self.observed, self.y, 0.0)
+        return bool(((y >= 0) & (y == np.round(y))).all())
 
     @cached_property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that another recording would not have: of signals, inputs, stages and lengths."""
-        found = hashlib.sha256()
-        for name in ("y", "u", "stage", "lengths"):
-            values = np.ascontiguousarray(self.dataset[name].values)
-            found.update(f"{name} {values.shape} {values.dtype}".encode())
-            found.update(values.tobytes())
-        return found.hexdigest()[:16]
+        return digest_of(self.dataset)
 
     @property
     def num_trials(self) -> int:
@@ -211,17 +279,7 @@ class Trials:
 
     def with_inputs(self, width: int) -> "Trials":
         """Inputs widened with zeros to ``width`` (the published ``inputs``)."""
-        if width < self.num_inputs:
-            raise DataError(
-                f"data.inputs: found {width}, but the recording has {self.num_inputs} inputs. "
-                f"Set it to {self.num_inputs} or more, or leave it out."
-            )
-        wide = np.zeros((*self.u.shape[:2], width), np.float32)
-        wide[..., : self.num_inputs] = self.u
-        names = [*self.input_names, *default_input_names(width)[self.num_inputs :]]
-        names = check_input_names(names, width, self.region_names)
-        plain = self.dataset.drop_vars(["u", "input"])
-        return Trials(plain.assign(u=(("trial", "time", "input"), wide)).assign_coords(input=names))
+        return Trials(widened(self.dataset, width))
 
     def validate(self, counts: bool) -> None:
         """Check what a likelihood needs.
@@ -237,13 +295,6 @@ class Trials:
         visible = self.observed.copy()
         if hidden_neurons is not None:
             visible[..., np.asarray(hidden_neurons, int)] = False
-        y = np.where(self.observed, self.y, 0.0).astype(np.float32)
-        return Batch(
-            y,
-            self.u.astype(np.float32),
-            self.observed,
-            visible,
-            self.lengths.astype(np.int32),
-            self.stage.astype(np.float32),
-            self.numbers,
-        )
+        seen = np.where(self.observed, self.y, 0.0)
+        y, u, stage = (values.astype(np.float32) for values in (seen, self.u, self.stage))
+        return Batch(y, u, self.observed, visible, self.lengths.astype(np.int32), stage, self.numbers)
