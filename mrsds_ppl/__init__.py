@@ -1,7 +1,7 @@
 """Multi-region switching dynamical systems (MR-SDS) as a NumPyro program.
 
-The public names are here, imported when they are first used: ``fit``, ``load``, ``read``, ``simulate``, ``Trials``,
-``Fit``, and the errors.
+The public names are here, imported when they are first used: ``fit``, ``load``, ``read``, ``read_nwb``, ``simulate``,
+``Trials``, ``Fit``, and the errors.
 """
 
 import sys
@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mrsds_ppl.data.nwb.read import read_nwb as read_nwb
     from mrsds_ppl.data.readers import load_recording as read
     from mrsds_ppl.data.simulate import simulate as simulate
     from mrsds_ppl.data.trials import Trials as Trials
@@ -33,12 +34,25 @@ _PLACES = {
     "fit": ("fit", "fit"),
     "load": ("fitted", "load"),
     "Fit": ("fitted", "Fit"),
+    "read_nwb": ("data.nwb.read", "read_nwb"),
     "read": ("data.readers", "load_recording"),
     "simulate": ("data.simulate", "simulate"),
     "Trials": ("data.trials", "Trials"),
     **{name: ("errors", name) for name in ("MrsdsError", "ConfigError", "DataError", "RunError")},
 }
-__all__ = ["ConfigError", "DataError", "Fit", "MrsdsError", "RunError", "Trials", "fit", "load", "read", "simulate"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Fit",
+    "MrsdsError",
+    "RunError",
+    "Trials",
+    "fit",
+    "load",
+    "read",
+    "read_nwb",
+    "simulate",
+]
 
 # Python started in the root of a checkout finds this folder before the installed package. There models/ and guides/
 # stand beside it, not inside it.

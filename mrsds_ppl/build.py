@@ -51,15 +51,16 @@ def make_trials(config: RunConfig) -> Trials:
         reject_unknown("data.simulation", data.simulation, simulation_options(data.data_source))
         trials = simulator(config.training.seeds.data, **data.simulation)
     else:
-        options: dict[str, Any] = {"bin_width": data.bin_width, "region_names": data.region_names}
         if ".py:" in data.data_source:
-            trials = load_user_function(data.data_source, data.data_path, **options)
+            trials = load_user_function(
+                data.data_source, data.data_path, bin_width=data.bin_width, region_names=data.region_names
+            )
         else:
-            trials = load_recording(data.recording(), **options)
+            trials = load_recording(data.recording(), **data.reading())
     if data.tlim is not None:
         trials = trials.limit_bins(data.tlim)
-    if data.inputs is not None and trials.num_inputs:
-        trials = trials.with_inputs(data.inputs)
+    if data.input_width is not None and trials.num_inputs:
+        trials = trials.with_inputs(data.input_width)
     trials.validate(counts=EMISSIONS[config.model.emissions.dist].counts)
     return trials
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.io
@@ -79,16 +78,18 @@ def infer(
 
 
 def load_new_trials(fit: Fit, data: str) -> Trials:
-    """Trials to infer: a file that :func:`load_recording` reads, or ``file.py:function``.
+    """Trials to infer: a file that :func:`load_recording` reads as it did that of the fit, or ``file.py:function``.
 
     Raises:
         DataError: they cannot be read, or were not recorded as the run's; see :func:`check_trials`.
     """
     settings = fit.config.data
-    options: dict[str, Any] = {"bin_width": fit.trials.bin_width}
-    if settings.region_names is not None:
-        options["region_names"] = settings.region_names
-    trials = load_user_function(data, **options) if ".py:" in data else load_recording(data, **options)
-    if settings.inputs is not None and 0 < trials.num_inputs < settings.inputs:
-        trials = trials.with_inputs(settings.inputs)
+    width = fit.trials.bin_width
+    if ".py:" in data:
+        trials = load_user_function(data, bin_width=width, region_names=settings.region_names)
+    else:
+        asked = settings.reading() if data.endswith(".nwb") else {"region_names": settings.region_names}
+        trials = load_recording(data, **{**asked, "bin_width": width})
+    if settings.input_width is not None and 0 < trials.num_inputs < settings.input_width:
+        trials = trials.with_inputs(settings.input_width)
     return trials

@@ -11,9 +11,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_validator
 
 from mrsds_ppl.config.messages import Spelling, explain, reject_unknown, without_empty_sections
-from mrsds_ppl.config.names import GUIDE_NAMES, PATH_GUIDES, ROLLOUT_GUIDES, SIMULATORS, TRIANGULAR_GUIDES, is_own_guide
+from mrsds_ppl.config.names import (
+    GUIDE_NAMES,
+    PATH_GUIDES,
+    RECORDING,
+    ROLLOUT_GUIDES,
+    SIMULATORS,
+    TRIANGULAR_GUIDES,
+    is_own_guide,
+)
 from mrsds_ppl.config.published import Reading, read_published
-from mrsds_ppl.config.sections import DataConfig, InferenceConfig, ModelConfig, OutputConfig, TrainingConfig
+from mrsds_ppl.config.sections import NWB_KEYS, DataConfig, InferenceConfig, ModelConfig, OutputConfig, TrainingConfig
 from mrsds_ppl.errors import ConfigError
 
 __all__ = [
@@ -130,6 +138,7 @@ def ignored_keys(config: RunConfig) -> list[str]:
     """Dotted paths of keys with another value than their default that this run does not read, though others do."""
     data, model, training = config.data, config.model, config.training
     unread = ["data.data_path", "data.bin_width", "data.region_names"] if data.is_simulation else ["data.simulation"]
+    unread += [f"data.{key}" for key in NWB_KEYS if data.data_source != RECORDING]
     unread += [f"inference.{key}" for key in _unread_by(config.inference.guide, config.inference.encoder)]
     by_smoothing = training.start.method == "smoothing" or (
         training.start.method == "auto" and config.inference.encoder in ("auto", "none")

@@ -22,10 +22,23 @@ from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.models.emissions import EMISSION_NAMES
 from mrsds_ppl.models.options import ModelOptions
 from mrsds_ppl.nn.options import EncoderOptions, section
-from mrsds_ppl.quantities import Count, Positive, Steps, whole_number
+from mrsds_ppl.quantities import Count, Float, Positive, whole_number
 from mrsds_ppl.train.settings import Optimiser, Regimen, Seeds, Split, StartOptions
 
 __all__ = ["DataConfig", "InferenceConfig", "ModelConfig", "OutputConfig", "TrainingConfig"]
+
+
+# What is asked of an NWB file, beside its inputs.
+NWB_KEYS = ("align", "window", "regions", "labels", "units", "signals")
+
+
+def _inputs(value: object) -> object:
+    if value is None or (isinstance(value, list | tuple) and value and all(isinstance(name, str) for name in value)):
+        return value
+    width = None if isinstance(value, list | tuple) else whole_number(value)
+    if not isinstance(width, int) or width < 0:
+        raise ValueError("allowed: a width, at least 0, or a list of names in an NWB file")
+    return width
 
 
 @section
@@ -35,15 +48,22 @@ class DataConfig:
 
     ``data_source`` is a simulator's name, ``mydata`` (a recording in ``data_path``), or ``file.py:function``.
     ``simulation`` holds arguments of the simulator. ``tlim`` leaves out trials with more bins, ``inputs`` pads the
-    inputs with zeros to that width; ``bin_width`` in seconds.
+    inputs with zeros to that width; ``bin_width`` in seconds. ``align`` to ``signals``, and ``inputs`` that are names,
+    say what to read of an NWB file: see :func:`mrsds_ppl.data.nwb.read.read_nwb`.
     """
 
     data_source: str = SIMULATORS[0]
     data_path: str | None = None
-    bin_width: Positive = 1.0
+    bin_width: Positive | None = None
     region_names: tuple[str, ...] | None = None
     tlim: Count | None = None
-    inputs: Steps | None = None
+    inputs: Annotated[int | tuple[str, ...] | None, BeforeValidator(_inputs)] = None
+    align: str | None = None
+    window: tuple[Float, Float] | None = None
+    regions: str | None = None
+    labels: str | None = None
+    units: str | None = None
+    signals: str | None = None
     simulation: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,6 +79,18 @@ class DataConfig:
     def is_simulation(self) -> bool:
         """Whether the trials are simulated by this package."""
         return self.data_source in SIMULATORS
+
+    @property
+    def input_width(self) -> int | None:
+        """Width to which inputs are padded."""
+        return self.inputs if isinstance(self.inputs, int) else None
+
+    def reading(self) -> dict[str, Any]:
+        """What was asked of the file of a recording, for :func:`mrsds_ppl.data.load_recording`."""
+        asked = {name: getattr(self, name) for name in ("bin_width", "region_names", *NWB_KEYS)}
+        if self.input_width is None:
+            asked["inputs"] = self.inputs
+        return {name: value for name, value in asked.items() if value is not None}
 
     def recording(self) -> str:
         """Path of the recording that ``mydata`` stands for. Raises ConfigError where none was given."""

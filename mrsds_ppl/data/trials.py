@@ -197,7 +197,7 @@ class Trials:
 
     @property
     def ids(self) -> np.ndarray:
-        """Index of each trial in the recording."""
+        """Id of each trial in the recording; its place there by default."""
         return self.dataset["trial"].values
 
     @property

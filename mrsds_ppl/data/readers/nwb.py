@@ -1,4 +1,4 @@
-"""Files of Neurodata Without Borders."""
+"""Binned trials in files of Neurodata Without Borders; other such files: :mod:`mrsds_ppl.data.nwb`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 
-def read_nwb(path: Path) -> Mapping[str, Any]:
+def read_nwb_arrays(path: Path) -> Mapping[str, Any]:
     """The binned recording of a scratch or acquisition table named as the keys of the other formats."""
     from pynwb import NWBHDF5IO
 

@@ -4,18 +4,19 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 import numpy as np
 
 from mrsds_ppl.data.keys import trials_from
+from mrsds_ppl.data.nwb.read import NwbOptions, holds_arrays, read_nwb
 from mrsds_ppl.data.readers.extras import require
 from mrsds_ppl.data.readers.hdf5 import kind_of_hdf5, read_hdf5
 from mrsds_ppl.data.readers.kinds import kind_of
 from mrsds_ppl.data.readers.mat import read_mat
 from mrsds_ppl.data.readers.netcdf import read_netcdf3, read_netcdf4
 from mrsds_ppl.data.readers.npz import read_npy, read_npz
-from mrsds_ppl.data.readers.nwb import read_nwb
+from mrsds_ppl.data.readers.nwb import read_nwb_arrays
 from mrsds_ppl.data.readers.zarr import read_zarr
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.data.trials_file import read_trials
@@ -29,22 +30,31 @@ READERS: dict[str, Callable[[Path], Mapping[str, object]]] = {
     "netCDF": read_netcdf4,
     "netCDF 3": read_netcdf3,
     "zarr": read_zarr,
-    "NWB": read_nwb,
+    "NWB": read_nwb_arrays,
 }
 T = TypeVar("T")
 _PACKAGES = {"NWB": "pynwb", "zarr": "zarr"}
 
 
-def load_recording(path: str | Path, *, bin_width: float = 1.0, region_names: Sequence[str] | None = None) -> Trials:
-    """Trials from a file with the keys ``ys``, ``us``, ``region_sizes``.
+def load_recording(
+    path: str | Path,
+    *,
+    bin_width: float | None = None,
+    region_names: Sequence[str] | None = None,
+    **options: Unpack[NwbOptions],
+) -> Trials:
+    """Trials from a file with the keys ``ys``, ``us``, ``region_sizes`` or ``regions``, or an NWB file without these.
 
-    Optional keys: ``region_names``, ``bin_width`` (seconds), ``stages``, ``x``, ``z``, ``labels``, and ``lengths``
-    where trials of unequal length are padded. What the file holds decides how it is read, whatever its name ends in.
+    Optional keys: ``region_names``, ``neurons``, ``input_names``, ``bin_width`` (seconds), ``stages``, ``x``, ``z``,
+    ``labels``, and ``lengths`` where trials of unequal length are padded. What the file holds decides how it is read,
+    whatever its name ends in.
 
     Args:
         path: a file of MATLAB, numpy (``.npz``), netCDF, HDF5, zarr or NWB.
-        bin_width: seconds, where the file does not say.
+        bin_width: seconds, where the file does not say; default 1.
         region_names: names that win over those of the file.
+        options: of :func:`mrsds_ppl.data.nwb.read.read_nwb`: ``align``, ``window``, ``regions``, ``inputs``,
+            ``labels``, ``units``, ``signals``.
 
     Raises:
         DataError: the file is missing, may not be read, is open elsewhere, cut short, damaged or of another kind, or
@@ -57,12 +67,19 @@ def load_recording(path: str | Path, *, bin_width: float = 1.0, region_names: Se
     if kind in _PACKAGES:
         require(_PACKAGES[kind], path)
     with _named(path):
+        binned = kind != "NWB" or _reading(path, kind, holds_arrays)
+    if not binned:
+        return read_nwb(path, bin_width=bin_width, region_names=region_names, **options)
+    with _named(path):
+        asked = [name for name, value in options.items() if value is not None]
+        if asked:
+            raise DataError(f"holds binned trials, so leave out {', '.join(asked)}, which are for others.")
         if kind == "trials":
             return _reading(path, kind, read_trials)
         values = dict(_reading(path, kind, READERS[kind]))
         if region_names is not None:
             values["region_names"] = np.array(list(region_names))
-        return trials_from(values, bin_width)
+        return trials_from(values, 1.0 if bin_width is None else bin_width)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def load_user_function(
     source: str,
     data_path: str | Path | None = None,
     *,
-    bin_width: float = 1.0,
+    bin_width: float | None = None,
     region_names: Sequence[str] | None = None,
 ) -> Trials:
     """Trials from ``file.py:function``, which returns ``ys, us, region_sizes, num_regions``, or Trials.
@@ -62,7 +62,7 @@ def load_user_function(
     try:
         us, sizes = None if is_empty(us) else us, sizes_of(region_sizes)
         demand_order(ys, us, sum(sizes))
-        return Trials.from_arrays(ys, us, sizes, bin_width=bin_width, region_names=region_names)
+        return Trials.from_arrays(ys, us, sizes, bin_width=bin_width or 1.0, region_names=region_names)
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
 
