@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     choose_optimization_level()
     try:
-        args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _tell
+            args.run(args)
     except MrsdsError as error:
         if args.verbose:
             traceback.print_exc()
@@ -44,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
+
+
+def _tell(message: Warning | str, *_: object) -> None:
+    """A warning without the line of code that gave it."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _fit(args: argparse.Namespace) -> None:
@@ -238,7 +246,9 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_data_path(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data-path", "-datapath", metavar="FILE", type=absolute, help="recording: .mat or .npz")
+    parser.add_argument(
+        "--data-path", "-datapath", metavar="FILE", type=absolute, help="recording, such as a .mat, .npz or .nwb file"
+    )
 
 
 def _add_restarts(parser: argparse.ArgumentParser) -> None:
