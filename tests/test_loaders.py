@@ -281,6 +281,11 @@ def test_user_function_is_given_the_path(tmp_path, arguments):
     assert (trials.y == 7).all()
 
 
+def test_user_function_is_refused_a_bin_width_of_zero(tmp_path):
+    with pytest.raises(DataError, match=r"bin_width: found 0\.0"):
+        load_user_function(write_function(tmp_path, GOOD), bin_width=0.0)
+
+
 def test_user_function_without_a_place_for_the_path(tmp_path):
     for arguments in ("", "bins=3"):
         assert load_user_function(write_function(tmp_path, GOOD, arguments), data_path="7").num_trials == 2

@@ -84,6 +84,13 @@ def test_named_axes_of_one_array_are_put_in_order():
     assert make_trials(nameless, us=u).dataset.identical(wanted)
 
 
+def test_transposed_trials_are_told_to_be_transposed():
+    for given, sizes in ((signals(), None), (np.ones((3, 6, 4)), [1, 3])):
+        turned = [y.T for y in given] if isinstance(given, list) else given.transpose(0, 2, 1)
+        with pytest.raises(DataError, match=r"^ys: .*need \(.*time, neuron\)\. Transpose"):
+            Trials.from_arrays(turned, region_sizes=sizes)
+
+
 @pytest.mark.parametrize(
     ("ys", "said"),
     [

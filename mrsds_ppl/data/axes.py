@@ -10,13 +10,13 @@ Shape = tuple[int, ...]
 _WANTED = "(trial, time, neuron)"
 
 
-def demand_order(ys: object, us: object, num_neurons: int) -> None:
+def demand_order(ys: object, us: object, num_neurons: int | None) -> None:
     """Refuse signals or inputs that fit if they are transposed, and only then.
 
     Args:
         ys: signals (trial, time, neuron), or one (time, neuron) a trial.
         us: inputs in the same form, or None.
-        num_neurons: neurons of all regions.
+        num_neurons: neurons of all regions, if known.
 
     Raises:
         DataError: the axes as found and as needed.
@@ -40,7 +40,7 @@ def demand_order(ys: object, us: object, num_neurons: int) -> None:
         )
 
 
-def is_transposed(shapes: Sequence[Shape], num_neurons: int) -> bool | None:
+def is_transposed(shapes: Sequence[Shape], num_neurons: int | None) -> bool | None:
     """Whether matrices, one a trial, are (neuron, time) rather than (time, neuron); None where neither or both fit.
 
     The axis of neurons has as many as there are neurons in all regions, or, if no axis has, one length in all trials.
@@ -52,7 +52,7 @@ def is_transposed(shapes: Sequence[Shape], num_neurons: int) -> bool | None:
     return None if fits[0] == fits[1] else fits[0]
 
 
-def _demand_list(shapes: list[Shape], num_neurons: int) -> None:
+def _demand_list(shapes: list[Shape], num_neurons: int | None) -> None:
     if is_transposed(shapes, num_neurons):
         raise DataError(
             f"ys: the first axis has {shapes[0][0]} in every trial, as the neurons should, in trial 0 of shape "
@@ -60,7 +60,7 @@ def _demand_list(shapes: list[Shape], num_neurons: int) -> None:
         )
 
 
-def _demand_block(shape: Shape, num_neurons: int, inputs: Shape | list[Shape]) -> None:
+def _demand_block(shape: Shape, num_neurons: int | None, inputs: Shape | list[Shape]) -> None:
     if len(shape) == 2:
         transpose = "transpose it to (time, neuron), then " if shape[0] == num_neurons != shape[1] else ""
         raise DataError(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from mrsds_ppl.data.axes import demand_order
 from mrsds_ppl.data.neurons import Neurons, check_input_names, default_input_names, unique_ids
 from mrsds_ppl.data.ragged import beside, matrix, one_hot, pad, trial_list, whole
 from mrsds_ppl.errors import DataError
@@ -30,13 +31,14 @@ class Names(NamedTuple):
     labels: Sequence[object] | np.ndarray | None = None
 
 
-def signals_of(ys: object) -> list[np.ndarray]:
+def signals_of(ys: object, region_sizes: Sequence[int] | None) -> list[np.ndarray]:
     """(time, neuron) of each trial.
 
     Raises:
-        DataError: no trials, a trial without bins, or trials of different neurons.
+        DataError: no trials, a trial without bins, transposed trials, or trials of different neurons.
     """
     signals = [matrix(y, "ys", i) for i, y in enumerate(trial_list(ys, "ys"))]
+    demand_order(signals, None, None if region_sizes is None else int(np.sum(region_sizes)))
     for i, y in enumerate(signals):
         if len(y) == 0:
             raise DataError(f"ys: trial {i} has no bins. Leave empty trials out.")

@@ -65,7 +65,7 @@ class Trials:
         Raises:
             DataError: no trials, shapes that do not fit (the trial is named), sizes that do not add up, too few names.
         """
-        signals = signals_of(ys)
+        signals = signals_of(ys, region_sizes)
         arranged = arrange_neurons(signals[0].shape[1], region_sizes, regions, region_names, neurons)
         given, names = Beside(us, stages, x, z, messages), Names(trial_ids, input_names, labels)
         return cls(trials_dataset(signals, arranged, given, names, bin_width))

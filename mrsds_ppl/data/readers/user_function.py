@@ -62,7 +62,8 @@ def load_user_function(
     try:
         us, sizes = None if is_empty(us) else us, sizes_of(region_sizes)
         demand_order(ys, us, sum(sizes))
-        return Trials.from_arrays(ys, us, sizes, bin_width=bin_width or 1.0, region_names=region_names)
+        width = 1.0 if bin_width is None else bin_width
+        return Trials.from_arrays(ys, us, sizes, bin_width=width, region_names=region_names)
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
 
