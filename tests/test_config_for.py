@@ -50,6 +50,8 @@ def test_published_names_are_read_and_noted():
 def test_the_model_may_name_its_emission():
     config = config_for(2, 1, model={"emissions": {"dist": "gaussian"}}, emission="poisson")
     assert config.model.emissions.dist == "gaussian"
+    config = config_for(2, 1, model={"emissions": {"dist": {"V1": "gaussian"}}}, emission="poisson")
+    assert config.model.emissions.phrase == "V1 gaussian"
 
 
 def test_a_default_gives_way_to_a_key():

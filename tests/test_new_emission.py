@@ -18,10 +18,11 @@ from mrsds_ppl.analysis.metrics import evaluate
 from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.build import initial_parameters
 from mrsds_ppl.data import Trials
+from mrsds_ppl.data.signals import NOT_COUNTS, Refused
 from mrsds_ppl.errors import DataError
 from mrsds_ppl.guides import GaussianMarkov
 from mrsds_ppl.models import EMISSIONS, MRSDS, DynamicsOptions, EmissionOptions, ModelOptions
-from mrsds_ppl.models.readout import Readout
+from mrsds_ppl.models.protocols import LawStart
 from mrsds_ppl.nn.encoders import EncoderOptions
 from mrsds_ppl.ppl.elbo import MarkovELBO
 from mrsds_ppl.start.linear_program import improved, linear_program
@@ -34,34 +35,31 @@ pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 class NegativeBinomial(eqx.Module):
     """Counts with mean m = exp(C(x)) and variance m + m^2 / r."""
 
-    readout: Readout
     log_r: Float[Array, " neuron"]
     counts: ClassVar[bool] = True
+    refused: ClassVar[tuple[Refused, ...]] = NOT_COUNTS
 
-    def __init__(self, readout, *, final_activation, triangular, trainable):
-        self.readout, self.log_r = readout, jnp.full(sum(readout.region_sizes), 1.0)
+    def __init__(self, num_neurons, *, final_activation, triangular, trainable):
+        self.log_r = jnp.full(num_neurons, 1.0)
 
-    def inverse_link(self, eta):
+    def mean(self, eta):
         return jnp.exp(eta)
 
-    def activity(self, x):
-        return self.inverse_link(self.readout(x))
+    def information(self, mean):
+        return 1.0 / (mean + mean**2 / jnp.exp(self.log_r))
 
-    def variance_of(self, activity):
-        return activity + activity**2 / jnp.exp(self.log_r)
+    def distribution(self, eta, observed):
+        return dist.NegativeBinomial2(self.mean(eta), jnp.exp(self.log_r)).mask(observed).to_event(2)
 
-    def law(self, x, observed):
-        return dist.NegativeBinomial2(self.activity(x), jnp.exp(self.log_r)).mask(observed).to_event(2)
-
-    def draw(self, rng, activity):
+    def draw(self, rng, mean):
         r = np.exp(np.asarray(self.log_r, float))
-        return rng.negative_binomial(r, r / (r + activity)).astype(np.int32)
+        return rng.negative_binomial(r, r / (r + mean)).astype(np.int32)
 
     def at_components(self, found):
         rate = np.maximum(found.center, 1e-3)
         excess = np.maximum(found.residual - rate, 0.01 * rate**2)
-        readout = self.readout.with_affine(np.log(rate), found.loadings / rate[:, None])
-        return eqx.tree_at(lambda e: (e.readout, e.log_r), self, (readout, jnp.asarray(np.log(rate**2 / excess))))
+        law = eqx.tree_at(lambda e: e.log_r, self, jnp.asarray(np.log(rate**2 / excess)))
+        return LawStart(law, np.log(rate), found.loadings / rate[:, None])
 
     def with_residual(self, square):
         return self
@@ -92,7 +90,7 @@ def test_it_starts_fits_and_is_scored(model, trials):
     state = jax.jit(svi.init)(random.key(2), batch, init_params=params)
     result = svi.run(random.key(2), 60, batch, progress_bar=False, init_state=state)
     assert result.losses[-10:].mean() < result.losses[:10].mean()
-    assert np.any(result.params["emissions$params"].log_r != params["emissions$params"].log_r)
+    assert np.any(result.params["emissions$params"].laws[0].log_r != params["emissions$params"].laws[0].log_r)
     fitted = FittedProgram(model, result.params, guide)
     found = PosteriorSampler(fitted).infer(random.key(3), trials, draws=20)
     assert found.y_draws.dtype == np.int32
@@ -121,4 +119,4 @@ def test_the_linear_start_finds_its_loadings(model, trials):
 def test_its_data_are_checked_to_be_counts(trials):
     negative = Trials(trials.dataset.assign(y=-1.0 - trials.dataset["y"]))
     with pytest.raises(DataError, match="a negative count"):
-        negative.validate(counts=NegativeBinomial.counts)
+        negative.validate(refused=[NegativeBinomial.refused] * 7)

@@ -11,6 +11,7 @@ import xarray as xr
 
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.data.ragged import beside, matrix, one_hot, pad, trial_list, whole
+from mrsds_ppl.data.signals import NOT_COUNTS, Refused
 from mrsds_ppl.errors import DataError
 
 
@@ -248,12 +249,12 @@ class Trials:
         wide[..., : self.num_inputs] = self.u
         return Trials(self.dataset.drop_vars("u").assign(u=(("trial", "time", "input"), wide)))
 
-    def validate(self, counts: bool) -> None:
-        """Check what a likelihood needs.
+    def validate(self, counts: bool = False, *, refused: Sequence[Sequence[Refused]] = ()) -> None:
+        """Check what a likelihood needs: ``refused`` has values that signals of each neuron may not have.
 
         Raises:
-            DataError: an infinite value, a neuron never observed, or with ``counts`` a negative or fractional count;
-                trial, bin and neuron are named.
+            DataError: an infinite value, a neuron never observed, a refused value, or with ``counts`` a negative or
+                fractional count; trial, bin and neuron are named.
         """
         self._reject(np.isinf(self.y), "an infinite value", "Mark missing values with NaN.")
         unknown = np.argwhere(~np.isfinite(self.u))
@@ -264,12 +265,11 @@ class Trials:
         if len(never):
             named = ", ".join(f"{n} ({self.dataset['neuron'].values[n]})" for n in never[:5])
             raise DataError(f"ys: neuron {named} is never observed. Remove it from ys and from region_sizes.")
-        if counts:
-            remedy = "These emissions need counts per bin; for rates and other signals use gaussian."
+        by_neuron = [NOT_COUNTS] * self.num_neurons if counts else refused
+        for rule in dict.fromkeys(rule for rules in by_neuron for rule in rules):
             with np.errstate(invalid="ignore"):
-                self._reject(self.y < 0, "a negative count", remedy)
-                fractional = self.observed & (self.y != np.round(self.y))
-            self._reject(fractional, "a fractional count", remedy)
+                found = rule.found(self.y) & np.array([rule in rules for rules in by_neuron])
+            self._reject(found, rule.what, rule.remedy)
 
     def batch(self, hidden_neurons: Sequence[int] | np.ndarray | None = None) -> Batch:
         """Arrays for programs and guides; ``hidden_neurons`` are scored but not shown to an encoder."""

@@ -40,7 +40,7 @@ def describe(config: RunConfig, trials: Trials, split: Split) -> str:
             f"{lengths.min()} to {lengths.max()} bins of {trials.bin_width:g} s; {trials.num_inputs} inputs",
             f"regions: {regions}; {missing}",
             f"model: {model.num_states} states, latents {list(model.latent_sizes)}, "
-            f"{config.model.emissions.dist} emissions, {count:,} parameters",
+            f"{config.model.emissions.phrase} emissions, {count:,} parameters",
             f"inference: {config.inference.guide} guide, {config.inference.encoder_phrase}, "
             f"{config.training.optimiser.num_steps} steps of {batch} trials, roughly {megabytes:.0f} MB a step",
         ]
