@@ -5,7 +5,7 @@
     s = da/deta (y - a) i
 
 for neuron n with expected signal a(eta), eta = c_n^T [x; 1] and Fisher information i about it: Newton's method
-(Fisher scoring); where i is not 1 / variance, the s that is without bias all the same and weighs signals by i.
+(Fisher scoring); where i is not 1 / variance, s is not the score, but zero in expectation all the same.
 Expectations over eta are by three Gauss-Hermite nodes.
 """
 
