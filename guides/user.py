@@ -10,7 +10,7 @@ from numpyro import handlers
 from numpyro.infer.autoguide import AutoGuide
 
 from mrsds_ppl.data.batch import Batch
-from mrsds_ppl.data.user_file import load_module
+from mrsds_ppl.data.readers.user_function import load_module
 from mrsds_ppl.errors import ConfigError, MrsdsError
 from mrsds_ppl.guides.guide import Guide
 from mrsds_ppl.models.program import Program

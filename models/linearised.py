@@ -3,7 +3,9 @@
 Around a path m,
 
     f_k(x) ~ F_tk x + b_tk,      log p(y_t | x) ~ c_t + h_t^T x - x^T J_t x / 2,
-    J_t = G^T V^-1 G (Gauss and Newton),   h_t = J_t m_t + grad log p(y_t | m_t),   G = dE(y_t)/dx, V = var(y_t).
+    J_t = G^T I G (Fisher scoring),   h_t = J_t m_t + grad log p(y_t | m_t),   G = dE(y_t)/dx,
+
+with I the Fisher information of y_t about E(y_t), which is 1 / var(y_t) for Gaussian signals and counts.
 """
 
 from itertools import combinations_with_replacement
@@ -16,9 +18,9 @@ from jaxtyping import Array, Float
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.dynamics import Dynamics, StateDynamics
+from mrsds_ppl.models.emissions.emissions import Emissions
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.mrsds import MRSDS, Networks
-from mrsds_ppl.models.protocols import Emissions
 from mrsds_ppl.ppl.markov import potentials
 from mrsds_ppl.statespace.linear_gaussian import SharedTerms, SignalTerms, TrialTerms, linearise, valid_bins
 
@@ -88,7 +90,7 @@ def signal_terms(emissions: Emissions, batch: Batch, x: Float[Array, "trial bin 
         return each.sum(), each
 
     slope, each = jax.grad(log_prob, has_aux=True)(x)
-    weight = jnp.where(seen, 1.0 / emissions.variance_of(emissions.activity(x)), 0.0)
+    weight = jnp.where(seen, emissions.information(emissions.activity(x)), 0.0)
 
     # A neuron sees one region, so that one derivative serves a latent of every region at once.
     sizes, owner = emissions.readout.latent_sizes, emissions.readout.owner()

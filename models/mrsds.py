@@ -26,9 +26,9 @@ from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.models.covariance import AnyArray
 from mrsds_ppl.models.dynamics import Dynamics
 from mrsds_ppl.models.emissions import EMISSIONS
+from mrsds_ppl.models.emissions.emissions import Emissions
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.options import ModelOptions as ModelOptions
-from mrsds_ppl.models.protocols import Emissions
 from mrsds_ppl.models.readout import Readout
 from mrsds_ppl.models.transitions import Transitions
 from mrsds_ppl.nn import draws
@@ -108,8 +108,9 @@ class MRSDS:
             ),
             transitions=Transitions(num_states, num_features, hidden=hidden, key=keys[1]),
             dynamics=Dynamics(num_states, self.latent_sizes, num_inputs * options.ux, options.dynamics, key=keys[2]),
-            emissions=EMISSIONS[emissions.dist](
+            emissions=Emissions(
                 readout,
+                [EMISSIONS[law] for law in emissions.of_regions([f"region{r}" for r in range(len(region_sizes))])],
                 final_activation=emissions.final_activation,
                 triangular=emissions.triangular_cov,
                 trainable=emissions.trainable_cov,

@@ -3,9 +3,13 @@
 No JAX here: the section ``model`` of a configuration is :class:`ModelOptions` with its sizes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import BeforeValidator
+
+from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.nn.options import Activation, Layers, hidden_activations, section
 from mrsds_ppl.quantities import Positive, Steps
 
@@ -63,12 +67,23 @@ class DynamicsOptions:
         _match(self, "input_layers", "input_activations")
 
 
+def _names(value: object) -> object:
+    given = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+    if not given or not all(isinstance(name, str) for name in given):
+        raise ValueError("allowed: a name, a list with one for each region, or a mapping from region to name")
+    return value
+
+
 @section
 @dataclass(frozen=True)
 class EmissionOptions:
-    """p(y_t | x_t) of each region. ``final_activation`` None is the emission's own; counts need a positive rate."""
+    """p(y_t | x_t) of each region.
 
-    dist: str = "gaussian"
+    ``dist``: the law of all regions, or one of each, in their order or by their names. ``final_activation`` None is the
+    law's own; counts need a positive rate.
+    """
+
+    dist: Annotated[str | tuple[str, ...] | dict[str, str], BeforeValidator(_names)] = "gaussian"
     layers: Layers = ()
     activations: tuple[Activation, ...] | None = None
     final_activation: Literal["exp", "softplus", None] = None
@@ -77,6 +92,41 @@ class EmissionOptions:
 
     def __post_init__(self) -> None:
         _match(self, "layers", "activations")
+
+    @property
+    def laws(self) -> tuple[str, ...]:
+        """Names of the laws, each once."""
+        given = self.dist.values() if isinstance(self.dist, dict) else self.dist
+        return (given,) if isinstance(given, str) else tuple(dict.fromkeys(given))
+
+    @property
+    def phrase(self) -> str:
+        """The laws in words."""
+        if isinstance(self.dist, dict):
+            return ", ".join(f"{region} {law}" for region, law in self.dist.items())
+        return self.dist if isinstance(self.dist, str) else ", ".join(self.dist)
+
+    def of_regions(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Name of each region's law.
+
+        Args:
+            names: of the regions.
+
+        Raises:
+            ConfigError: laws of other regions, or of another number of regions.
+        """
+        regions = ", ".join(names)
+        if isinstance(self.dist, dict):
+            if set(self.dist) != set(names):
+                found = ", ".join(self.dist)
+                raise ConfigError(f"model.emissions.dist: found laws of {found}; allowed: a law for each of {regions}")
+            return tuple(self.dist[name] for name in names)
+        given = (self.dist,) * len(names) if isinstance(self.dist, str) else self.dist
+        if len(given) != len(names):
+            raise ConfigError(
+                f"model.emissions.dist: found {len(given)} laws; allowed: one name, or one for each of {regions}"
+            )
+        return given
 
 
 @section

@@ -1,12 +1,12 @@
 """What the parts of the program are asked by those who use them: the borders at which they can be swapped."""
 
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array
 
-from mrsds_ppl.models.readout import Readout
+from mrsds_ppl.data.signals import Refused
 from mrsds_ppl.statespace.principal_components import Components
 
 
@@ -46,50 +46,55 @@ class StateDynamics(Protocol):
 
 
 @runtime_checkable
-class Emissions(Protocol):
-    """p(y_t | x_t), and all that depends on its kind: which data it takes, how it starts and how it is scored.
+class Law(Protocol):
+    """p(y | eta) of some neurons around the readout's number eta, and all that depends on its kind.
 
-    ``counts`` says whether y are counts: the data are then checked to be whole numbers that are not negative, one count
-    is the unit of a neuron that never fired, and predictions are scored in bits per spike beside R^2.
+    That is which data it takes, how it starts and how it is scored. ``counts``: whether y are counts; one count is then
+    the unit of a neuron that never fired, and predictions are scored in bits per spike beside R^2. ``refused``: values
+    that y may not have, with what to do about them.
     """
 
     counts: ClassVar[bool]
-    readout: Readout
+    refused: ClassVar[tuple[Refused, ...]]
 
-    def __init__(self, readout: Readout, *, final_activation: str | None, triangular: bool, trainable: bool) -> None:
+    def __init__(self, num_neurons: int, *, final_activation: str | None, triangular: bool, trainable: bool) -> None:
         """Before training.
 
         Args:
-            readout: from latents to one number for each neuron.
-            final_activation: name of the function from that number to the expected y; None for the kind's own.
+            num_neurons: how many have this law.
+            final_activation: name of the function from eta to the expected y; None for the kind's own.
             triangular, trainable: form of the noise, where there is one.
         """
         ...
 
-    def inverse_link(self, eta: Array) -> Array:
-        """Expected y for the readout's number, both (*batch, neuron)."""
+    def mean(self, eta: Array) -> Array:
+        """Expected y, both (*batch, neuron)."""
         ...
 
-    def activity(self, x: Array) -> Array:
-        """Expected y given x: (*batch, latent) -> (*batch, neuron)."""
+    def information(self, mean: Array) -> Array:
+        """Fisher information of each y about its mean, both (*batch, neuron); 1 / variance in exponential families."""
         ...
 
-    def variance_of(self, activity: Array) -> Array:
-        """Variance of each y for an expected y, both (*batch, neuron)."""
+    def distribution(self, eta: Array, observed: Array) -> dist.Distribution:
+        """p(y | eta) of whole trials: batch (trial,), event (bin, neuron). What is not observed scores nothing."""
         ...
 
-    def law(self, x: Array, observed: Array) -> dist.Distribution:
-        """p(y | x) of whole trials: batch (trial,), event (bin, neuron)."""
+    def draw(self, rng: np.random.Generator, mean: np.ndarray) -> np.ndarray:
+        """Signals with this mean, both (*batch, neuron), drawn on the host."""
         ...
 
-    def draw(self, rng: np.random.Generator, activity: np.ndarray) -> np.ndarray:
-        """Signals with an expected y, both (*batch, neuron), drawn on the host."""
+    def at_components(self, found: Components) -> "LawStart":
+        """The start from principal components of its neurons, y ~ center + loadings x with x of unit variance."""
         ...
 
-    def at_components(self, found: Components) -> "Emissions":
-        """The start from principal components, y ~ center + loadings x with x of unit variance."""
-        ...
-
-    def with_residual(self, square: Array) -> "Emissions":
+    def with_residual(self, square: Array) -> "Law":
         """The noise updated to mean squared residuals, (neuron,); itself where it has none of its own."""
         ...
+
+
+class LawStart(NamedTuple):
+    """A law before training, and the readout bias (neuron,) + loadings (neuron, latent) x that starts with it."""
+
+    law: Law
+    bias: np.ndarray
+    loadings: np.ndarray

@@ -21,7 +21,8 @@ from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.guides import GUIDES, AmortizedGuide, GaussianMarkovPaths, Guide, PathGuide, for_new_trials
 from mrsds_ppl.guides.user import check_sites, make_of, user_guide
-from mrsds_ppl.models import EMISSIONS, MRSDS
+from mrsds_ppl.models import MRSDS
+from mrsds_ppl.models.emissions.emissions import refused_of
 from mrsds_ppl.ppl.markov import summed_out
 from mrsds_ppl.start.laplace_em import LaplaceEM
 from mrsds_ppl.start.pca import initialize
@@ -61,7 +62,7 @@ def make_trials(config: RunConfig) -> Trials:
         trials = trials.limit_bins(data.tlim)
     if data.input_width is not None and trials.num_inputs:
         trials = trials.with_inputs(data.input_width)
-    trials.validate(counts=EMISSIONS[config.model.emissions.dist].counts)
+    trials.validate(refused=refused_of(config.model.emissions, trials))
     return trials
 
 
@@ -73,9 +74,10 @@ def make_model(config: RunConfig, trials: Trials, num_trials: int) -> MRSDS:
     so it has no maximum where all are trained. With the noise held, latents keep a scale.
 
     Raises:
-        ConfigError: latent dimensions for another number of regions.
+        ConfigError: latent dimensions, or laws of emissions, for another number of regions.
     """
-    options, sizes = config.model, config.model.latent_sizes
+    laws, sizes = config.model.emissions.of_regions(trials.region_names), config.model.latent_sizes
+    options = replace(config.model, emissions=replace(config.model.emissions, dist=laws))
     regions = len(trials.region_sizes)
     if not isinstance(sizes, int) and len(sizes) != regions:
         raise ConfigError(f"model.latent_sizes: found {len(sizes)} sizes, but the recording has {regions} regions")

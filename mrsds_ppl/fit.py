@@ -38,8 +38,8 @@ from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.fitted import Fit
 from mrsds_ppl.guides import PathGuide
-from mrsds_ppl.models import EMISSIONS
-from mrsds_ppl.output.describe import describe, notes, versions
+from mrsds_ppl.models.emissions.emissions import refused_of
+from mrsds_ppl.output.describe import describe, emissions_phrase, notes, versions
 from mrsds_ppl.output.guard import DATA_DIGEST, demand_free_name, demand_same_run
 from mrsds_ppl.output.results import with_source, write_description, write_results
 from mrsds_ppl.start.pca import initialize
@@ -106,12 +106,12 @@ def fit(
         seed=seed,
         emission=emission,
     )
-    trials.validate(counts=EMISSIONS[config.model.emissions.dist].counts)
+    trials.validate(refused=refused_of(config.model.emissions, trials))
     say: Say = print if progress else _silent
     if save_to is not None:
         place = Path(save_to)
         return fit_into_files(trials, config, RunPaths(place.parent, place.name), say=say, progress=progress)
-    say(f"{config.model.emissions.dist} emissions{' (all signals are counts)' if trials.holds_counts else ''}")
+    say(emissions_phrase(config, trials))
     return fit_trials(trials, config, say=say, progress=progress)
 
 

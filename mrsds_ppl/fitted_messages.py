@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from jax import random
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Bool, PRNGKeyArray
 
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.calibration import Calibration
@@ -43,8 +44,8 @@ class FittedMessages:
     test: PosteriorSet
 
     @property
-    def counts(self) -> bool:
-        """Whether signals are spike counts."""
+    def counts(self) -> Bool[np.ndarray, " neuron"]:
+        """Which neurons' signals are spike counts."""
         return self.model.networks.emissions.counts
 
     @property
@@ -170,7 +171,8 @@ class FittedMessages:
         return evidence_lost(self.program, chosen, steps, self.weights, p_values, rate=rate)
 
     def _trials(self, trials: str | Trials) -> Trials:
-        return known_trials(trials, self.trials, self.split, counts=self.counts)
+        refused = self.model.networks.emissions.refused
+        return known_trials(trials, self.trials, self.split, refused=refused)
 
     def _for(self, trials: str | Trials, seed: int) -> tuple[PRNGKeyArray, FittedProgram, Trials]:
         """A key, the program with parameters that serve the trials, and these."""

@@ -176,12 +176,17 @@ def affine_form(dynamics, k):
     return a, gain, b
 
 
+def factors(networks):
+    """Cholesky factors of the first bin, of the state noise and of Gaussian signals."""
+    return map(cholesky, (networks.initial.noise, networks.dynamics.noise, networks.emissions.laws[0].noise))
+
+
 def gaussian_emission(emissions, x, y, observed):
     """log p(y | x) of one bin: the normal density of the observed block."""
     if not observed.any():
         return 0.0
     location = readout_matrix(emissions.readout) @ x + np.asarray(emissions.readout.bias)
-    factor = cholesky(emissions.noise)
+    factor = cholesky(emissions.laws[0].noise)
     block = (factor @ factor.T)[np.ix_(observed, observed)]
     return multivariate_normal(location[observed], block).logpdf(y[observed])
 
@@ -235,9 +240,7 @@ def path_posterior(networks, y, states):
     forms = [affine_form(networks.dynamics, k) for k in range(networks.dynamics.num_states)]
     maps, shifts = [forms[k][0] for k in states], [forms[k][2] for k in states]
     start = np.asarray(networks.initial.means, float)[states[0]]
-    first, noise, spread = (
-        f @ f.T for f in map(cholesky, (networks.initial.noise, networks.dynamics.noise, networks.emissions.noise))
-    )
+    first, noise, spread = (f @ f.T for f in factors(networks))
     loading = readout_matrix(networks.emissions.readout)
     signal = np.asarray(y, float) - np.asarray(networks.emissions.readout.bias, float)
     length, size = len(states), len(start)
@@ -300,4 +303,4 @@ def with_values(networks, maps, shifts, loading, bias, *, noise, first_noise, em
     if emission_noise is None:  # counts
         return networks
     raw_emission = jnp.full(len(bias), np.log(np.expm1(emission_noise - 1e-4)))
-    return eqx.tree_at(lambda n: n.emissions.noise.raw_diagonal, networks, raw_emission)
+    return eqx.tree_at(lambda n: n.emissions.laws[0].noise.raw_diagonal, networks, raw_emission)

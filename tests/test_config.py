@@ -177,7 +177,35 @@ def test_poisson_always_has_a_positive_rate(tmp_path, final):
     path = write(tmp_path, f"model: {{emissions: {{dist: poisson, final_activation: {final}}}}}")
     trials = Trials.from_arrays(np.zeros((2, 3, 2)), region_sizes=[1, 1])
     emissions = make_model(load_config(path), trials, 2).networks.emissions
-    assert emissions.final_activation == ("softplus" if final == "null" else final)
+    assert emissions.laws[0].rate.name == ("softplus" if final == "null" else final)
+
+
+@pytest.mark.parametrize("dist", ["{S1: gaussian, V1: poisson}", "[poisson, gaussian]"])
+def test_regions_have_laws_of_their_own(tmp_path, dist):
+    trials = Trials.from_arrays(np.zeros((2, 3, 3)), region_sizes=[1, 2], region_names=["V1", "S1"])
+    config = load_config(write(tmp_path, f"model: {{emissions: {{dist: {dist}}}}}"))
+    emissions = make_model(config, trials, 2).networks.emissions
+    np.testing.assert_array_equal(emissions.counts, [True, False, False])
+    (tmp_path / "resolved.yaml").write_text(resolved_yaml(config, {}))
+    assert load_config(tmp_path / "resolved.yaml") == config
+    one = load_config(tmp_path / "resolved.yaml", {"model.emissions.dist": "poisson"})
+    assert one.model.emissions.of_regions(trials.region_names) == ("poisson", "poisson")
+
+
+@pytest.mark.parametrize(
+    ("dist", "words"),
+    [
+        ("{V1: poisson}", ["model.emissions.dist: found laws of V1", "each of V1, S1"]),
+        ("{V1: poisson, V2: poisson}", ["found laws of V1, V2", "each of V1, S1"]),
+        ("[poisson, poisson, poisson]", ["found 3 laws", "each of V1, S1"]),
+    ],
+)
+def test_laws_of_other_regions_are_refused(tmp_path, dist, words):
+    trials = Trials.from_arrays(np.zeros((2, 3, 3)), region_sizes=[1, 2], region_names=["V1", "S1"])
+    config = load_config(write(tmp_path, f"model: {{emissions: {{dist: {dist}}}}}"))
+    with pytest.raises(ConfigError) as error:
+        make_model(config, trials, 2)
+    assert all(word in str(error.value) for word in words)
 
 
 def test_overrides_win_and_make_sections(tmp_path):
@@ -262,6 +290,10 @@ def test_bad_assignments_are_refused(text):
         ("model: {latent_sizes: [2, -1]}", ["model.latent_sizes: found [2, -1]", "for each region"]),
         ("model: {latent_sizes: 1.5}", ["model.latent_sizes: found 1.5"]),
         ("model: {emissions: {dist: poison}}", ['found "poison"', "gaussian, poisson", "did you mean poisson?"]),
+        ("model: {emissions: {dist: [gaussian, poison]}}", ['model.emissions.dist: found "poison"', "did you mean"]),
+        ("model: {emissions: {dist: {V1: poison}}}", ['found "poison"', "gaussian, poisson", "did you mean poisson?"]),
+        ("model: {emissions: {dist: 3}}", ["model.emissions.dist: found 3; allowed: a name, a list"]),
+        ("model: {emissions: {dist: []}}", ["model.emissions.dist: found []; allowed: a name, a list"]),
         (
             "model: {emissions: {layers: [8], activations: [rellu]}}",
             ["model.emissions.activations[0]", "did you mean relu?", "null"],

@@ -50,6 +50,8 @@ def test_published_names_are_read_and_noted():
 def test_the_model_may_name_its_emission():
     config = config_for(2, 1, model={"emissions": {"dist": "gaussian"}}, emission="poisson")
     assert config.model.emissions.dist == "gaussian"
+    config = config_for(2, 1, model={"emissions": {"dist": {"V1": "gaussian"}}}, emission="poisson")
+    assert config.model.emissions.phrase == "V1 gaussian"
 
 
 def test_a_default_gives_way_to_a_key():
@@ -72,7 +74,11 @@ def test_a_default_gives_way_to_a_key():
         ({"seed": -1}, "seed: found -1; allowed: at least 0"),
         ({"start": "smooth"}, 'start: found "smooth"; allowed: auto, staged, smoothing, none; did you mean smoothing?'),
         ({"guide": "meanfield"}, 'guide: found "meanfield"; unknown guide'),
-        ({"emission": "poison"}, 'emission: found "poison"; allowed: gaussian, poisson; did you mean poisson?'),
+        (
+            {"emission": "poison"},
+            'emission: found "poison"; allowed: gaussian, poisson, negative_binomial, '
+            "bernoulli, zero_inflated_gamma; did you mean poisson?",
+        ),
         ({"model": {"num_states": 3}}, 'num_states and model["num_states"]: found both'),
         ({"model": {"latent_dims": 3}}, 'latent_sizes and model["latent_dims"]: found both'),
         ({"seed": 3, "training": {"data_seed": 1}}, 'seed and training["data_seed"]: found both'),

@@ -47,10 +47,7 @@ def make_model(num_states=1, num_trials=None):
 def kalman(networks, batch, trial):
     """log p(y) of one trial by the Kalman filter over its observed entries."""
     a, gain, offset = by_hand.affine_form(networks.dynamics, 0)
-    first, noise, s = (
-        f @ f.T
-        for f in map(by_hand.cholesky, (networks.initial.noise, networks.dynamics.noise, networks.emissions.noise))
-    )
+    first, noise, s = (f @ f.T for f in by_hand.factors(networks))
     c, d = by_hand.readout_matrix(networks.emissions.readout), np.asarray(networks.emissions.readout.bias)
     y, u, observed = (np.asarray(v[trial]) for v in (batch.y, batch.u, batch.observed))
     m, p, total = np.asarray(networks.initial.means)[0], first, 0.0
@@ -70,10 +67,7 @@ def exact_posterior(networks, batch, trial):
     """Mean (bin, latent) and covariance (bin, latent, bin, latent) of the path, by one dense linear system."""
     a, gain, offset = by_hand.affine_form(networks.dynamics, 0)
     length, d = LENGTHS[trial], a.shape[0]
-    first, noise, s = (
-        np.linalg.inv(f @ f.T) if f.shape[0] == d else f @ f.T
-        for f in map(by_hand.cholesky, (networks.initial.noise, networks.dynamics.noise, networks.emissions.noise))
-    )
+    first, noise, s = (np.linalg.inv(f @ f.T) if f.shape[0] == d else f @ f.T for f in by_hand.factors(networks))
     c, bias = by_hand.readout_matrix(networks.emissions.readout), np.asarray(networks.emissions.readout.bias)
     y, u, observed = (np.asarray(v[trial]) for v in (batch.y, batch.u, batch.observed))
     precision, potential = np.zeros((length, d, length, d)), np.zeros((length, d))

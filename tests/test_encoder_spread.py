@@ -10,7 +10,7 @@ from mrsds_ppl.statespace.principal_components import principal_components
 
 def spread_of(y, counts):
     trials = Trials.from_arrays(y, region_sizes=[2, 3])
-    return encoder_spread(principal_components(trials, (1, 1)).spread, trials.region_of_neuron, counts)
+    return encoder_spread(principal_components(trials, (1, 1)).spread, trials.region_of_neuron, np.full(5, counts))
 
 
 def test_one_spike_of_a_silent_or_rare_neuron_is_no_outlier():

@@ -150,7 +150,7 @@ def test_trials_that_do_not_fit_the_run_are_refused(fitted, tmp_path, capsys):
         return Trials.from_arrays(values, us, list(sizes), bin_width=width)
 
     def check_trials_of(run, some):
-        check_trials(some, run.trials, counts=run.counts)
+        check_trials(some, run.trials, refused=run.model.networks.emissions.refused)
 
     check_trials_of(run, trials())
     with pytest.raises(DataError, match=r"region_sizes: found \[5, 3\], but the fit is of \[4, 4\]"):

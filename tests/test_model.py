@@ -25,6 +25,7 @@ from mrsds_ppl.models import (
     TransitionOptions,
 )
 from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.models.emissions.emissions import Emissions
 from mrsds_ppl.models.readout import Readout
 from mrsds_ppl.models.transitions import Transitions
 from mrsds_ppl.nn.encoders import EncoderOptions
@@ -202,7 +203,7 @@ def test_linear_networks_make_a_switching_linear_system():
 def test_gaussian_emissions_are_the_normal_density_of_the_observed_block(triangular, missing):
     def build():
         readout = Readout([3, 2], [1, 2], (), (), key=random.key(0))
-        return EMISSIONS["gaussian"](readout, final_activation=None, triangular=triangular, trainable=True)
+        return Emissions(readout, [EMISSIONS["gaussian"]] * 2, triangular=triangular)
 
     emissions = by_hand.filled(build)
     batch = by_hand.make_batch([4, 3], 4, 5, missing=missing)
@@ -220,7 +221,7 @@ def test_gaussian_emissions_are_the_normal_density_of_the_observed_block(triangu
 @pytest.mark.parametrize("rate", ["softplus", "exp"])
 def test_poisson_emissions_are_the_counts_probability(rate):
     readout = by_hand.filled(lambda: Readout([3, 2], [1, 1], (4,), ("tanh",), key=random.key(0)))
-    emissions = EMISSIONS["poisson"](readout, final_activation=rate, triangular=False, trainable=True)
+    emissions = Emissions(readout, [EMISSIONS["poisson"]] * 2, final_activation=rate)
     batch = by_hand.make_batch([4, 3], 4, 5, missing=0.3, counts=True)
     x = random.normal(random.key(2), (2, 4, 2))
 
@@ -242,15 +243,15 @@ def test_poisson_emissions_are_the_counts_probability(rate):
 def test_signals_drawn_on_the_host_have_the_mean_and_covariance_of_the_law(name, triangular):
     def build():
         readout = Readout([3, 2], [1, 1], (), (), key=random.key(0))
-        return EMISSIONS[name](readout, final_activation=None, triangular=triangular, trainable=True)
+        return Emissions(readout, [EMISSIONS[name]] * 2, triangular=triangular)
 
     emissions = by_hand.filled(build)
     activity = np.asarray(emissions.activity(jnp.asarray([[0.3, -0.2]])))
     y = emissions.draw(np.random.default_rng(0), np.tile(activity, (200_000, 1)))
     covariance = np.diag(activity[0])
     if name == "gaussian":
-        covariance = np.asarray(emissions.noise.cholesky @ emissions.noise.cholesky.T)
-    np.testing.assert_allclose(np.diag(covariance), emissions.variance_of(jnp.asarray(activity))[0], rtol=1e-5)
+        covariance = np.asarray(emissions.laws[0].noise.cholesky @ emissions.laws[0].noise.cholesky.T)
+    np.testing.assert_allclose(1 / np.diag(covariance), emissions.information(jnp.asarray(activity))[0], rtol=1e-5)
     error = 5 * np.sqrt(covariance.max() / len(y))
     np.testing.assert_allclose(y.mean(0), activity[0], atol=error)
     np.testing.assert_allclose(np.cov(y.T), covariance, atol=0.02 * covariance.max())
@@ -258,7 +259,7 @@ def test_signals_drawn_on_the_host_have_the_mean_and_covariance_of_the_law(name,
 
 def test_counts_are_drawn_where_nothing_finite_is_expected():
     readout = by_hand.filled(lambda: Readout([4], [1], (), (), key=random.key(0)))
-    emissions = EMISSIONS["poisson"](readout, final_activation="exp", triangular=False, trainable=True)
+    emissions = Emissions(readout, [EMISSIONS["poisson"]], final_activation="exp")
     counts = emissions.draw(np.random.default_rng(0), np.array([np.nan, np.inf, 1e30, 3.0], np.float32))
     assert counts.dtype == np.int32
     assert counts[0] == -1
@@ -431,8 +432,9 @@ def test_fixed_covariances_get_no_gradient():
     svi = SVI(model, guide, optax.sgd(1.0), loss=MarkovELBO())
     params = svi.get_params(jax.jit(svi.init)(random.key(0), batch))
     grads = jax.jit(jax.grad(lambda p: MarkovELBO().loss(random.key(2), p, model, guide, batch)))(params)
-    for site in ("initial", "dynamics", "emissions"):
-        assert all(not np.any(g) for g in jax.tree.leaves(grads[f"{site}$params"].noise))
+    law = grads["emissions$params"].laws[0]
+    for part in (grads["initial$params"], grads["dynamics$params"], law):
+        assert all(not np.any(g) for g in jax.tree.leaves(part.noise))
     assert np.any(grads["initial$params"].means)
     assert np.any(grads["dynamics$params"].pairs.weights[0])
 

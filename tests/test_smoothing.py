@@ -191,7 +191,7 @@ def test_updates_of_gaussian_emissions_are_the_least_squares_solution() -> None:
         for neuron, region in ((0, 0), (2, 0), (5, 1)):
             seen = np.asarray(batch.observed[..., neuron]) & valid
             features = np.stack([np.asarray(x)[seen][:, region], np.ones(seen.sum())], axis=1)
-            scale = float(networks.emissions.noise.scale[neuron]) ** 2
+            scale = float(networks.emissions.laws[0].noise.scale[neuron]) ** 2
             # The ridge that keeps unseen neurons in place, in units of the signal's variance.
             gram = features.T @ features + 1e-2 * scale * np.eye(2)
             start = np.array([float(networks.emissions.readout.weight[neuron, 0]), 0.0])

@@ -1,10 +1,13 @@
-"""Emissions: what the neurons of region r show of its latents, y_t^r | x_t^r.
+"""Emissions: what the neurons of region r show of its latents, y_t^r | x_t^r, with eta = C_r(x^r).
 
-    Gaussian    y ~ N(C_r(x^r), S_r)
-    Poisson     y ~ Poisson(rate(C_r(x^r))), rate = softplus or exp
+    gaussian               y ~ N(eta, S)
+    poisson                y ~ Poisson(rate(eta)), rate = softplus or exp
+    negative_binomial      y ~ NB with mean m = rate(eta) and variance m + a m^2
+    bernoulli              y ~ Bernoulli(sigmoid(eta))
+    zero_inflated_gamma    y = 0 with probability exp(-rate(eta)), otherwise gamma
 
-C_r is affine, or a perceptron per region. A missing entry of y scores nothing. A new kind of emission is one class that
-has what :class:`mrsds_ppl.models.protocols.Emissions` asks, and one line in ``_CLASSES``.
+C_r is affine, or a perceptron per region. Regions may have different laws. A missing entry of y scores nothing. A new
+law is one class that has what :class:`mrsds_ppl.models.protocols.Law` asks, and one line in ``_CLASSES``.
 """
 
 from importlib import import_module
@@ -12,26 +15,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import mrsds_ppl.models.protocols
-    from mrsds_ppl.models.emissions.gaussian import GaussianEmissions as GaussianEmissions
-    from mrsds_ppl.models.emissions.poisson import PoissonEmissions as PoissonEmissions
 
-    EMISSIONS: dict[str, type[mrsds_ppl.models.protocols.Emissions]]
+    EMISSIONS: dict[str, type[mrsds_ppl.models.protocols.Law]]
 
-# The class of each kind, in the file of its name. A configuration is read by the names, without JAX.
-_CLASSES = {"gaussian": "GaussianEmissions", "poisson": "PoissonEmissions"}
+# The class of each law, in the file of its name. A configuration is read by the names, without JAX.
+_CLASSES = {
+    "gaussian": "Gaussian",
+    "poisson": "Poisson",
+    "negative_binomial": "NegativeBinomial",
+    "bernoulli": "Bernoulli",
+    "zero_inflated_gamma": "ZeroInflatedGamma",
+}
 EMISSION_NAMES = tuple(_CLASSES)
-__all__ = ["EMISSIONS", "EMISSION_NAMES", "GaussianEmissions", "PoissonEmissions"]
+__all__ = ["EMISSIONS", "EMISSION_NAMES"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "EMISSIONS":
-        found = globals()[name] = {kind: _class(kind) for kind in _CLASSES}
+        found = globals()[name] = {
+            law: getattr(import_module(f"{__name__}.{law}"), class_name) for law, class_name in _CLASSES.items()
+        }
         return found
-    for kind, class_name in _CLASSES.items():
-        if name == class_name:
-            return _class(kind)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _class(kind: str) -> "type[mrsds_ppl.models.protocols.Emissions]":
-    return getattr(import_module(f"{__name__}.{kind}"), _CLASSES[kind])

@@ -1,4 +1,4 @@
-"""Gaussian emissions, y_t^r ~ N(C_r(x_t^r), S_r)."""
+"""Gaussian signals, y ~ N(eta, S)."""
 
 from typing import ClassVar
 
@@ -11,61 +11,57 @@ from jax import lax, random
 from jaxtyping import Array, Bool, Float
 from numpyro.distributions import constraints
 
+from mrsds_ppl.data.signals import Refused
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
-from mrsds_ppl.models.readout import Readout
+from mrsds_ppl.models.protocols import LawStart
 from mrsds_ppl.nn.activations import ACTIVATIONS
 from mrsds_ppl.statespace.principal_components import Components
 
 
-class GaussianEmissions(eqx.Module):
-    """y ~ N(C(x), S): S diagonal, or full over all recorded neurons (``triangular``)."""
+class Gaussian(eqx.Module):
+    """y ~ N(eta, S): S diagonal, or full over all neurons of this law (``triangular``)."""
 
-    readout: Readout
     noise: Covariance
     final_activation: str | None = eqx.field(static=True)
     counts: ClassVar[bool] = False
+    refused: ClassVar[tuple[Refused, ...]] = ()
 
-    def __init__(self, readout: Readout, *, final_activation: str | None, triangular: bool, trainable: bool) -> None:
-        self.readout, self.final_activation = readout, final_activation
-        self.noise = Covariance((sum(readout.region_sizes),), 1.0, triangular=triangular, trainable=trainable)
+    def __init__(self, num_neurons: int, *, final_activation: str | None, triangular: bool, trainable: bool) -> None:
+        self.final_activation = final_activation
+        self.noise = Covariance((num_neurons,), 1.0, triangular=triangular, trainable=trainable)
 
-    def inverse_link(self, eta: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:
-        """Expected signal for a readout."""
+    def mean(self, eta: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:
+        """Expected signal: the readout's number, or a function of it."""
         return ACTIVATIONS[self.final_activation](eta)
 
-    def activity(self, x: Float[Array, "*batch latent"]) -> Float[Array, "*batch neuron"]:
-        """Expected signal of each neuron."""
-        return self.inverse_link(self.readout(x))
+    def information(self, mean: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:
+        """1 / variance of each neuron's signal."""
+        return jnp.broadcast_to(1.0 / (self.noise.cholesky**2).sum(-1), mean.shape)
 
-    def variance_of(self, activity: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:
-        """Variance of each neuron's signal."""
-        return jnp.broadcast_to((self.noise.cholesky**2).sum(-1), activity.shape)
-
-    def law(self, x: Float[Array, "trial bin latent"], observed: Bool[Array, "trial bin neuron"]) -> dist.Distribution:
-        """p(y | x) over the observed entries."""
+    def distribution(
+        self, eta: Float[Array, "trial bin neuron"], observed: Bool[Array, "trial bin neuron"]
+    ) -> dist.Distribution:
+        """p(y | eta) over the observed entries."""
         if self.noise.lower is None:
-            return dist.Normal(self.activity(x), self.noise.scale).mask(observed).to_event(2)
-        return PartlyObservedNormal(self.activity(x), self.noise.cholesky, observed)
+            return dist.Normal(self.mean(eta), self.noise.scale).mask(observed).to_event(2)
+        return PartlyObservedNormal(self.mean(eta), self.noise.cholesky, observed)
 
     def draw(
-        self, rng: np.random.Generator, activity: Float[np.ndarray, "*batch neuron"]
+        self, rng: np.random.Generator, mean: Float[np.ndarray, "*batch neuron"]
     ) -> Float[np.ndarray, "*batch neuron"]:
-        """Signals of every neuron."""
-        noise = rng.standard_normal(activity.shape, np.float32).astype(activity.dtype)
-        return activity + noise @ np.asarray(self.noise.cholesky, activity.dtype).T
+        """Signals."""
+        noise = rng.standard_normal(mean.shape, np.float32).astype(mean.dtype)
+        return mean + noise @ np.asarray(self.noise.cholesky, mean.dtype).T
 
-    def at_components(self, found: Components) -> "GaussianEmissions":
-        """The principal components of signals as a start; S is what they leave."""
+    def at_components(self, found: Components) -> LawStart:
+        """The principal components of signals; S is what they leave."""
         start = Covariance(
             self.noise.raw_diagonal.shape, np.sqrt(found.residual), triangular=False, trainable=self.noise.trainable
         )
-        return eqx.tree_at(
-            lambda e: (e.readout, e.noise.raw_diagonal),
-            self,
-            (self.readout.with_affine(found.center, found.loadings), start.raw_diagonal.astype(jnp.float32)),
-        )
+        law = eqx.tree_at(lambda e: e.noise.raw_diagonal, self, start.raw_diagonal.astype(jnp.float32))
+        return LawStart(law, found.center, found.loadings)
 
-    def with_residual(self, square: Float[Array, " neuron"]) -> "GaussianEmissions":
+    def with_residual(self, square: Float[Array, " neuron"]) -> "Gaussian":
         """S of these mean squared residuals, where it is trained."""
         if not self.noise.trainable:
             return self

@@ -73,7 +73,8 @@ def scores(
     def of(name: str) -> xr.Variable:
         return xr.Variable(("prediction",), np.array([_number(found, name) for found in each]))
 
-    variables = {name: of(name) for name in ("r2", "mse", "r2_published", *(["bits_per_spike"] if counts else []))}
+    names = ["r2", "mse", "r2_published", *(["bits_per_spike"] if counts.any() else [])]
+    variables = {name: of(name) for name in names}
     variables["r2_by_neuron"] = xr.Variable(("prediction", "neuron"), by_neuron)
     coords = {"prediction": list(_SCORED[: len(each)]), **_neuron_coords(trials)}
     return xr.Dataset(variables, coords)

@@ -18,8 +18,8 @@ class Scores(NamedTuple):
     """Scores of one prediction of one split.
 
     ``mse``: mean squared error over everything observed. ``r2``: mean of ``r2_by_neuron``. ``r2_published``: see
-    :func:`r2_across_neurons`. ``bits_per_spike``: None unless the recording is counts. ``r2_by_neuron``: see
-    :func:`r2_by_neuron`, one value for each neuron scored.
+    :func:`r2_across_neurons`. ``bits_per_spike``: of the neurons whose signals are counts, None where there are none.
+    ``r2_by_neuron``: see :func:`r2_by_neuron`, one value for each neuron scored.
     """
 
     mse: float
@@ -33,7 +33,7 @@ def evaluate(
     y: Real[np.ndarray, "trial time neuron"],
     observed: Bool[np.ndarray, "trial time neuron"],
     y_mean: Float[np.ndarray, "trial time neuron"],
-    counts: bool,
+    counts: bool | Bool[np.ndarray, "neuron"],
     neurons: Int[np.ndarray, "scored"] | None = None,
 ) -> Scores:
     """All scores of one prediction.
@@ -42,17 +42,18 @@ def evaluate(
         y: the recording; any value where not observed.
         observed: which values of ``y`` are data.
         y_mean: predicted mean; for counts, the rate in spikes per bin.
-        counts: whether ``y`` is spike counts, which adds ``bits_per_spike``.
+        counts: which neurons' ``y`` are spike counts, one answer for each or for all; ``bits_per_spike`` is of these.
         neurons: indices of the neurons to score, such as those hidden for co-smoothing; None scores all.
     """
+    counted = np.broadcast_to(counts, y.shape[-1:])
     if neurons is not None:
-        y, observed, y_mean = y[..., neurons], observed[..., neurons], y_mean[..., neurons]
+        y, observed, y_mean, counted = (a[..., neurons] for a in (y, observed, y_mean, counted))
     by_neuron = r2_by_neuron(y, observed, y_mean)
     return Scores(
         mse=mse(y, observed, y_mean),
         r2=_mean_of_finite(by_neuron),
         r2_published=r2_across_neurons(y, observed, y_mean),
-        bits_per_spike=bits_per_spike(y, observed, y_mean) if counts else None,
+        bits_per_spike=bits_per_spike(*(a[..., counted] for a in (y, observed, y_mean))) if counted.any() else None,
         r2_by_neuron=by_neuron,
     )
 

@@ -71,7 +71,7 @@ def config_for(
             raise ConfigError(f"{argument} and {_label(written.written[path])}: found both; give one of them")
         _set(values, path, value)
         spelled[path] = (argument,)
-    if ("model", "emissions", "dist") not in spelled:
+    if not any(path[:3] == ("model", "emissions", "dist") for path in spelled):
         _set(values, ("model", "emissions", "dist"), emission)
         spelled["model", "emissions", "dist"] = ("emission",)
     _set(values, ("data", "data_source"), RECORDING)

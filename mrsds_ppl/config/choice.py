@@ -86,10 +86,13 @@ def _against_none(config: RunConfig, trials: Trials) -> str | None:
     model, bins = config.model, int(trials.lengths.sum())
     sizes = model.latent_sizes
     latents = sizes * len(trials.region_sizes) if isinstance(sizes, int) else sum(sizes)
-    start, restarts = config.training.start.method, config.training.optimiser.restarts
+    laws, start, restarts = model.emissions.laws, config.training.start.method, config.training.optimiser.restarts
     reasons = (
         (config.inference.guide not in TRIALWISE_GUIDES, f"{config.inference.guide} reads an encoder"),
-        (not EMISSIONS[model.emissions.dist].counts, f"emissions are {model.emissions.dist} and no counts"),
+        (
+            not all(EMISSIONS[law].counts for law in laws),
+            f"emissions are {model.emissions.phrase} and {'no' if len(laws) == 1 else 'not all'} counts",
+        ),
         (model.num_states == 1, "there is one state (name inference.encoder to compare with more states)"),
         (model.weight_prior is not None, "weights have a prior"),
         (start in ("staged", "none"), f"training.start is {start}"),

@@ -119,10 +119,10 @@ class ModelConfig(ModelOptions):
     latent_sizes: Annotated[int | tuple[int, ...], BeforeValidator(_sizes)] = 1
 
     def __post_init__(self) -> None:
-        dist = self.emissions.dist
-        if dist not in EMISSION_NAMES:
-            allowed = ", ".join(EMISSION_NAMES)
-            raise ValueError(f'emissions.dist: found "{dist}"; allowed: {allowed}{hint(dist, EMISSION_NAMES)}')
+        for law in self.emissions.laws:
+            if law not in EMISSION_NAMES:
+                allowed = ", ".join(EMISSION_NAMES)
+                raise ValueError(f'emissions.dist: found "{law}"; allowed: {allowed}{hint(law, EMISSION_NAMES)}')
 
 
 @section

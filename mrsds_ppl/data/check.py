@@ -1,13 +1,16 @@
 """Whether trials can be read by what was fitted to others."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from mrsds_ppl.data.signals import Refused
 from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import DataError
 
 
-def check_trials(trials: Trials, fitted: Trials, *, counts: bool) -> None:
+def check_trials(trials: Trials, fitted: Trials, *, refused: Sequence[Sequence[Refused]]) -> None:
     """Check that trials were recorded as those of a fit: the same neurons, inputs, stages and bins.
 
     A neuron of the fit that was not recorded this time may be NaN throughout.
@@ -15,7 +18,7 @@ def check_trials(trials: Trials, fitted: Trials, *, counts: bool) -> None:
     Args:
         trials: the trials.
         fitted: those of the fit.
-        counts: whether signals are counts.
+        refused: values that signals of each neuron may not have.
 
     Raises:
         DataError: what differs, as found and as fitted; or the same names in another order.
@@ -51,23 +54,23 @@ def check_trials(trials: Trials, fitted: Trials, *, counts: bool) -> None:
     filled = trials.dataset.assign(
         y=trials.dataset["y"].where(seen, 0.0), observed=trials.dataset["observed"].where(seen, True)
     )
-    Trials(filled).validate(counts=counts)
+    Trials(filled).validate(refused=refused)
 
 
-def known_trials(trials: str | Trials, fitted: Trials, split: Split, *, counts: bool) -> Trials:
+def known_trials(trials: str | Trials, fitted: Trials, split: Split, *, refused: Sequence[Sequence[Refused]]) -> Trials:
     """The trials of a fit that a name stands for, or other trials, checked.
 
     Args:
         trials: ``test``, ``train``, ``all``, or other trials.
         fitted, split: those of the fit.
-        counts: whether signals are counts.
+        refused: values that signals of each neuron may not have.
 
     Raises:
         DataError: there is no such name, or the trials do not fit.
     """
     named = {"test": split.test, "train": split.train, "all": fitted}
     if isinstance(trials, Trials):
-        check_trials(trials, fitted, counts=counts)
+        check_trials(trials, fitted, refused=refused)
         return trials
     if trials not in named:
         raise DataError(f"trials: found {trials!r}; allowed: {', '.join(named)}, or Trials.")

@@ -10,6 +10,7 @@ import xarray as xr
 from mrsds_ppl.data.axes import demand_order
 from mrsds_ppl.data.neurons import Neurons, check_input_names, default_input_names, unique_ids
 from mrsds_ppl.data.ragged import beside, matrix, one_hot, pad, trial_list, whole
+from mrsds_ppl.data.signals import Refused
 from mrsds_ppl.errors import DataError
 
 
@@ -132,8 +133,8 @@ def digest_of(dataset: xr.Dataset) -> str:
     return found.hexdigest()[:16]
 
 
-def check_values(dataset: xr.Dataset, counts: bool) -> None:
-    """Refuse infinite values, inputs that are not finite, neurons never observed and, with ``counts``, what is none.
+def check_values(dataset: xr.Dataset, refused: Sequence[Sequence[Refused]]) -> None:
+    """Refuse infinite values, inputs that are not finite, neurons never observed, and what each neuron may not have.
 
     Raises:
         DataError: trial, bin and neuron are named.
@@ -161,12 +162,10 @@ def check_values(dataset: xr.Dataset, counts: bool) -> None:
     if len(never):
         named = ", ".join(f"{n} ({neurons[n]})" for n in never[:5])
         raise DataError(f"ys: neuron {named} is never observed. Remove it from ys and from its region.")
-    if counts:
-        remedy = "These emissions need counts per bin; for rates and other signals use gaussian."
+    for rule in dict.fromkeys(rule for rules in refused for rule in rules):
         with np.errstate(invalid="ignore"):
-            reject(y < 0, "a negative count", remedy)
-            fractional = observed & (y != np.round(y))
-        reject(fractional, "a fractional count", remedy)
+            found = rule.found(y) & np.array([rule in rules for rules in refused])
+        reject(found, rule.what, rule.remedy)
 
 
 def _checked_trial_ids(ids: Iterable[object] | None, count: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import xarray as xr
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.data.dataset import Beside, Names, check_values, digest_of, signals_of, trials_dataset, widened
 from mrsds_ppl.data.neurons import arrange_neurons
+from mrsds_ppl.data.signals import NOT_COUNTS, Refused
 from mrsds_ppl.data.spikes.bins import inputs_in_bins, trial_bins, trial_intervals
 from mrsds_ppl.data.spikes.counts import spike_counts, units_of
 from mrsds_ppl.data.spikes.pynapple import Events, IntervalSet, TsGroup, spikes_of
@@ -281,14 +282,13 @@ class Trials:
         """Inputs widened with zeros to ``width`` (the published ``inputs``)."""
         return Trials(widened(self.dataset, width))
 
-    def validate(self, counts: bool) -> None:
-        """Check what a likelihood needs.
+    def validate(self, counts: bool = False, *, refused: Sequence[Sequence[Refused]] = ()) -> None:
+        """Check what a likelihood needs: ``refused`` has values that signals of each neuron may not have.
 
         Raises:
-            DataError: an infinite value, a neuron never observed, or with ``counts`` a negative or fractional count;
-                trial, bin and neuron are named.
+            DataError: an infinite value, a neuron never observed, a refused value, or with ``counts`` what is no count.
         """
-        check_values(self.dataset, counts)
+        check_values(self.dataset, [NOT_COUNTS] * self.num_neurons if counts else refused)
 
     def batch(self, hidden_neurons: Sequence[int] | np.ndarray | None = None) -> Batch:
         """Arrays for programs and guides; ``hidden_neurons`` are scored but not shown to an encoder."""

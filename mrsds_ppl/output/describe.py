@@ -40,11 +40,21 @@ def describe(config: RunConfig, trials: Trials, split: Split) -> str:
             f"{lengths.min()} to {lengths.max()} bins of {trials.bin_width:g} s; {trials.num_inputs} inputs",
             f"regions: {regions}; {missing}",
             f"model: {model.num_states} states, latents {list(model.latent_sizes)}, "
-            f"{config.model.emissions.dist} emissions, {count:,} parameters",
+            f"{emissions_phrase(config, trials)}, {count:,} parameters",
             f"inference: {config.inference.guide} guide, {config.inference.encoder_phrase}, "
             f"{config.training.optimiser.num_steps} steps of {batch} trials, roughly {megabytes:.0f} MB a step",
         ]
     )
+
+
+def emissions_phrase(config: RunConfig, trials: Trials) -> str:
+    """The laws of the signals, with what the recording says of them."""
+    said = f"{config.model.emissions.phrase} emissions"
+    if not trials.holds_counts:
+        return said
+    if config.model.emissions.laws == ("poisson",) and not (trials.y > 1).any():
+        return f"{said} (all signals are counts of at most one a bin, for which there is bernoulli)"
+    return f"{said} (all signals are counts)"
 
 
 def versions(device: jax.Device) -> dict[str, str]:

@@ -43,7 +43,7 @@ def _facts(fit: "mrsds_ppl.fitted.Fit") -> list[tuple[str, str]]:
 
 
 def _law(fit: "mrsds_ppl.fitted.Fit") -> str:
-    return fit.config.model.emissions.dist
+    return fit.config.model.emissions.phrase
 
 
 def _score(fit: "mrsds_ppl.fitted.Fit", name: str) -> str:

@@ -1,10 +1,11 @@
 """The switching linear program of the start by smoothing, and its closed-form updates.
 
     x_t = W_k [x_{t-1}; u_t; 1] + N(0, Q),    W_k = (sum w_t(k) E[x_t f_t^T]) (sum w_t(k) E[f_t f_t^T])^-1
-    c_n <- c_n + H_n^-1 sum_t E[s_tn [x_t; 1]],    H_n = sum_t E[(da/deta)^2 / v [x_t; 1][x_t; 1]^T]
-    s = da/deta (y - a) / v
+    c_n <- c_n + H_n^-1 sum_t E[s_tn [x_t; 1]],    H_n = sum_t E[(da/deta)^2 i [x_t; 1][x_t; 1]^T]
+    s = da/deta (y - a) i
 
-for neuron n with expected signal a(eta), eta = c_n^T [x; 1] and variance v: Newton's method (Fisher scoring).
+for neuron n with expected signal a(eta), eta = c_n^T [x; 1] and Fisher information i about it: Newton's method
+(Fisher scoring); where i is not 1 / variance, s is not the score, but zero in expectation all the same.
 Expectations over eta are by three Gauss-Hermite nodes.
 """
 
@@ -18,9 +19,9 @@ from jaxtyping import Array, Float
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
+from mrsds_ppl.models.emissions.emissions import Emissions
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.mrsds import Networks
-from mrsds_ppl.models.protocols import Emissions
 from mrsds_ppl.models.readout import Readout
 from mrsds_ppl.statespace.linear_gaussian import valid_bins
 from mrsds_ppl.statespace.smoothing import PathMoments
@@ -157,9 +158,9 @@ def _emissions(emissions: Emissions, data: Batch, paths: PathMoments) -> Emissio
     for node, share in _NODES:
         eta = centre + node * spread
         signal, slope = jax.jvp(emissions.inverse_link, (eta,), (jnp.ones_like(eta),))
-        variance = emissions.variance_of(jnp.maximum(signal, 1e-6))
-        score = score + share * slope * (data.y - signal) / variance
-        weight = weight + share * slope**2 / variance
+        known = emissions.information(signal)
+        score = score + share * slope * (data.y - signal) * known
+        weight = weight + share * slope**2 * known
         square = square + share * (data.y - signal) ** 2
     score, weight = jnp.where(seen, score, 0.0), jnp.where(seen, jnp.maximum(weight, 1e-4), 0.0)
     features = jnp.concatenate([mean, jnp.ones_like(mean[..., :1])], axis=-1)

@@ -9,13 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Bool, Float, Int, PyTree
 from numpyro.infer.autoguide import AutoGuide
 
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.guides.base import Recognition
+from mrsds_ppl.models.emissions.emissions import Emissions
 from mrsds_ppl.models.mrsds import MRSDS
-from mrsds_ppl.models.protocols import Emissions
 from mrsds_ppl.statespace.principal_components import Components, principal_components
 from mrsds_ppl.train.history import Keys
 
@@ -29,7 +29,9 @@ _RAREST = 0.1
 
 
 def encoder_spread(
-    spread: Float[np.ndarray, " neuron"], region_of_neuron: Int[np.ndarray, " neuron"], counts: bool
+    spread: Float[np.ndarray, " neuron"],
+    region_of_neuron: Int[np.ndarray, " neuron"],
+    counts: Bool[np.ndarray, " neuron"],
 ) -> Float[np.ndarray, " neuron"]:
     """What an encoder divides each neuron's signal by: its spread, with a floor in the neuron's own units.
 
@@ -39,17 +41,16 @@ def encoder_spread(
     Args:
         spread: standard deviation of each neuron's signal in training.
         region_of_neuron: index of its region.
-        counts: whether signals are counts.
+        counts: which neurons' signals are counts.
     """
     varies = spread > 0
-    if counts:
-        return np.where(varies, np.maximum(spread, _RAREST), _ONE_COUNT)
     floor = np.ones_like(spread)
     for region in np.unique(region_of_neuron):
-        own = region_of_neuron == region
+        own = (region_of_neuron == region) & ~counts
         if (own & varies).any():
             floor[own] = np.median(spread[own & varies])
-    return np.where(varies, spread, floor)
+    of_counts = np.where(varies, np.maximum(spread, _RAREST), _ONE_COUNT)
+    return np.where(counts, of_counts, np.where(varies, spread, floor))
 
 
 def start_by_components(

@@ -14,13 +14,14 @@ _SMOOTHING = 1.5  # bins, standard deviation
 class Components(NamedTuple):
     """Affine model of the signals: y ~ center + x loadings^T, residual variance, and the neurons' total spread.
 
-    A neuron that does not vary has spread 0.
+    A neuron that does not vary has spread 0. ``zeros``: share of its signals that are zero.
     """
 
     center: Float[np.ndarray, " neuron"]
     spread: Float[np.ndarray, " neuron"]
     loadings: Float[np.ndarray, "neuron latent"]
     residual: Float[np.ndarray, " neuron"]
+    zeros: Float[np.ndarray, " neuron"]
 
 
 def principal_components(trials: Trials, latent_sizes: tuple[int, ...]) -> Components:
@@ -55,4 +56,5 @@ def principal_components(trials: Trials, latent_sizes: tuple[int, ...]) -> Compo
     residual = np.maximum(variance - (loadings**2).sum(1), 0.1 * variance + 1e-4)
     # Rounding would leave a constant signal a tiny spread.
     varies = np.where(observed, trials.y, -np.inf).max((0, 1)) > np.where(observed, trials.y, np.inf).min((0, 1))
-    return Components(center, np.where(varies, np.sqrt(variance), 0.0), loadings, residual)
+    zeros = (observed & (trials.y == 0)).sum((0, 1)) / count
+    return Components(center, np.where(varies, np.sqrt(variance), 0.0), loadings, residual, zeros)

@@ -1,9 +1,12 @@
 """Recordings from a function of the user's own, named as ``file.py:function``."""
 
+import importlib.util
 import inspect
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,6 @@ import numpy as np
 from mrsds_ppl.data.axes import demand_order
 from mrsds_ppl.data.keys import is_empty, sizes_of
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.data.user_file import load_module
 from mrsds_ppl.errors import DataError, MrsdsError
 
 
@@ -89,3 +91,20 @@ def _failed(path: Path, what: str, error: Exception) -> DataError:
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == path.name]
     where = f", line {lines[-1]}" if lines else ""
     return DataError(f"{path}{where}: {what} ({type(error).__name__}: {error}). Mend the function and try again.")
+
+
+def load_module(path: Path, kind: str) -> ModuleType:
+    """The module of a file that exists, run now; whatever it raises is passed on.
+
+    Args:
+        path: a Python file.
+        kind: what it is for, part of the module's name.
+    """
+    spec = importlib.util.spec_from_file_location(f"_mrsds_{kind}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickles look their module up by its name, one that shadows no installed package.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

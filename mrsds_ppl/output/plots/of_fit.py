@@ -157,4 +157,4 @@ class Plots:
         }
 
     def _unit(self) -> str:
-        return "spikes per bin" if self._fit.counts else "signal (a.u.)"
+        return "spikes per bin" if self._fit.counts.all() else "signal (a.u.)"

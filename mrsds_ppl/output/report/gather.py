@@ -84,7 +84,7 @@ def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None) -> Fin
         region_sizes=test.region_sizes,
         input_names=input_labels(fit.model, fit.trials),
         neuron_names=[str(name) for name in test.dataset["neuron"].values],
-        unit="spikes per bin" if fit.counts else "signal (a.u.)",
+        unit="spikes per bin" if fit.counts.all() else "signal (a.u.)",
         example=_example(fit, found, trial),
         seconds=seconds,
         z_prob=np.nan_to_num(z_test),
@@ -152,7 +152,7 @@ def _facts(fit: "mrsds_ppl.fitted.Fit") -> list[tuple[str, str]]:
         (
             "Model",
             f"{fit.model.num_states} discrete states; {dynamics.communication_type} messages, networks "
-            f"{list(dynamics.layers) or 'linear'}; {config.model.emissions.dist} observations",
+            f"{list(dynamics.layers) or 'linear'}; {config.model.emissions.phrase} observations",
         ),
         ("Inference", f"{config.inference.guide} guide, {config.inference.encoder_phrase}"),
         (

@@ -63,7 +63,7 @@ def scores_by_neuron(
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Score of each hidden neuron by the model and by the trial average, and the score's name."""
     test = fit.split.test
-    if fit.counts:
+    if fit.counts.all():
         pairs = [
             [
                 bits_per_spike(test.y[..., [n]], test.observed[..., [n]], np.asarray(rate[..., [n]], np.float64))
