@@ -228,4 +228,4 @@ def test_neurons_are_grouped_by_region_and_ranked():
     ax = plots.plot_neuron_scores(values, np.array([0, 0, 1, 1, 1]), ["V1", "V2"])
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     assert [line.get_ydata().tolist() for line in dots] == [[0.5, 0.1], [0.9, 0.3]]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["V1\n(2 neurons)", "V2\n(2 neurons)"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["V1 (2)", "V2 (2)"]

@@ -5,7 +5,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from mrsds_ppl.output.plots.style import COLOURS, SMALL, TEXT, bin_width, legible, make_axes, region_ticks
+from mrsds_ppl.output.plots.style import (
+    INK,
+    LINE_HEIGHT,
+    MARK,
+    SMALL,
+    TEXT,
+    bin_width,
+    legible,
+    make_axes,
+    region_ticks,
+)
 
 
 def plot_activity(
@@ -30,7 +40,8 @@ def plot_activity(
     import matplotlib as mpl
 
     if axes is None:
-        axes = make_axes(len(panels), 1, 1.5 * len(panels) + 0.6, sharex=True)[:, 0]
+        height = max(1.5, LINE_HEIGHT * len(region_sizes) + 0.5)
+        axes = make_axes(len(panels), 1, height * len(panels) + 0.6, sharex=True)[:, 0]
     # Of the first panel without its extremes, which one neuron may hold alone.
     shown = next(iter(panels.values()))
     low, high = np.nanquantile(shown, [0.01, 0.99]) if np.isfinite(shown).any() else (0.0, 1.0)
@@ -42,19 +53,17 @@ def plot_activity(
         image = ax.imshow(
             values.T,
             aspect="auto",
-            interpolation="nearest",
+            # Of more neurons than pixels, means of neighbours.
+            interpolation="auto",
             cmap=colours,
             vmin=low,
             vmax=high,
             extent=(seconds[0] - half, seconds[-1] + half, values.shape[1] - 0.5, -0.5),
         )
-        region_ticks(
-            ax, list(region_sizes), [f"{name}\n({n})" for name, n in zip(region_names, region_sizes, strict=True)]
-        )
-        ax.tick_params(axis="y", length=0)
         ax.set_title(title, loc="left", fontsize=TEXT)
         ax.set_ylabel("neurons")
         legible(ax)
+        region_ticks(ax, region_sizes, [f"{name} ({n})" for name, n in zip(region_names, region_sizes, strict=True)])
     axes[-1].set_xlabel("time (s)")
     legible(axes[-1])
     bar = axes[0].figure.colorbar(image, ax=list(axes), extend="both", pad=0.01, aspect=30)
@@ -90,7 +99,8 @@ def plot_neurons(
                 ax.plot(seconds, values[:, neuron], ".", color="0.5", markersize=3.5, label=label)
             else:
                 style = ("-", (0, (4, 2)), (0, (1, 1.5)))[(index - 1) % 3]
-                ax.plot(seconds, values[:, neuron], color=COLOURS[(0, 5, 2)[(index - 1) % 3]], ls=style, label=label)
+                colour = (INK, MARK, "0.65")[(index - 1) % 3]
+                ax.plot(seconds, values[:, neuron], color=colour, linestyle=style, label=label)
         ax.set_title(names[int(neuron)], loc="left", fontsize=TEXT)
         ax.set_ylabel(unit.replace(" (", "\n("))
         ax.margins(x=0.01)
