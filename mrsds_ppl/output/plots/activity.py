@@ -17,6 +17,8 @@ from mrsds_ppl.output.plots.style import (
     region_ticks,
 )
 
+_PIXELS = 1000
+
 
 def plot_activity(
     seconds: Float[np.ndarray, " bin"],
@@ -29,6 +31,9 @@ def plot_activity(
 ) -> np.ndarray:
     """Images of all neurons of one trial on one colour scale, such as observed, reconstructed and generated.
 
+    Of more neurons than pixels, means of neighbours are drawn. The scale of signals that are never negative is one of
+    square roots.
+
     Args:
         seconds: time of each bin.
         panels: activity by title, the observed first; NaN where missing, which is drawn white.
@@ -38,6 +43,7 @@ def plot_activity(
         axes: one for each panel; made where not given.
     """
     import matplotlib as mpl
+    from matplotlib.colors import PowerNorm
 
     if axes is None:
         height = max(1.5, LINE_HEIGHT * len(region_sizes) + 0.5)
@@ -49,15 +55,17 @@ def plot_activity(
     half = bin_width(seconds) / 2
     # Missing is white: the middle of this map is grey.
     colours = mpl.colormaps["cividis"].with_extremes(bad="white")
+    # Counts of sparse spikes are whole and what is expected of them is far below one: a scale of roots shows both.
+    scale = PowerNorm(0.5 if low >= 0 else 1.0, low, high)
+    # As many bins as pixels, so that means of neighbouring neurons do not smear over time.
+    wide = -(-_PIXELS // len(seconds))
     for ax, (title, values) in zip(axes, panels.items(), strict=True):
         image = ax.imshow(
-            values.T,
+            values.T.repeat(wide, axis=1),
             aspect="auto",
-            # Of more neurons than pixels, means of neighbours.
             interpolation="auto",
             cmap=colours,
-            vmin=low,
-            vmax=high,
+            norm=scale,
             extent=(seconds[0] - half, seconds[-1] + half, values.shape[1] - 0.5, -0.5),
         )
         ax.set_title(title, loc="left", fontsize=TEXT)

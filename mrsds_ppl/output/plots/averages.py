@@ -64,6 +64,8 @@ def plot_averages(
         xlabel, ylabel: with units.
         axes: one for each panel; made where not given.
     """
+    from matplotlib.ticker import MaxNLocator
+
     if axes is None:
         columns = min(len(titles), 2)
         rows = -(-len(titles) // columns)
@@ -82,6 +84,7 @@ def plot_averages(
             ax.fill_between(seconds, middle - width, middle + width, color=shades[index], alpha=0.2, linewidth=0)
         ax.set_title(title, loc="left", fontsize=TEXT)
         ax.set_ylabel(ylabel)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.margins(x=0)
         legible(ax)
     for ax in beneath:

@@ -119,7 +119,7 @@ def _norm_images(
         rows_shown = [*([] if z_prob is None else [-1]), *range(len(sources))]
         ax.set_yticks(rows_shown, [*([] if z_prob is None else ["state"]), *sources])
         ax.set_ylim(len(sources) - 0.5, rows_shown[0] - 0.5)
-        ax.set_title(f"to {name} (1 is {top:.2g})", loc="left", fontsize=TEXT)
+        ax.set_title(f"to {name} (up to {top:.2g})", loc="left", fontsize=TEXT)
         legible(ax)
         ax.tick_params(axis="y", length=0)
     for ax in beneath:
@@ -127,7 +127,7 @@ def _norm_images(
     for ax in first:
         ax.set_ylabel("from", fontsize=TEXT)
     assert image is not None
-    _norm_bar(image, axes, "message norm (a.u. per bin, of the panel's largest)")
+    _norm_bar(image, axes, "message norm, as a share of the panel's largest (a.u. per bin)")
     return axes
 
 
@@ -268,4 +268,3 @@ def _matrix(
     legible(ax)
     ax.tick_params(length=0)
     return image
-

@@ -100,7 +100,7 @@ def region_ticks(ax: "matplotlib.axes.Axes", region_sizes: Sequence[int], names:
     for end in ends[:-1]:
         ax.axhline(end - 0.5, color="white", linewidth=1.0)
     inches = ax.get_window_extent().height / ax.figure.dpi
-    gap = LINE_HEIGHT * ends[-1] / inches
+    gap = min(LINE_HEIGHT / inches, 1 / len(ends)) * ends[-1]
     places = apart(middles, gap, gap / 2 - 0.5, ends[-1] - gap / 2 - 0.5)
     for place, middle in zip(places, middles, strict=True):
         ax.plot(
@@ -111,15 +111,13 @@ def region_ticks(ax: "matplotlib.axes.Axes", region_sizes: Sequence[int], names:
             transform=ax.get_yaxis_transform(),
             clip_on=False,
         )
+    ax.set_ylim(ends[-1] - 0.5, -0.5)
     ax.set_yticks(places, names)
     ax.tick_params(axis="y", length=0, pad=0.025 * ax.get_window_extent().width * 72 / ax.figure.dpi + 2)
 
 
 def apart(places: Float[np.ndarray, " name"], gap: float, low: float, high: float) -> Float[np.ndarray, " name"]:
-    """Places between ``low`` and ``high``, ``gap`` or more from each other, the nearest to those given in rising order.
-
-    Where there is no room for all, the last ones stand too far up.
-    """
+    """Places from ``low`` to ``high`` and ``gap`` or more from each other, nearest to those given, which rise."""
     from scipy.optimize import isotonic_regression
 
     steps = gap * np.arange(len(places))

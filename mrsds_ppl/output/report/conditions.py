@@ -45,8 +45,8 @@ def conditions_section(found: Conditions, targets: Sequence[str], sources: Seque
     assert found.mean is not None
     axes = plot_communication(found.mean, targets, sources, titles=counts)
     caption = (
-        "Mean message norms in the trials of each condition, averaged over the state posterior. Arrows are as wide as "
-        "messages are large, on one scale for all conditions. Grey: a region's own message."
+        "Mean message norms in the trials of each condition, averaged over the state posterior, on one scale for all "
+        "conditions: of colours, and of arrows where there are any. Grey: a region's own message."
     )
     why = f"No contrast was computed: {found.reason}" if found.reason else _OF_TWO
     text = ["The same messages, averaged over the trials that share a label.", f"{_MEANS} {why}"]

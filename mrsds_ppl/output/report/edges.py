@@ -60,13 +60,13 @@ def edges_section(
     )
     there = single["present"].any(("target", "source")).values
     own = np.eye(len(targets), len(sources), dtype=bool)
-    shown = np.where(single["present"].values | own, norms, 0.0)[there]
+    shown = np.where(single["present"].values | own, norms, np.nan)[there]
     content: list[Figure | Table] = []
     if there.any():
         names = [name for name, some in zip(titles, there, strict=True) if some]
         caption = (
-            "Messages that are present, and no others, in the states that have any. Arrows are as wide as messages are "
-            "large, on one scale for all states. Grey: a region's own message."
+            "Messages that are present, and no others, in the states that have any, on one scale for all states: of "
+            "colours, and of arrows where there are any. Grey: a region's own message."
         )
         axes = plot_communication(shown, targets, sources, titles=names)
         content.append(Figure(axes, "Graph and matrix of the messages that are present in each state.", caption))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mrsds_ppl.output.report.averages import Averages
 from mrsds_ppl.output.report.checks import Evidence
 from mrsds_ppl.output.report.conditions import Conditions
 from mrsds_ppl.output.report.edges import Edges
@@ -78,5 +79,6 @@ class Findings:
     hidden_region: Int[np.ndarray, " hidden"]
     hidden_unit: str
     listings: Sequence[tuple[str, str]]
+    averages: Averages | None = None
     conditions: Conditions | None = None
     edges: Edges | None = None

@@ -15,6 +15,7 @@ from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states, v
 from mrsds_ppl.config.loading import resolved_yaml
 from mrsds_ppl.data.labels import Labels, labels_of
 from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.output.report.averages import Averages, averages_of, events_of
 from mrsds_ppl.output.report.checks import Evidence
 from mrsds_ppl.output.report.findings import Example, Findings, Score
 from mrsds_ppl.output.report.flow import communication_of, conditions_of, edges_of, flow_fields, norms_of_trial
@@ -82,7 +83,7 @@ def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None) -> Fin
         latent_regions=regions,
         region_names=test.region_names,
         region_sizes=test.region_sizes,
-        input_names=input_labels(fit.model),
+        input_names=_sources(fit),
         neuron_names=[str(name) for name in test.dataset["neuron"].values],
         unit="spikes per bin" if fit.counts else "signal (a.u.)",
         example=_example(fit, found, trial),
@@ -104,6 +105,7 @@ def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None) -> Fin
         hidden_region=test.region_of_neuron[fit.hidden_neurons],
         hidden_unit=hidden_unit,
         listings=listings,
+        averages=_averages(fit, labels),
         conditions=None if labels is None else conditions_of(fit, labels),
         edges=edges_of(fit),
     )
@@ -126,6 +128,24 @@ def _padded(values: np.ndarray, trials: Trials) -> np.ndarray:
 def _latent_regions(fit: "mrsds_ppl.fitted.Fit") -> list[str]:
     names = fit.trials.region_names
     return names if len(fit.model.latent_sizes) == len(names) else ["all regions"]
+
+
+def _input_names(trials: Trials) -> list[str]:
+    """Name of each input: the recording's, or its number."""
+    named = trials.dataset.coords.get("input")
+    return [f"input {i}" for i in range(trials.num_inputs)] if named is None else [str(name) for name in named.values]
+
+
+def _sources(fit: "mrsds_ppl.fitted.Fit") -> list[str]:
+    """Names of the inputs as senders of messages: one where they act together."""
+    numbered, names = input_labels(fit.model), _input_names(fit.trials)
+    return names if len(numbered) == len(names) else numbered
+
+
+def _averages(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None) -> Averages:
+    trials = fit.trials
+    events = events_of(trials.u, trials.stage, trials.lengths, _input_names(trials))
+    return averages_of(fit.states.values, fit.latents.values, trials.bin_width, labels, events)
 
 
 def _facts(fit: "mrsds_ppl.fitted.Fit") -> list[tuple[str, str]]:
