@@ -1,7 +1,7 @@
 """Figures, one function each: every function takes axes, or makes them, and returns them."""
 
 from mrsds_ppl.output.plots.activity import plot_activity, plot_neurons
-from mrsds_ppl.output.plots.averages import Average, average_over_trials, condition_colours, plot_averages
+from mrsds_ppl.output.plots.averages import Average, average_over_trials, plot_averages
 from mrsds_ppl.output.plots.flow import plot_vector_field
 from mrsds_ppl.output.plots.messages import plot_communication, plot_message_norms
 from mrsds_ppl.output.plots.scores import plot_neuron_scores, plot_training
@@ -13,7 +13,6 @@ __all__ = [
     "STATE_COLOURS",
     "Average",
     "average_over_trials",
-    "condition_colours",
     "plot_activity",
     "plot_averages",
     "plot_communication",

@@ -12,6 +12,7 @@ from mrsds_ppl.output.plots.style import (
     SMALL,
     TEXT,
     bin_width,
+    legend_above,
     legible,
     make_axes,
     region_ticks,
@@ -113,9 +114,7 @@ def plot_neurons(
         ax.set_ylabel(unit.replace(" (", "\n("))
         ax.margins(x=0.01)
         legible(ax)
-    axes[0].legend(
-        loc="lower right", bbox_to_anchor=(1, 1), ncols=len(panels), frameon=False, borderaxespad=0.1, fontsize=SMALL
-    )
+    legend_above(axes[0], *axes[0].get_legend_handles_labels())
     axes[-1].set_xlabel("time (s)")
     legible(axes[-1])
     return axes

@@ -114,7 +114,7 @@ def _norm_images(
         )
         ax.set_facecolor("0.85")
         if z_prob is not None:
-            colours = np.array([[to_rgb(state_colour(k)) for k in z_prob.argmax(-1)]])
+            colours = np.array([[to_rgb(state_colour(k)) for k in z_prob.argmax(-1).tolist()]])
             ax.imshow(colours, aspect="auto", interpolation="nearest", extent=(*across, -0.6, -1.5))
         rows_shown = [*([] if z_prob is None else [-1]), *range(len(sources))]
         ax.set_yticks(rows_shown, [*([] if z_prob is None else ["state"]), *sources])

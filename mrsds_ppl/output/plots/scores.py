@@ -100,5 +100,5 @@ def plot_neuron_scores(
     ax.tick_params(axis="x", length=0)
     ax.set(ylabel=unit, xlabel="hidden neurons of each region (number), ranked")
     legible(ax)
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, borderaxespad=0.1, fontsize=SMALL)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.1, fontsize=SMALL)
     return ax

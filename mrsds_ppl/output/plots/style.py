@@ -125,10 +125,13 @@ def apart(places: Float[np.ndarray, " name"], gap: float, low: float, high: floa
 
 
 def legend_above(ax: "matplotlib.axes.Axes", handles: Sequence["Artist"], names: Sequence[str]) -> None:
-    """One legend for all axes of a figure, over the first of them, in as many columns as there is room for."""
+    """One legend for all axes of a figure, above them at the left, in as many columns as there is room for.
+
+    At the left, since of a figure that is wider than a phone that is seen first.
+    """
     figure = ax.get_figure(root=True)
     assert figure is not None
     columns = int(figure.get_figwidth() / (0.5 + 0.075 * max(map(len, names))))
     figure.legend(
-        handles, names, loc="outside upper right", ncols=max(1, min(columns, len(names))), frameon=False, fontsize=SMALL
+        handles, names, loc="outside upper left", ncols=max(1, min(columns, len(names))), frameon=False, fontsize=SMALL
     )

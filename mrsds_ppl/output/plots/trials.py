@@ -6,9 +6,9 @@ from jaxtyping import Float, Int
 from mrsds_ppl.output.plots.averages import average_over_trials
 from mrsds_ppl.output.plots.style import (
     MARK,
-    SMALL,
     WIDTH,
     bin_width,
+    legend_above,
     legible,
     line_style,
     make_axes,
@@ -51,9 +51,6 @@ def plot_trial(
         ax.set_ylabel(names[index])
         ax.margins(x=0)
         legible(ax)
-    axes[0].legend(
-        loc="lower right", bbox_to_anchor=(1, 1.0), ncols=3, frameon=False, borderaxespad=0.1, fontsize=SMALL
-    )
     ax = axes[-1]
     for k in range(z_prob.shape[1]):
         style = {"color": state_colour(k), "linestyle": line_style(k)}
@@ -65,7 +62,8 @@ def plot_trial(
     ax.set(xlabel="time (s)", ylabel="p(state)", ylim=(-0.05, 1.05))
     ax.margins(x=0)
     legible(ax)
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=SMALL)
+    (lines, names), (more, states) = (some.get_legend_handles_labels() for some in (axes[0], ax))
+    legend_above(ax, [*lines, *more], [*names, *states])
     return axes
 
 
@@ -108,16 +106,8 @@ def plot_states(
     ax.imshow(image, aspect="auto", interpolation="nearest", extent=extent)
     ax.set_ylabel("trial")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    handles = [Patch(color=state_colour(k), label=f"state {k}") for k in range(states)]
-    ax.legend(
-        handles=handles,
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=min(states, 8),
-        frameon=False,
-        borderaxespad=0.1,
-        fontsize=SMALL,
-    )
+    handles = [Patch(color=state_colour(k)) for k in range(states)]
+    legend_above(ax, handles, [f"state {k}" for k in range(states)])
     legible(ax)
     ax = axes[1]
     mean = average_over_trials(np.where(valid[..., None], z_prob, np.nan)).mean

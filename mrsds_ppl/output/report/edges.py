@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from mrsds_ppl.output.plots import plot_communication
-from mrsds_ppl.output.report.page import Figure, Section, Table
+from mrsds_ppl.output.report.page import Figure, Section, Table, digits_of
 
 
 class Edges(NamedTuple):
@@ -78,5 +78,8 @@ def _row(found: xr.Dataset, place: np.ndarray, targets: Sequence[str], sources: 
     state, target, source = map(int, place)
     evidence, error, q = (float(found[name].values[state, target, source]) for name in ("evidence", "error", "q_value"))
     name = str(found["state"].values[state])
-    worth = f"{evidence:.2f}" + (f" ({error:.2f})" if np.isfinite(error) else "")
+    worth = f"{evidence:.2f}"
+    if np.isfinite(error) and error > 0:
+        digits = digits_of(error)
+        worth = f"{evidence:.{digits}f} ({error:.{digits}f})"
     return [name, f"{sources[source]} to {targets[target]}", worth, f"{q:.2g}" if q >= 0.001 else "below 0.001"]

@@ -11,6 +11,7 @@ from mrsds_ppl.output.report.averages import Averages
 from mrsds_ppl.output.report.checks import Evidence
 from mrsds_ppl.output.report.conditions import Conditions
 from mrsds_ppl.output.report.edges import Edges
+from mrsds_ppl.output.report.restarts import Restarts
 
 
 class Score(NamedTuple):
@@ -82,3 +83,4 @@ class Findings:
     averages: Averages | None = None
     conditions: Conditions | None = None
     edges: Edges | None = None
+    restarts: Restarts | None = None

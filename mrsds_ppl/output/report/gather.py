@@ -9,6 +9,7 @@ from jax import random
 from jaxtyping import Array, PRNGKeyArray, PyTree
 from numpyro import handlers
 
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.communication import input_labels
 from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states, valid_bins
@@ -19,9 +20,10 @@ from mrsds_ppl.output.report.averages import Averages, averages_of, events_of
 from mrsds_ppl.output.report.checks import Evidence
 from mrsds_ppl.output.report.findings import Example, Findings, Score
 from mrsds_ppl.output.report.flow import communication_of, conditions_of, edges_of, flow_fields, norms_of_trial
+from mrsds_ppl.output.report.restarts import Posterior, Restarts, compare_restarts
 from mrsds_ppl.output.report.scores import Predicted, score_lines, scores_by_neuron
 from mrsds_ppl.output.report.sections import report_page
-from mrsds_ppl.output.results import history_arrays
+from mrsds_ppl.output.results import history_arrays, read_restarts
 from mrsds_ppl.start.unused import share_of_bins
 from mrsds_ppl.storage.atomic import write_text
 
@@ -108,6 +110,7 @@ def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None) -> Fin
         averages=_averages(fit, labels),
         conditions=None if labels is None else conditions_of(fit, labels),
         edges=edges_of(fit),
+        restarts=_restarts(fit),
     )
 
 
@@ -146,6 +149,21 @@ def _averages(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None) -> Average
     trials = fit.trials
     events = events_of(trials.u, trials.stage, trials.lengths, _input_names(trials))
     return averages_of(fit.states.values, fit.latents.values, trials.bin_width, labels, events)
+
+
+def _restarts(fit: "mrsds_ppl.fitted.Fit") -> Restarts | None:
+    """What a run holds of its restarts; one whose bound is not finite has no posterior."""
+    bounds, test = fit.trained.restart_bounds, fit.split.test
+    if bounds is None:
+        return None
+    posteriors: list[Posterior | None] = []
+    for bound, params in zip(bounds, read_restarts(fit), strict=False):
+        found = None
+        if np.isfinite(bound):
+            inferred = PosteriorSampler(FittedProgram(fit.model, params, fit.guide)).infer(random.key(0), test, draws=2)
+            found = Posterior(np.asarray(inferred.x_mean), np.asarray(inferred.z_prob))
+        posteriors.append(found)
+    return compare_restarts(bounds, fit.trained.restart, posteriors, test.lengths, list(fit.model.latent_sizes))
 
 
 def _facts(fit: "mrsds_ppl.fitted.Fit") -> list[tuple[str, str]]:

@@ -141,6 +141,11 @@ def page(
     )
 
 
+def digits_of(width: float) -> int:
+    """Decimals that show two digits of an error or of the width of an interval, which then never reads zero."""
+    return max(2, 1 - int(np.floor(np.log10(max(width, 1e-12)))))
+
+
 def _verdict(checks: Sequence[Check]) -> str:
     bad = [check.title.lower() for check in checks if check.status == "bad"]
     look = [check.title.lower() for check in checks if check.status == "look"]

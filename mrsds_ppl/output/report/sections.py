@@ -22,6 +22,7 @@ from mrsds_ppl.output.report.edges import edges_section
 from mrsds_ppl.output.report.findings import Findings
 from mrsds_ppl.output.report.flow import flow_section
 from mrsds_ppl.output.report.page import Figure, Section, Table, page
+from mrsds_ppl.output.report.restarts import restarts_section
 from mrsds_ppl.output.report.scores import scores_section
 
 _SHOWN_STATES, _SHOWN_REGIONS, _SHOWN_NEURONS = 6, 12, 4
@@ -30,6 +31,7 @@ _SHOWN_STATES, _SHOWN_REGIONS, _SHOWN_NEURONS = 6, 12, 4
 def report_page(findings: Findings) -> str:
     """The HTML page of a run, see :func:`mrsds_ppl.output.report.page.page`."""
     sections = [
+        None if findings.restarts is None else restarts_section(findings.restarts),
         _edges(findings),
         _latents(findings),
         _states(findings),
