@@ -64,32 +64,39 @@ def communication_of(fit: "mrsds_ppl.fitted.Fit") -> np.ndarray:
     return np.nan_to_num(found.mean("draw").values)
 
 
-def conditions_of(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray) -> Conditions | None:
+def conditions_of(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray, *, quick: bool = False) -> Conditions | None:
     """Where there are two labels, their contrast; where there are more, means, of the six labels with most trials.
 
     Args:
         labels: one for each trial, empty where it has none.
+        quick: means of two conditions as well, and of the weights as fitted.
     """
     names, counts = np.unique(labels[labels != ""], return_counts=True)
     if not len(names):
         return None
     kept = np.sort(names[np.argsort(-counts, kind="stable")[:_CONDITIONS]])
     number = np.array([(labels == name).sum() for name in kept])
-    reason = ""
-    if len(names) == 2:
+    reason = "a quick report has none; fit.contrast does." if quick and len(names) == 2 else ""
+    if len(names) == 2 and not quick:
         try:
             return Conditions(kept.tolist(), number, contrast=fit.contrast(labels, draws=_DRAWS))
         except DataError as error:
             reason = str(error).removeprefix("labels: ")
     shown = np.where(np.isin(labels, kept), labels, "")
-    mean = communication_matrix(fit.messages("all", draws=_DRAWS), labels=shown).mean("draw").values
+    mean = communication_matrix(fit.messages("all", draws=_DRAWS, weights=not quick), labels=shown).mean("draw").values
     return Conditions(kept.tolist(), number, mean, reason=reason)
 
 
-def edges_of(fit: "mrsds_ppl.fitted.Fit") -> Edges | None:
-    """Which messages are there, or why that is not known; None where there are no messages between regions."""
+def edges_of(fit: "mrsds_ppl.fitted.Fit", *, quick: bool = False) -> Edges | None:
+    """Which messages are there, or why that is not known; None where there are no messages between regions.
+
+    Args:
+        quick: do not ask.
+    """
     if len(region_labels(fit.model, fit.trials) + input_labels(fit.model)) == 1:
         return None
+    if quick:
+        return Edges(reason="a quick report does not ask. mrsds edges does, or fit.edges().")
     try:
         return Edges(fit.edges())
     except DataError as error:

@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 _NORM_DRAWS = 40
 
 
-def write_report(fit: "mrsds_ppl.fitted.Fit", path: Path, labels: Labels | None = None) -> Path:
+def write_report(fit: "mrsds_ppl.fitted.Fit", path: Path, labels: Labels | None = None, *, quick: bool = False) -> Path:
     """Write the page of a fit, whole or not at all, and return its path.
 
     Args:
         fit: what was found.
         path: where the page shall appear.
         labels: condition of each trial, see :func:`mrsds_ppl.data.labels.labels_of`; by default those of the recording.
+        quick: leave the tests of messages out, and say so.
 
     Raises:
         DataError: labels do not fit the trials.
@@ -51,12 +52,12 @@ def write_report(fit: "mrsds_ppl.fitted.Fit", path: Path, labels: Labels | None 
     conditions = None if given is None else labels_of(given, fit.trials.ids)
     # Figures go to the page alone, and a user's own settings may change sizes of text.
     with mpl.rc_context({**mpl.rcParamsDefault, "backend": "agg"}):
-        write_text(path, report_page(gather(fit, conditions)))
+        write_text(path, report_page(gather(fit, conditions, quick=quick)))
     return path
 
 
-def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None) -> Findings:
-    """All numbers of the page; ``labels``: of all trials, empty where one has none."""
+def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None, *, quick: bool = False) -> Findings:
+    """All numbers of the page; ``labels``: of all trials, empty where one has none; ``quick``: without tests."""
     found = _predicted(fit)
     test, curves = fit.split.test, history_arrays(fit.history)
     x_test, z_test = (_padded(values, test) for values in (fit.test.x_mean, fit.test.z_prob))
@@ -108,8 +109,8 @@ def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None) -> Fin
         hidden_unit=hidden_unit,
         listings=listings,
         averages=_averages(fit, labels),
-        conditions=None if labels is None else conditions_of(fit, labels),
-        edges=edges_of(fit),
+        conditions=None if labels is None else conditions_of(fit, labels, quick=quick),
+        edges=edges_of(fit, quick=quick),
         restarts=_restarts(fit),
     )
 
