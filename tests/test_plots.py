@@ -192,7 +192,7 @@ def test_average_is_over_the_trials_that_have_a_bin_and_stops_where_few_do():
     values = RNG.normal(size=(10, 4, 2))
     values[3:, 2] = values[1:, 3] = np.nan
     found = plots.average_over_trials(values)
-    np.testing.assert_array_equal(found.count, [10, 10, 3, 1])
+    np.testing.assert_array_equal(found.num_trials, [10, 10, 3, 1])
     np.testing.assert_allclose(found.mean[2], values[:3, 2].mean(0))
     np.testing.assert_allclose(found.error[1], values[:, 1].std(0, ddof=1) / np.sqrt(10))
     assert np.isnan(found.mean[3]).all()

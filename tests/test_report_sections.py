@@ -1,15 +1,20 @@
 """Sections of the report that are drawn from plain arrays: means over trials, events, restarts, errors."""
 
+from dataclasses import replace
+
+import jax
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
 
+import mrsds_ppl as mrsds
 from mrsds_ppl.output.report.averages import averages_of, averages_section, events_of
 from mrsds_ppl.output.report.edges import Edges, edges_section
 from mrsds_ppl.output.report.page import digits_of
 from mrsds_ppl.output.report.restarts import Posterior, compare_restarts, restarts_section
+from mrsds_ppl.output.results import read_restarts
 
 mpl.use("agg")
 RNG = np.random.default_rng(0)
@@ -64,7 +69,7 @@ def test_a_trial_counts_once_around_events():
     np.testing.assert_allclose(around.mean[zero], np.vstack([first, STATES[1:, 3]]).mean(0))
     # Four bins before, only the second tone of the first trial has one, and a twelfth of the trials is too few.
     assert np.isnan(around.mean[zero - 4]).all()
-    assert around.count[zero - 4] == 1
+    assert around.num_trials[zero - 4] == 1
 
 
 def test_section_draws_states_and_latents_by_condition_and_states_around_events():
@@ -96,6 +101,21 @@ def test_restarts_agree_up_to_names_of_states_and_a_linear_map():
     unknown = restarts_section(compare_restarts(np.array([-1.0, -0.9]), 1, [], np.full(4, 9), [2]))
     assert "is not known" in unknown.text[1]
     assert len(unknown.parts[0].head) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.compiling
+@pytest.mark.nightly
+def test_a_run_holds_its_restarts_and_a_fit_in_memory_does_not(tmp_path):
+    trials = mrsds.simulate("lotka-volterra", seed=0, num_trials=12, num_bins=20, neurons_per_region=4)
+    training = {"num_steps": 6, "restarts": 2, "lr_warmup_steps": 2}
+    fit = mrsds.fit(trials, 2, 1, start="none", training=training, test=0.25, save_to=tmp_path / "run", progress=False)
+    every = read_restarts(mrsds.load(tmp_path / "run"))
+    assert len(every) == 2
+    # The best is also the run's own checkpoint, which is another file.
+    same = [jax.tree.all(jax.tree.map(np.array_equal, one, fit.params)) for one in every]
+    assert same == [number == fit.trained.restart for number in range(2)]
+    assert read_restarts(replace(fit, paths=None)) == []
 
 
 @pytest.mark.parametrize(("width", "digits"), [(3.0, 2), (0.5, 2), (0.031, 3), (0.0004, 5)])

@@ -13,14 +13,14 @@ _FEW = 0.2
 
 
 class Average(NamedTuple):
-    """Mean over trials and its standard error, NaN where few trials have the bin; ``count`` of trials in each bin.
+    """Mean over trials and its standard error, NaN where few trials have the bin; ``num_trials`` that have each bin.
 
     The error is also NaN where a single trial has the bin.
     """
 
     mean: Float[np.ndarray, "bin feature"]
     error: Float[np.ndarray, "bin feature"]
-    count: Int[np.ndarray, " bin"]
+    num_trials: Int[np.ndarray, " bin"]
 
 
 def average_over_trials(values: Float[np.ndarray, "trial bin feature"]) -> Average:

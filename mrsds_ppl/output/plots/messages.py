@@ -261,7 +261,7 @@ def _matrix(
                 fontsize=SMALL,
                 color="w" if dark else "k",
             )
-    turned = 0 if sum(len(name) for name in sources) <= 24 else 45 if len(sources) <= _MOST_NODES else 90
+    turned = 0 if sum(len(name) for name in sources) <= 20 else 45 if len(sources) <= _MOST_NODES else 90
     ax.set_xticks(range(len(sources)), sources, rotation=turned, ha="right" if turned == 45 else "center")
     ax.set_yticks(range(len(targets)), targets)
     ax.set(xlabel="from", ylabel="to")

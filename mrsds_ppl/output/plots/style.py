@@ -131,7 +131,7 @@ def legend_above(ax: "matplotlib.axes.Axes", handles: Sequence["Artist"], names:
     """
     figure = ax.get_figure(root=True)
     assert figure is not None
-    columns = int(figure.get_figwidth() / (0.5 + 0.075 * max(map(len, names))))
+    columns = int(figure.get_figwidth() / (0.6 + 0.062 * max(map(len, names))))
     figure.legend(
         handles, names, loc="outside upper left", ncols=max(1, min(columns, len(names))), frameon=False, fontsize=SMALL
     )

@@ -47,7 +47,7 @@ def averages_of(
     groups: dict[str, np.ndarray] = {}
     if labels is not None:
         names, counts = np.unique(labels[labels != ""], return_counts=True)
-        kept = names[np.sort(np.argsort(-counts, kind="stable")[:_MOST_CONDITIONS])] if len(names) > 1 else []
+        kept = names[np.sort(np.argsort(-counts, kind="stable")[:_MOST_CONDITIONS])] if len(names) > 1 else names[:0]
         groups = {f"{name} ({(labels == name).sum()} trials)": labels == name for name in kept}
     half = max(int(np.median(np.isfinite(states[..., 0]).sum(1))) // 2, 1)
     around = {name: _around(states, begins, half) for name, begins in events.items()}

@@ -158,7 +158,7 @@ def _messages(f: Findings) -> Section:
     shown = np.arange(len(targets))
     if len(targets) > _SHOWN_REGIONS:
         shown = np.sort(np.argsort(-np.asarray(f.region_sizes), kind="stable")[:_SHOWN_REGIONS])
-    receiving = [targets[region] for region in shown]
+    receiving = [targets[region] for region in shown.tolist()]
     norms = plot_message_norms(e.seconds, e.norms[:, shown], receiving, sources, z_prob=e.z_prob)
     text = [
         "The change of a region's latents from one bin to the next is a sum of messages: its own, one from every other "
