@@ -137,7 +137,9 @@ def _latent_regions(fit: "mrsds_ppl.fitted.Fit") -> list[str]:
 def _input_names(trials: Trials) -> list[str]:
     """Name of each input: the recording's, or its number."""
     named = trials.dataset.coords.get("input")
-    return [f"input {i}" for i in range(trials.num_inputs)] if named is None else [str(name) for name in named.values]
+    if named is None or named.dtype.kind not in "OU":  # a file may hold their numbers
+        return [f"input {i}" for i in range(trials.num_inputs)]
+    return [str(name) for name in named.values]
 
 
 def _sources(fit: "mrsds_ppl.fitted.Fit") -> list[str]:
