@@ -98,7 +98,7 @@ def _report(args: argparse.Namespace) -> None:
 
     from mrsds_ppl.commands import report as command
 
-    command.report(args.fitted, out=args.out, labels=args.labels, log=_log)
+    command.report(args.fitted, out=args.out, labels=args.labels, quick=args.quick, log=_log)
 
 
 def _edges(args: argparse.Namespace) -> None:
@@ -218,6 +218,7 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
 def _add_report(parser: argparse.ArgumentParser) -> None:
     _add_run(parser)
     parser.add_argument("--out", metavar="FILE", type=Path, help="page to write; default: RUN_report.html")
+    parser.add_argument("--quick", action="store_true", help="leave out the tests of messages, slow for many regions")
     parser.add_argument(
         "--labels", metavar="FILE", type=Path, help="conditions of the trials: CSV with the header trial,label"
     )

@@ -186,16 +186,17 @@ class Fit(FittedMessages):
         """Figures, one method each: ``plot.latents()``, ``plot.states()``, ``plot.communication()`` and so on."""
         return Plots(self)
 
-    def report(self, path: str | Path, *, labels: Labels | None = None) -> Path:
+    def report(self, path: str | Path, *, labels: Labels | None = None, quick: bool = False) -> Path:
         """Write one self-contained HTML page.
 
         Args:
             path: where it shall appear.
             labels: conditions of the trials, as in :meth:`contrast`; those of the recording by default.
+            quick: leave out which messages are there and which differ, whose tests take long with many regions.
         """
         from mrsds_ppl.output.report.gather import write_report
 
-        return write_report(self, Path(path), labels)
+        return write_report(self, Path(path), labels, quick=quick)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> RunPaths:
         """Write the files of a run, which :func:`mrsds_ppl.load` reads back.

@@ -10,6 +10,7 @@ from matplotlib.text import Text
 
 from mrsds_ppl.output import plots
 from mrsds_ppl.output.plots import state_colour
+from mrsds_ppl.output.plots.style import apart
 
 mpl.use("agg")
 RNG = np.random.default_rng(0)
@@ -69,6 +70,13 @@ def communication(**more):
     return plots.plot_communication(RNG.gamma(1.0, 1.0, (STATES, 3, 4)), REGIONS, SOURCES, **more)
 
 
+def averages(**more):
+    found = [plots.average_over_trials(Z[chosen]) for chosen in (slice(0, 5), slice(5, 9))]
+    mean, error = (np.stack([one[part] for one in found]).transpose(2, 0, 1) for part in (0, 1))
+    names = [f"state {k}" for k in range(STATES)]
+    return plots.plot_averages(SECONDS, mean, error, names, ["go (5 trials)", "stop (4 trials)"], **more)
+
+
 def scores(**more):
     values = RNG.normal(0.3, 0.2, 12)
     return plots.plot_neuron_scores(values, np.repeat([0, 1, 2], 4), REGIONS, baseline=values - 0.2, **more)
@@ -81,6 +89,7 @@ FIGURES = {
     "neurons": (neurons, 2),
     "norms": (norms, 3),
     "communication": (communication, (STATES, 2)),
+    "averages": (averages, STATES),
     "training": (lambda **more: plots.plot_training(CURVES, **more), 4),
     "curve": (curve, None),
     "field": (field, None),
@@ -88,23 +97,106 @@ FIGURES = {
 }
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_text_is_legible_in_print_and_inside_the_page(name):
-    axes = FIGURES[name][0]()
+def drawn_text(axes):
+    """Texts of a figure that can be seen, once it is drawn, and where each of them is."""
     figure = np.ravel(axes)[0].figure
     assert figure.get_size_inches()[0] <= 7.0
     figure.canvas.draw()
-    page = figure.bbox
     texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    # Ticks beyond an axis' limits are text objects too, but not drawn.
-    beyond = [label for ax in figure.axes for axis in (ax.xaxis, ax.yaxis) for label in not_drawn(axis)]
-    drawn = [text for text in texts if text not in beyond]
+    # Ticks beyond an axis' limits are text objects too, but not drawn, nor are those of axes that are not shown.
+    hidden = [label for ax in figure.axes for axis in (ax.xaxis, ax.yaxis) for label in not_drawn(axis)]
+    hidden += [text for ax in figure.axes if not ax.get_visible() for text in ax.findobj(Text)]
+    return [(text, text.get_window_extent()) for text in texts if text not in hidden]
+
+
+def expect_legible_and_inside(axes):
+    page, drawn = np.ravel(axes)[0].figure.bbox, drawn_text(axes)
     assert len(drawn) > 5
-    for text in drawn:
+    for text, box in drawn:
         assert text.get_fontsize() >= 8, text
-        box = text.get_window_extent()
         within = (page.x0 - 1 <= box.x0, box.x1 <= page.x1 + 1, page.y0 - 1 <= box.y0, box.y1 <= page.y1 + 1)
         assert all(within), f"{text.get_text()!r} is cut off"
+    return drawn
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_text_is_legible_in_print_and_inside_the_page(name):
+    expect_legible_and_inside(FIGURES[name][0]())
+
+
+AREAS = ["CA1", "DG", "ILA", "LD", "LP", "MOs", "PL", "PO", "SUB", "TT", "VISa", "VISp"]
+NEURONS = [55, 32, 127, 39, 115, 105, 133, 248, 34, 71, 62, 44]
+MANY = [*AREAS, "contrast left", "contrast right"]
+OF_MANY_REGIONS = {
+    "activity": lambda: plots.plot_activity(
+        SECONDS, {name: RNG.poisson(0.1, (BINS, sum(NEURONS))).astype(float) for name in ("a", "b")}, NEURONS, AREAS
+    ),
+    "norms": lambda: plots.plot_message_norms(SECONDS, RNG.gamma(2.0, 1.0, (BINS, 12, 14)), AREAS, MANY, z_prob=Z[0]),
+    "communication": lambda: plots.plot_communication(RNG.gamma(1.0, 1.0, (3, 12, 14)), AREAS, MANY),
+    "scores": lambda: plots.plot_neuron_scores(RNG.normal(size=120), np.repeat(np.arange(12), 10), AREAS),
+}
+
+
+@pytest.mark.parametrize("name", OF_MANY_REGIONS)
+def test_no_text_overprints_another_with_twelve_regions(name):
+    drawn = expect_legible_and_inside(OF_MANY_REGIONS[name]())
+    shown = [text.get_text() for text, _ in drawn]
+    assert all(any(area in text for text in shown) for area in AREAS)
+    for number, (text, box) in enumerate(drawn):
+        for other, second in drawn[:number]:
+            # Boxes have room above and below the letters.
+            wide, high = (min(getattr(box, end), getattr(second, end)) for end in ("x1", "y1"))
+            wide, high = wide - max(box.x0, second.x0), high - max(box.y0, second.y0)
+            assert wide <= 1 or high <= 2, f"{text.get_text()!r} and {other.get_text()!r} overprint"
+
+
+def test_names_stand_apart_in_order_and_as_near_as_they_can():
+    places = np.array([1.0, 1.2, 5.0, 9.9])
+    found = apart(places, 1.0, 0.5, 9.5)
+    np.testing.assert_allclose(found, [0.6, 1.6, 5.0, 9.5])
+
+
+def test_no_colour_means_both_a_region_and_a_state():
+    def seen(colours):
+        """CIE L*a*b* of colours, in which distances are those that an eye sees."""
+        rgb = np.array([to_rgb(colour) for colour in colours])
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        xyz = linear @ np.array([[0.4124, 0.2126, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]])
+        x, y, z = np.cbrt(xyz / [0.9505, 1.0, 1.089]).T  # its linear part concerns black alone
+        return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+
+    states, regions = seen(plots.STATE_COLOURS), seen(plots.REGION_COLOURS)
+    assert np.linalg.norm(states[:, None] - regions, axis=-1).min() > 25
+    axes = norms()
+    senders = {to_rgb(line.get_color()) for ax in axes for line in ax.lines}
+    assert len(senders) == len(SOURCES)
+    assert not senders & {to_rgb(colour) for colour in plots.STATE_COLOURS}
+
+
+def test_one_legend_serves_all_regions():
+    figure = norms()[0].figure
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"from {name}" for name in SOURCES]
+    assert all(ax.get_legend() is None for ax in figure.axes)
+
+
+@pytest.mark.parametrize("trials", [3, 9, 12])
+def test_trials_are_counted_in_whole_numbers(trials):
+    ax = plots.plot_states(SECONDS, np.resize(Z, (trials, BINS, STATES)), np.full(trials, BINS))[0]
+    ticks = ax.get_yticks()
+    assert len(ticks) > 1
+    np.testing.assert_array_equal(ticks, np.round(ticks))
+
+
+def test_average_is_over_the_trials_that_have_a_bin_and_stops_where_few_do():
+    values = RNG.normal(size=(10, 4, 2))
+    values[3:, 2] = values[1:, 3] = np.nan
+    found = plots.average_over_trials(values)
+    np.testing.assert_array_equal(found.num_trials, [10, 10, 3, 1])
+    np.testing.assert_allclose(found.mean[2], values[:3, 2].mean(0))
+    np.testing.assert_allclose(found.error[1], values[:, 1].std(0, ddof=1) / np.sqrt(10))
+    assert np.isnan(found.mean[3]).all()
+    assert np.isnan(plots.average_over_trials(values[:1]).error).all()
 
 
 def not_drawn(axis):
@@ -228,4 +320,4 @@ def test_neurons_are_grouped_by_region_and_ranked():
     ax = plots.plot_neuron_scores(values, np.array([0, 0, 1, 1, 1]), ["V1", "V2"])
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     assert [line.get_ydata().tolist() for line in dots] == [[0.5, 0.1], [0.9, 0.3]]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["V1\n(2 neurons)", "V2\n(2 neurons)"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["V1 (2)", "V2 (2)"]

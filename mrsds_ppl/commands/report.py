@@ -12,7 +12,12 @@ from mrsds_ppl.storage.paths import find_run
 
 
 def report(
-    given: str | Path, *, out: Path | None = None, labels: Path | None = None, log: Callable[[str], None] = print
+    given: str | Path,
+    *,
+    out: Path | None = None,
+    labels: Path | None = None,
+    quick: bool = False,
+    log: Callable[[str], None] = print,
 ) -> Path:
     """Write ``NAME_report.html`` and return its path.
 
@@ -21,6 +26,7 @@ def report(
         out: another name for the page.
         labels: conditions of the trials, see :func:`mrsds_ppl.data.labels.read_labels`; those of the recording where
             not given.
+        quick: leave the tests of messages out.
         log: prints a line for the user.
 
     Raises:
@@ -30,6 +36,6 @@ def report(
     enable_compilation_cache()
     fit = Fit.load(given)
     conditions = None if labels is None else read_labels(labels, fit.trials.ids)
-    page = write_report(fit, paths.report if out is None else out, conditions)
+    page = write_report(fit, paths.report if out is None else out, conditions, quick=quick)
     log(f"{page}: {page.stat().st_size / 1e6:.1f} MB in {time.perf_counter() - started:.0f} s")
     return page

@@ -35,7 +35,7 @@ from mrsds_ppl.output.matfile import EVALUATION_KEYS, read_set, write_latents
 from mrsds_ppl.storage.atomic import write_text, written_aside
 from mrsds_ppl.storage.paths import RunPaths
 from mrsds_ppl.storage.stores import in_files
-from mrsds_ppl.train.history import History
+from mrsds_ppl.train.history import History, stack
 from mrsds_ppl.train.training import TrainResult, initial_state
 
 if TYPE_CHECKING:
@@ -134,6 +134,29 @@ def read_run(paths: RunPaths) -> dict[str, Any]:
         "paths": paths,
         "versions": about,
     }
+
+
+def read_restarts(fit: "mrsds_ppl.fitted.Fit") -> list[dict[str, Any]]:
+    """Values of the sites of every restart, as joint training left them; none where a run holds only the best.
+
+    Args:
+        fit: of a run; one in memory holds no restarts but its own.
+
+    Raises:
+        RunError: the checkpoint of the restarts is damaged.
+    """
+    bounds, store = fit.trained.restart_bounds, None if fit.paths is None else in_files(fit.paths).restarts
+    if bounds is None or store is None or store.latest() is None:
+        return []
+    key = random.key(fit.config.training.seeds.train)
+    begun = initial_parameters(key, fit.model, fit.guide, fit.split.train.select(slice(0, 2)).batch())
+    every = stack([begun.params] * len(bounds))
+    like = initial_state(
+        every, random.split(key, len(bounds)), make_settings(fit.config, fit.split.train), stacked=True
+    )
+    state, _ = store.restore(None, like)
+    each = (begun.constrain(state.restart(number).params) for number in range(len(bounds)))
+    return [fitted_values(key, fit.guide, values, fit.split) for values in each]
 
 
 def history_arrays(history: History) -> dict[str, np.ndarray]:

@@ -5,7 +5,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from mrsds_ppl.output.plots.style import COLOURS, SMALL, TEXT, bin_width, legible, make_axes, region_ticks
+from mrsds_ppl.output.plots.style import (
+    INK,
+    LINE_HEIGHT,
+    MARK,
+    SMALL,
+    TEXT,
+    bin_width,
+    legend_above,
+    legible,
+    make_axes,
+    region_ticks,
+)
+
+_PIXELS = 1000
 
 
 def plot_activity(
@@ -19,6 +32,9 @@ def plot_activity(
 ) -> np.ndarray:
     """Images of all neurons of one trial on one colour scale, such as observed, reconstructed and generated.
 
+    Of more neurons than pixels, means of neighbours are drawn. The scale of signals that are never negative is one of
+    square roots.
+
     Args:
         seconds: time of each bin.
         panels: activity by title, the observed first; NaN where missing, which is drawn white.
@@ -28,9 +44,11 @@ def plot_activity(
         axes: one for each panel; made where not given.
     """
     import matplotlib as mpl
+    from matplotlib.colors import PowerNorm
 
     if axes is None:
-        axes = make_axes(len(panels), 1, 1.5 * len(panels) + 0.6, sharex=True)[:, 0]
+        height = max(1.5, LINE_HEIGHT * len(region_sizes) + 0.5)
+        axes = make_axes(len(panels), 1, height * len(panels) + 0.6, sharex=True)[:, 0]
     # Of the first panel without its extremes, which one neuron may hold alone.
     shown = next(iter(panels.values()))
     low, high = np.nanquantile(shown, [0.01, 0.99]) if np.isfinite(shown).any() else (0.0, 1.0)
@@ -38,23 +56,23 @@ def plot_activity(
     half = bin_width(seconds) / 2
     # Missing is white: the middle of this map is grey.
     colours = mpl.colormaps["cividis"].with_extremes(bad="white")
+    # Counts of sparse spikes are whole and what is expected of them is far below one: a scale of roots shows both.
+    scale = PowerNorm(0.5 if low >= 0 else 1.0, low, high)
+    # As many bins as pixels, so that means of neighbouring neurons do not smear over time.
+    wide = -(-_PIXELS // len(seconds))
     for ax, (title, values) in zip(axes, panels.items(), strict=True):
         image = ax.imshow(
-            values.T,
+            values.T.repeat(wide, axis=1),
             aspect="auto",
-            interpolation="nearest",
+            interpolation="auto",
             cmap=colours,
-            vmin=low,
-            vmax=high,
+            norm=scale,
             extent=(seconds[0] - half, seconds[-1] + half, values.shape[1] - 0.5, -0.5),
         )
-        region_ticks(
-            ax, list(region_sizes), [f"{name}\n({n})" for name, n in zip(region_names, region_sizes, strict=True)]
-        )
-        ax.tick_params(axis="y", length=0)
         ax.set_title(title, loc="left", fontsize=TEXT)
         ax.set_ylabel("neurons")
         legible(ax)
+        region_ticks(ax, region_sizes, [f"{name} ({n})" for name, n in zip(region_names, region_sizes, strict=True)])
     axes[-1].set_xlabel("time (s)")
     legible(axes[-1])
     bar = axes[0].figure.colorbar(image, ax=list(axes), extend="both", pad=0.01, aspect=30)
@@ -90,14 +108,13 @@ def plot_neurons(
                 ax.plot(seconds, values[:, neuron], ".", color="0.5", markersize=3.5, label=label)
             else:
                 style = ("-", (0, (4, 2)), (0, (1, 1.5)))[(index - 1) % 3]
-                ax.plot(seconds, values[:, neuron], color=COLOURS[(0, 5, 2)[(index - 1) % 3]], ls=style, label=label)
+                colour = (INK, MARK, "0.65")[(index - 1) % 3]
+                ax.plot(seconds, values[:, neuron], color=colour, linestyle=style, label=label)
         ax.set_title(names[int(neuron)], loc="left", fontsize=TEXT)
         ax.set_ylabel(unit.replace(" (", "\n("))
         ax.margins(x=0.01)
         legible(ax)
-    axes[0].legend(
-        loc="lower right", bbox_to_anchor=(1, 1), ncols=len(panels), frameon=False, borderaxespad=0.1, fontsize=SMALL
-    )
+    legend_above(axes[0], *axes[0].get_legend_handles_labels())
     axes[-1].set_xlabel("time (s)")
     legible(axes[-1])
     return axes

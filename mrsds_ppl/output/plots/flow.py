@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mrsds_ppl.output.plots.style import COLOURS, SMALL, legible, make_axes
+from mrsds_ppl.output.plots.style import INK, MARK, SMALL, legible, make_axes
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -20,7 +20,7 @@ def plot_vector_field(
     trajectories: Sequence[Float[np.ndarray, "_ latent"]] = (),
     fixed_points: Float[np.ndarray, "found latent"] | None = None,
     stable: Bool[np.ndarray, " found"] | None = None,
-    colour: str = COLOURS[0],
+    colour: str = INK,
     ax: "matplotlib.axes.Axes | None" = None,
 ) -> "matplotlib.axes.Axes":
     """Change of the latents in one bin at points of a grid, with visited ground and fixed points.
@@ -123,13 +123,13 @@ def _arrows(
 def _mark(ax: "matplotlib.axes.Axes", places: np.ndarray, stable: np.ndarray | None) -> None:
     kinds: list[tuple[str, np.ndarray, str]] = []
     if stable is None:
-        kinds.append(("fixed point", np.ones(len(places), bool), COLOURS[5]))
+        kinds.append(("fixed point", np.ones(len(places), bool), MARK))
     else:
-        kinds.append(("stable fixed point", stable, COLOURS[5]))
+        kinds.append(("stable fixed point", stable, MARK))
         kinds.append(("unstable fixed point", ~stable, "white"))
     for label, chosen, face in kinds:
         if chosen.any():
-            ax.plot(*places[chosen].T, "o", mfc=face, mec=COLOURS[5], mew=1.6, ms=8, label=label, ls="none", zorder=5)
+            ax.plot(*places[chosen].T, "o", mfc=face, mec=MARK, mew=1.6, ms=8, label=label, ls="none", zorder=5)
     if ax.get_legend_handles_labels()[0]:
         # One under the other: side by side they are wider than axes of half a page.
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, borderaxespad=0.1, fontsize=SMALL)

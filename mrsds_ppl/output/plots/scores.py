@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mrsds_ppl.output.plots.style import COLOURS, SMALL, TEXT, legible, make_axes
+from mrsds_ppl.output.plots.style import INK, MARK, SMALL, TEXT, legible, make_axes
 
 if TYPE_CHECKING:
     import matplotlib.axes
+
+_HALF = 0.42  # of the width of a region, where regions are 1 apart
 
 
 def plot_training(
@@ -40,7 +42,7 @@ def plot_training(
         ax.plot(steps, values, color="0.7", linewidth=0.8)
         window = max(len(values) // 40, 1)
         smooth = np.convolve(np.nan_to_num(values), np.ones(window) / window, "valid") if len(values) else values
-        ax.plot(steps[window - 1 :], smooth, color=COLOURS[0], linewidth=1.6)
+        ax.plot(steps[window - 1 :], smooth, color=INK, linewidth=1.6)
         late = values[len(values) // 10 :]
         late = late[np.isfinite(late)]
         if len(late):
@@ -48,7 +50,7 @@ def plot_training(
             edge = 0.08 * (high - low) or 0.5
             ax.set_ylim(low - edge, high + edge)
         if skipped is not None and skipped.any():
-            ax.plot(steps[skipped], np.full(skipped.sum(), ax.get_ylim()[0]), "|", color=COLOURS[5], ms=12, mew=1.5)
+            ax.plot(steps[skipped], np.full(skipped.sum(), ax.get_ylim()[0]), "|", color=MARK, ms=12, mew=1.5)
         ax.set_title(name, loc="left", fontsize=TEXT)
         ax.set_ylabel(unit.replace(" per ", "\nper ", 1))
         ax.set_xlabel("training step")
@@ -80,27 +82,23 @@ def plot_neuron_scores(
     """
     if ax is None:
         ax = make_axes(1, 1, 3.0)[0, 0]
-    kept = np.isfinite(scores)
-    edges: list[tuple[float, str]] = []
-    start = 0.0
+    names = []
     for index, name in enumerate(region_names):
-        chosen = np.flatnonzero(kept & (region == index))
+        chosen = np.flatnonzero(np.isfinite(scores) & (region == index))
         chosen = chosen[np.argsort(-scores[chosen])]
-        width = max(len(chosen), 1)
-        at = start + np.arange(len(chosen))
+        # Every region is as wide as the others, so that its name has room.
+        at = index - _HALF + 2 * _HALF * (np.arange(len(chosen)) + 0.5) / max(len(chosen), 1)
         if baseline is not None:
-            label = None if edges else baseline_name
-            ax.plot(at, baseline[chosen], "x", color="0.45", ms=5, mew=1.2, label=label)
-        ax.plot(at, scores[chosen], "o", color=COLOURS[0], ms=5, label=None if edges else "this model")
+            ax.plot(at, baseline[chosen], "x", color="0.55", ms=4, mew=1.0, label=None if index else baseline_name)
+        ax.plot(at, scores[chosen], "o", color=INK, ms=4, label=None if index else "this model")
         if len(chosen):
-            ax.hlines(np.median(scores[chosen]), start - 0.5, start + width - 0.5, color=COLOURS[5], linewidth=1.6)
-        edges.append((start + (width - 1) / 2, f"{name}\n({len(chosen)} neurons)"))
-        start += width + max(0.04 * kept.sum(), 1.0)
+            ax.hlines(np.median(scores[chosen]), index - _HALF, index + _HALF, color=MARK, linewidth=1.6)
+        names.append(f"{name} ({len(chosen)})")
     ax.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
-    ax.plot([], [], color=COLOURS[5], linewidth=1.6, label="median of the region")
-    ax.set_xticks([middle for middle, _ in edges], [text for _, text in edges])
+    ax.plot([], [], color=MARK, linewidth=1.6, label="median of the region")
+    ax.set_xticks(range(len(names)), names, rotation=90 if sum(map(len, names)) > 70 else 0)
     ax.tick_params(axis="x", length=0)
-    ax.set(ylabel=unit, xlabel="hidden neurons, ranked within their region")
+    ax.set(ylabel=unit, xlabel="hidden neurons of each region (number), ranked")
     legible(ax)
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, borderaxespad=0.1, fontsize=SMALL)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.1, fontsize=SMALL)
     return ax

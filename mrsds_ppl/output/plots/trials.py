@@ -3,11 +3,12 @@
 import numpy as np
 from jaxtyping import Float, Int
 
+from mrsds_ppl.output.plots.averages import average_over_trials
 from mrsds_ppl.output.plots.style import (
-    SMALL,
-    TRUTH,
+    MARK,
     WIDTH,
     bin_width,
+    legend_above,
     legible,
     line_style,
     make_axes,
@@ -46,13 +47,10 @@ def plot_trial(
         shade_states(ax, seconds, z_prob)
         ax.plot(seconds, x[:, index], color="black", linewidth=1.2, label="inferred")
         if x_true is not None:
-            ax.plot(seconds, x_true[:, index], color=TRUTH, linestyle=(0, (4, 2)), linewidth=1.2, label="true")
+            ax.plot(seconds, x_true[:, index], color=MARK, linestyle=(0, (4, 2)), linewidth=1.2, label="true")
         ax.set_ylabel(names[index])
         ax.margins(x=0)
         legible(ax)
-    axes[0].legend(
-        loc="lower right", bbox_to_anchor=(1, 1.0), ncols=3, frameon=False, borderaxespad=0.1, fontsize=SMALL
-    )
     ax = axes[-1]
     for k in range(z_prob.shape[1]):
         style = {"color": state_colour(k), "linestyle": line_style(k)}
@@ -64,7 +62,8 @@ def plot_trial(
     ax.set(xlabel="time (s)", ylabel="p(state)", ylim=(-0.05, 1.05))
     ax.margins(x=0)
     legible(ax)
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=SMALL)
+    (lines, names), (more, states) = (some.get_legend_handles_labels() for some in (axes[0], ax))
+    legend_above(ax, [*lines, *more], [*names, *states])
     return axes
 
 
@@ -77,7 +76,8 @@ def plot_states(
 ) -> np.ndarray:
     """Raster of the likeliest state of every bin of every trial, and below it the mean posterior over trials.
 
-    A paler bin is a less certain one; what is white is after the end of a trial.
+    A paler bin is a less certain one; what is white is after the end of a trial. The mean is over the trials that have
+    a bin, and stops where under a fifth of them have it.
 
     Args:
         seconds: time of each bin.
@@ -87,6 +87,7 @@ def plot_states(
     """
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Patch
+    from matplotlib.ticker import MaxNLocator
 
     trials, bins, states = z_prob.shape
     if axes is None:
@@ -104,21 +105,12 @@ def plot_states(
     ax = axes[0]
     ax.imshow(image, aspect="auto", interpolation="nearest", extent=extent)
     ax.set_ylabel("trial")
-    if trials <= 8:
-        ax.set_yticks(range(trials))
-    handles = [Patch(color=state_colour(k), label=f"state {k}") for k in range(states)]
-    ax.legend(
-        handles=handles,
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=min(states, 8),
-        frameon=False,
-        borderaxespad=0.1,
-        fontsize=SMALL,
-    )
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    handles = [Patch(color=state_colour(k)) for k in range(states)]
+    legend_above(ax, handles, [f"state {k}" for k in range(states)])
     legible(ax)
     ax = axes[1]
-    mean = prob.sum(0) / np.maximum(valid.sum(0), 1)[:, None]
+    mean = average_over_trials(np.where(valid[..., None], z_prob, np.nan)).mean
     for k in range(states):
         ax.plot(seconds, mean[:, k], color=state_colour(k), linestyle=line_style(k), linewidth=1.6)
     ax.set(xlabel="time (s)", ylabel="mean p(state)\nover trials", ylim=(-0.05, 1.05))

@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from mrsds_ppl.output.plots import plot_communication
-from mrsds_ppl.output.report.page import Figure, Section, Table
+from mrsds_ppl.output.report.page import Figure, Section, Table, digits_of
 
 # The share of false claims. Where conditions do not differ, it is the share of pages with any claim.
 _CLAIMED = 0.05
@@ -45,8 +45,8 @@ def conditions_section(found: Conditions, targets: Sequence[str], sources: Seque
     assert found.mean is not None
     axes = plot_communication(found.mean, targets, sources, titles=counts)
     caption = (
-        "Mean message norms in the trials of each condition, averaged over the state posterior. Arrows are as wide as "
-        "messages are large, on one scale for all conditions. Grey: a region's own message."
+        "Mean message norms in the trials of each condition, averaged over the state posterior, on one scale for all "
+        "conditions: of colours, and of arrows where there are any. Grey: a region's own message."
     )
     why = f"No contrast was computed: {found.reason}" if found.reason else _OF_TWO
     text = ["The same messages, averaged over the trials that share a label.", f"{_MEANS} {why}"]
@@ -89,11 +89,13 @@ def _differences(found: xr.Dataset, targets: Sequence[str], sources: Sequence[st
 
 def _row(found: xr.Dataset, place: np.ndarray, targets: Sequence[str], sources: Sequence[str]) -> list[str]:
     at = {name: float(found[name].values[tuple(place)]) for name in map(str, found.data_vars)}
-    digits = max(0, 1 - int(np.floor(np.log10(max(at["high"] - at["low"], 1e-12)))))
+    width = at["high"] - at["low"]
+    digits = digits_of(width if width > 0 else abs(at["difference"]))
     difference, low, high = (f"{at[name]:+.{digits}f}" for name in ("difference", "low", "high"))
+    interval = f" ({low} to {high})" if width > 0 else ""
     means = [f"{at[name]:.{digits}f}" for name in ("mean_first", "mean_second")]
     q = f"{at['q_value']:.2g}" if at["q_value"] >= 0.001 else "below 0.001"
-    return [f"{sources[place[1]]} to {targets[place[0]]}", *means, f"{difference} ({low} to {high})", q]
+    return [f"{sources[place[1]]} to {targets[place[0]]}", *means, f"{difference}{interval}", q]
 
 
 def _many(count: int, what: str = "trial") -> str:

@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from mrsds_ppl.output.plots import plot_communication
-from mrsds_ppl.output.report.page import Figure, Section, Table
+from mrsds_ppl.output.report.page import Figure, Section, Table, digits_of
 
 
 class Edges(NamedTuple):
@@ -60,13 +60,13 @@ def edges_section(
     )
     there = single["present"].any(("target", "source")).values
     own = np.eye(len(targets), len(sources), dtype=bool)
-    shown = np.where(single["present"].values | own, norms, 0.0)[there]
+    shown = np.where(single["present"].values | own, norms, np.nan)[there]
     content: list[Figure | Table] = []
     if there.any():
         names = [name for name, some in zip(titles, there, strict=True) if some]
         caption = (
-            "Messages that are present, and no others, in the states that have any. Arrows are as wide as messages are "
-            "large, on one scale for all states. Grey: a region's own message."
+            "Messages that are present, and no others, in the states that have any, on one scale for all states: of "
+            "colours, and of arrows where there are any. Grey: a region's own message."
         )
         axes = plot_communication(shown, targets, sources, titles=names)
         content.append(Figure(axes, "Graph and matrix of the messages that are present in each state.", caption))
@@ -78,5 +78,8 @@ def _row(found: xr.Dataset, place: np.ndarray, targets: Sequence[str], sources: 
     state, target, source = map(int, place)
     evidence, error, q = (float(found[name].values[state, target, source]) for name in ("evidence", "error", "q_value"))
     name = str(found["state"].values[state])
-    worth = f"{evidence:.2f}" + (f" ({error:.2f})" if np.isfinite(error) else "")
+    worth = f"{evidence:.2f}"
+    if np.isfinite(error) and error > 0:
+        digits = digits_of(error)
+        worth = f"{evidence:.{digits}f} ({error:.{digits}f})"
     return [name, f"{sources[source]} to {targets[target]}", worth, f"{q:.2g}" if q >= 0.001 else "below 0.001"]

@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mrsds_ppl.output.report.averages import Averages
 from mrsds_ppl.output.report.checks import Evidence
 from mrsds_ppl.output.report.conditions import Conditions
 from mrsds_ppl.output.report.edges import Edges
+from mrsds_ppl.output.report.restarts import Restarts
 
 
 class Score(NamedTuple):
@@ -78,5 +80,7 @@ class Findings:
     hidden_region: Int[np.ndarray, " hidden"]
     hidden_unit: str
     listings: Sequence[tuple[str, str]]
+    averages: Averages | None = None
     conditions: Conditions | None = None
     edges: Edges | None = None
+    restarts: Restarts | None = None

@@ -9,18 +9,21 @@ from jax import random
 from jaxtyping import Array, PRNGKeyArray, PyTree
 from numpyro import handlers
 
+from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.communication import input_labels
 from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states, valid_bins
 from mrsds_ppl.config.loading import resolved_yaml
 from mrsds_ppl.data.labels import Labels, labels_of
 from mrsds_ppl.data.trials import Batch, Trials
+from mrsds_ppl.output.report.averages import Averages, averages_of, events_of
 from mrsds_ppl.output.report.checks import Evidence
 from mrsds_ppl.output.report.findings import Example, Findings, Score
 from mrsds_ppl.output.report.flow import communication_of, conditions_of, edges_of, flow_fields, norms_of_trial
+from mrsds_ppl.output.report.restarts import Posterior, Restarts, compare_restarts
 from mrsds_ppl.output.report.scores import Predicted, score_lines, scores_by_neuron
 from mrsds_ppl.output.report.sections import report_page
-from mrsds_ppl.output.results import history_arrays
+from mrsds_ppl.output.results import history_arrays, read_restarts
 from mrsds_ppl.start.unused import share_of_bins
 from mrsds_ppl.storage.atomic import write_text
 
@@ -30,13 +33,14 @@ if TYPE_CHECKING:
 _NORM_DRAWS = 40
 
 
-def write_report(fit: "mrsds_ppl.fitted.Fit", path: Path, labels: Labels | None = None) -> Path:
+def write_report(fit: "mrsds_ppl.fitted.Fit", path: Path, labels: Labels | None = None, *, quick: bool = False) -> Path:
     """Write the page of a fit, whole or not at all, and return its path.
 
     Args:
         fit: what was found.
         path: where the page shall appear.
         labels: condition of each trial, see :func:`mrsds_ppl.data.labels.labels_of`; by default those of the recording.
+        quick: leave the tests of messages out, and say so.
 
     Raises:
         DataError: labels do not fit the trials.
@@ -48,12 +52,12 @@ def write_report(fit: "mrsds_ppl.fitted.Fit", path: Path, labels: Labels | None 
     conditions = None if given is None else labels_of(given, fit.trials.ids)
     # Figures go to the page alone, and a user's own settings may change sizes of text.
     with mpl.rc_context({**mpl.rcParamsDefault, "backend": "agg"}):
-        write_text(path, report_page(gather(fit, conditions)))
+        write_text(path, report_page(gather(fit, conditions, quick=quick)))
     return path
 
 
-def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None) -> Findings:
-    """All numbers of the page; ``labels``: of all trials, empty where one has none."""
+def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None, *, quick: bool = False) -> Findings:
+    """All numbers of the page; ``labels``: of all trials, empty where one has none; ``quick``: without tests."""
     found = _predicted(fit)
     test, curves = fit.split.test, history_arrays(fit.history)
     x_test, z_test = (_padded(values, test) for values in (fit.test.x_mean, fit.test.z_prob))
@@ -104,8 +108,10 @@ def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None) -> Fin
         hidden_region=test.region_of_neuron[fit.hidden_neurons],
         hidden_unit=hidden_unit,
         listings=listings,
-        conditions=None if labels is None else conditions_of(fit, labels),
-        edges=edges_of(fit),
+        averages=_averages(fit, labels),
+        conditions=None if labels is None else conditions_of(fit, labels, quick=quick),
+        edges=edges_of(fit, quick=quick),
+        restarts=_restarts(fit),
     )
 
 
@@ -126,6 +132,27 @@ def _padded(values: np.ndarray, trials: Trials) -> np.ndarray:
 def _latent_regions(fit: "mrsds_ppl.fitted.Fit") -> list[str]:
     names = fit.trials.region_names
     return names if len(fit.model.latent_sizes) == len(names) else ["all regions"]
+
+
+def _averages(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None) -> Averages:
+    trials = fit.trials
+    events = events_of(trials.u, trials.stage, trials.lengths, trials.input_names)
+    return averages_of(fit.states.values, fit.latents.values, trials.bin_width, labels, events)
+
+
+def _restarts(fit: "mrsds_ppl.fitted.Fit") -> Restarts | None:
+    """What a run holds of its restarts; one whose bound is not finite has no posterior."""
+    bounds, test = fit.trained.restart_bounds, fit.split.test
+    if bounds is None:
+        return None
+    posteriors: list[Posterior | None] = []
+    for bound, params in zip(bounds, read_restarts(fit), strict=False):
+        found = None
+        if np.isfinite(bound):
+            inferred = PosteriorSampler(FittedProgram(fit.model, params, fit.guide)).infer(random.key(0), test, draws=2)
+            found = Posterior(np.asarray(inferred.x_mean), np.asarray(inferred.z_prob))
+        posteriors.append(found)
+    return compare_restarts(bounds, fit.trained.restart, posteriors, test.lengths, list(fit.model.latent_sizes))
 
 
 def _facts(fit: "mrsds_ppl.fitted.Fit") -> list[tuple[str, str]]:

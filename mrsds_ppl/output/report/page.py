@@ -31,7 +31,8 @@ a { color: #0061a8; }
 nav { font-size: .95rem; margin: .8rem 0; }
 nav a { display: inline-block; margin-right: 1rem; padding: .2rem 0; }
 .soft, figcaption { color: var(--soft); font-size: .92rem; }
-.scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
+.scroll { overflow-x: auto; overflow-y: auto; max-height: 40rem; -webkit-overflow-scrolling: touch; }
+.scroll thead th { position: sticky; top: 0; background: var(--back); }
 table { border-collapse: collapse; margin: .8rem 0; font-size: .95rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .4rem .8rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; }
@@ -64,7 +65,11 @@ summary { cursor: pointer; padding: .4rem 0; }
   figure input:checked + img { width: auto; }
   figcaption::before { content: "Swipe sideways to see all of it, tap for full size. "; }
 }
-@media print { nav, details { display: none; } figure, .check, tr { break-inside: avoid; } }
+@media print {
+  nav, details { display: none; }
+  .scroll { max-height: none; }
+  figure, .check, tr { break-inside: avoid; }
+}
 """
 
 
@@ -136,6 +141,11 @@ def page(
     )
 
 
+def digits_of(width: float) -> int:
+    """Decimals that show two digits of an error or of the width of an interval, which then never reads zero."""
+    return max(2, 1 - int(np.floor(np.log10(max(width, 1e-12)))))
+
+
 def _verdict(checks: Sequence[Check]) -> str:
     bad = [check.title.lower() for check in checks if check.status == "bad"]
     look = [check.title.lower() for check in checks if check.status == "look"]
@@ -188,11 +198,16 @@ def _figure(figure: Figure) -> str:
 def png_address(axes: "np.ndarray | matplotlib.axes.Axes") -> str:
     """The figure of some axes as a ``data:`` address of a PNG image; the figure is closed."""
     import matplotlib.pyplot as plt
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
 
     figure = (axes.flat[0] if isinstance(axes, np.ndarray) else axes).get_figure(root=True)
     assert figure is not None
-    buffer = io.BytesIO()
-    # White behind, since a page may be read on a dark screen.
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white")
+    # Drawn here, since savefig draws twice; white behind, since a page may be read on a dark screen.
+    figure.set_dpi(_DPI)
+    figure.set_facecolor("white")
+    canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "png")
     plt.close(figure)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

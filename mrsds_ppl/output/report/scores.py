@@ -1,5 +1,6 @@
 """Scores of a fitted run beside those of plain predictions, for its report."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from mrsds_ppl.analysis.metrics import Scores, bits_per_spike, evaluate
 from mrsds_ppl.analysis.posterior import Reconstruction
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.output.report.findings import Score
+from mrsds_ppl.output.report.page import Section, Table
 
 if TYPE_CHECKING:
     import mrsds_ppl.fitted
@@ -77,3 +79,36 @@ def scores_by_neuron(
         for p in (predicted.smoothed.y_mean, average)
     )
     return ours, simple, "R²"
+
+
+def scores_section(scores: Sequence[Score], recovery: Sequence[str]) -> Section:
+    """The table of scores, and how near a simulation's truth is.
+
+    Args:
+        scores: of :func:`score_lines`.
+        recovery: sentences on what is recovered of a simulation.
+    """
+    counts = any(score.bits is not None for score in scores)
+    head = ["Prediction of", "this model, R²", "trial average, R²", "linear regression, R²"]
+    rows = [
+        [score.name, f"{score.r2:.3f}", f"{score.r2_average:.3f}", _number(score.r2_linear)]
+        + ([_number(score.bits)] if counts else [])
+        for score in scores
+    ]
+    text = [
+        "R² is the share of each neuron's variance over time and trials that a prediction explains, averaged over "
+        "neurons: 1 is perfect, 0 is no better than the neuron's mean. Noise sets a ceiling below 1 that differs from "
+        "recording to recording, so compare along a row: a model of interest beats the trial average, which knows only "
+        "the time since the start of a trial, and comes close to or beats linear regression on other neurons (hidden "
+        "ones) or on the last bin (one bin ahead). One bin ahead starts from latents inferred from the whole trial, "
+        "later bins included: it tests the dynamics and is no forecast, which gives it an advantage over regression."
+    ]
+    if recovery:
+        text.append("The recording is a simulation, so the truth is known. " + " ".join(recovery))
+    return Section(
+        "scores", "How well it describes the recording", text, [Table(head + ["bits per spike"] * counts, rows)]
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not np.isfinite(value) else f"{value:.3f}"

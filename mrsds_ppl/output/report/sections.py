@@ -14,33 +14,32 @@ from mrsds_ppl.output.plots import (
     plot_states,
     plot_training,
     plot_trial,
-    plot_vector_field,
-    state_colour,
 )
-from mrsds_ppl.output.plots.style import TEXT, make_axes
+from mrsds_ppl.output.report.averages import averages_section
 from mrsds_ppl.output.report.checks import run_checks
 from mrsds_ppl.output.report.conditions import conditions_section
 from mrsds_ppl.output.report.edges import edges_section
 from mrsds_ppl.output.report.findings import Findings
+from mrsds_ppl.output.report.flow import flow_section
 from mrsds_ppl.output.report.page import Figure, Section, Table, page
+from mrsds_ppl.output.report.restarts import restarts_section
+from mrsds_ppl.output.report.scores import scores_section
 
-_SHOWN_STATES = 6
-_FIXED = (
-    "Nothing moves at a fixed point: latents near a stable one (filled) end there, near an unstable one (open) they "
-    "leave."
-)
+_SHOWN_STATES, _SHOWN_REGIONS, _SHOWN_NEURONS = 6, 12, 4
 
 
 def report_page(findings: Findings) -> str:
     """The HTML page of a run, see :func:`mrsds_ppl.output.report.page.page`."""
     sections = [
+        None if findings.restarts is None else restarts_section(findings.restarts),
         _edges(findings),
         _latents(findings),
         _states(findings),
+        _averages(findings),
         _activity(findings),
         _messages(findings),
         _conditions(findings),
-        _flow(findings),
+        flow_section(findings.fields, _shown_states(findings), findings.latent_regions),
         _prediction(findings),
         _training(findings),
     ]
@@ -50,32 +49,9 @@ def report_page(findings: Findings) -> str:
         findings.subtitle,
         findings.facts,
         run_checks(findings.evidence),
-        _scores(findings),
+        scores_section(findings.scores, findings.recovery),
         kept,
         findings.listings,
-    )
-
-
-def _scores(f: Findings) -> Section:
-    counts = any(score.bits is not None for score in f.scores)
-    head = ["Prediction of", "this model, R²", "trial average, R²", "linear regression, R²"]
-    rows = [
-        [score.name, f"{score.r2:.3f}", f"{score.r2_average:.3f}", _number(score.r2_linear)]
-        + ([_number(score.bits)] if counts else [])
-        for score in f.scores
-    ]
-    text = [
-        "R² is the share of each neuron's variance over time and trials that a prediction explains, averaged over "
-        "neurons: 1 is perfect, 0 is no better than the neuron's mean. Noise sets a ceiling below 1 that differs from "
-        "recording to recording, so compare along a row: a model of interest beats the trial average, which knows only "
-        "the time since the start of a trial, and comes close to or beats linear regression on other neurons (hidden "
-        "ones) or on the last bin (one bin ahead). One bin ahead starts from latents inferred from the whole trial, "
-        "later bins included: it tests the dynamics and is no forecast, which gives it an advantage over regression."
-    ]
-    if f.recovery:
-        text.append("The recording is a simulation, so the truth is known. " + " ".join(f.recovery))
-    return Section(
-        "scores", "How well it describes the recording", text, [Table(head + ["bits per spike"] * counts, rows)]
     )
 
 
@@ -116,10 +92,17 @@ def _states(f: Findings) -> Section | None:
     figure = Figure(
         axes,
         "Raster of the likeliest state of every bin of every test trial, and mean state probabilities over time.",
-        "Test trials, one a row: colour is the likeliest state, paler where less certain. Below: mean over trials.",
+        "Test trials, one a row: colour is the likeliest state, paler where less certain. Below: mean over the trials "
+        "that go on, as long as a fifth of them do.",
     )
     table = Table(["State", "share of bins", "median stay (s)"], rows)
     return Section("states", "Discrete states", text, [figure, table])
+
+
+def _averages(f: Findings) -> Section | None:
+    if f.averages is None:
+        return None
+    return averages_section(f.averages, _shown_states(f), _shown_latents(f), f.latent_names)
 
 
 def _dwell(f: Findings) -> list[str]:
@@ -137,13 +120,16 @@ def _dwell(f: Findings) -> list[str]:
 def _activity(f: Findings) -> Section:
     e = f.example
     panels = plot_activity(e.seconds, e.activity, f.region_sizes, f.region_names, unit=f.unit)
-    # The neuron of each region that the model explains best, so that there is something to see.
+    # The neurons that the model explains best, each of another region, so that there is something to see.
     titles = list(e.activity)
     observed, fitted = e.activity[titles[0]], e.activity[titles[1]]
     ends = np.cumsum(f.region_sizes)
-    spread = np.nanvar(fitted, axis=0) / np.maximum(np.nanvar(observed, axis=0), 1e-12)
+    seen = np.isfinite(observed).any(0)
+    varies = np.where(seen, np.nan_to_num(observed).var(0), 0.0)
+    explained = np.where(varies > 0, fitted.var(0) / np.where(varies > 0, varies, 1.0), 0.0)
     starts = ends - np.asarray(f.region_sizes)
-    best = np.array([first + np.argmax(spread[first:end]) for first, end in zip(starts, ends, strict=True)])[:4]
+    best = np.array([first + np.argmax(explained[first:end]) for first, end in zip(starts, ends, strict=True)])
+    best = np.sort(best[np.argsort(-explained[best], kind="stable")[:_SHOWN_NEURONS]])
     lines = {title: e.activity[title] for title in titles[:3]}
     curves = plot_neurons(e.seconds, lines, best, f.neuron_names, unit=f.unit)
     text = [
@@ -151,11 +137,16 @@ def _activity(f: Findings) -> Section:
         "latents of the bin before; generated is a new trial that the model makes up by itself, which should look like "
         "the same kind of data without matching this trial."
     ]
-    caption = f"Test trial {e.number}: all neurons, on one colour scale. White is missing."
+    caption = (
+        f"Test trial {e.number}: all neurons, on one colour scale; means of neighbours where there are more of them "
+        "than rows of the image. White is missing."
+    )
     figures = [
         Figure(panels, "Images of neurons over time: observed, reconstructed, predicted, generated.", caption),
         Figure(
-            curves, "Observed and predicted activity of single neurons.", "The best described neuron of each region."
+            curves,
+            "Observed and predicted activity of single neurons.",
+            f"The best described neuron of {'each region' if len(best) == len(ends) else f'{len(best)} regions'}.",
         ),
     ]
     return Section("activity", "Observed, reconstructed and generated activity", text, figures)
@@ -164,7 +155,11 @@ def _activity(f: Findings) -> Section:
 def _messages(f: Findings) -> Section:
     e = f.example
     targets, sources = f.latent_regions, [*f.latent_regions, *f.input_names]
-    norms = plot_message_norms(e.seconds, e.norms, targets, sources, z_prob=e.z_prob)
+    shown = np.arange(len(targets))
+    if len(targets) > _SHOWN_REGIONS:
+        shown = np.sort(np.argsort(-np.asarray(f.region_sizes), kind="stable")[:_SHOWN_REGIONS])
+    receiving = [targets[region] for region in shown.tolist()]
+    norms = plot_message_norms(e.seconds, e.norms[:, shown], receiving, sources, z_prob=e.z_prob)
     text = [
         "The change of a region's latents from one bin to the next is a sum of messages: its own, one from every other "
         "region, one from every input. A message's norm says how strongly it moves the receiving region. Latents have "
@@ -172,19 +167,22 @@ def _messages(f: Findings) -> Section:
         "regions. All of this is posterior means. They have errors that this page does not show, and a norm is never "
         "zero: which messages are there is said above."
     ]
-    figures = [
-        Figure(
-            norms,
-            "Norms of the messages each region receives over time.",
-            f"Test trial {e.number}: posterior means of message norms, averaged over the state posterior.",
-        )
-    ]
+    if len(shown) < len(targets):
+        text.append(f"Shown over time are messages to the {len(shown)} of {len(targets)} regions with most neurons.")
+    caption = f"Test trial {e.number}: posterior means of message norms, averaged over the state posterior. "
+    caption += (
+        "Each image has a colour scale of its own, from 0 to the number in its title. Grey: the region's own message. "
+        "First row: the likeliest state."
+        if norms[0].images
+        else "A region's own message is in its own colour. Background: the likeliest state."
+    )
+    figures = [Figure(norms, "Norms of the messages each region receives over time.", caption)]
     if len(sources) > 1:
         states = _shown_states(f)
         graph = plot_communication(f.communication[states], targets, sources, titles=_titles(f, states))
         caption = (
-            "Mean message norms in test trials, each bin weighted by the probability of the state. Arrows are as wide "
-            "as messages are large, on one scale for all states. Grey: a region's own message."
+            "Mean message norms in test trials, each bin weighted by the probability of the state, on one scale for "
+            "all states: of colours, and of arrows where there are any. Grey: a region's own message."
         )
         figures.append(Figure(graph, "Graph and matrix of mean message norms between regions by state.", caption))
     return Section("messages", "Messages and communication", text, figures)
@@ -202,48 +200,6 @@ def _conditions(f: Findings) -> Section | None:
     if f.conditions is None or len(sources) == 1:
         return None
     return conditions_section(f.conditions, f.latent_regions, sources)
-
-
-def _flow(f: Findings) -> Section | None:
-    if not f.fields:
-        return None
-    states = _shown_states(f)
-    figures = []
-    for field in f.fields:
-        columns = min(len(states), 2)
-        rows = -(-len(states) // columns)
-        flat = len(field.coordinates) == 1
-        grid = make_axes(rows, columns, (2.9 if flat else 3.5) * rows, width=7.0 if columns > 1 else 4.4)
-        axes = grid.ravel()
-        for unused in axes[len(states) :]:
-            unused.set_visible(False)
-        for ax, k in zip(axes[: len(states)], states, strict=True):
-            plot_vector_field(
-                field.points,
-                field.changes[k],
-                field.coordinates,
-                trajectories=field.trajectories[k],
-                fixed_points=field.fixed_points[k],
-                stable=field.stable[k],
-                colour=state_colour(k),
-                ax=ax,
-            )
-            ax.set_title(f"state {k}", loc="right", fontsize=TEXT)
-        caption = (
-            f"{field.region}: where the latents go in the next bin. "
-            + (
-                "Grey: where the latent was in 98% of the state's bins. "
-                if flat
-                else "Lines: inferred paths of test trials while in the state. "
-            )
-            + (_FIXED if any(len(points) for points in field.fixed_points) else "")
-        )
-        figures.append(Figure(axes, f"Flow of the latents of {field.region} in each state.", caption))
-    text = [
-        "The rules of each state, drawn: from any place, the model says where the latents move next. Other regions are "
-        "held at their mean and inputs at zero, and the flow is to be believed where the latents have been."
-    ]
-    return Section("flow", "Flow in each state", text, figures)
 
 
 def _prediction(f: Findings) -> Section | None:
@@ -272,7 +228,7 @@ def _training(f: Findings) -> Section:
         "(log p(y|x)), how well the dynamics explain the latents (log p(x)), and minus log q(x), which rewards an "
         "approximate posterior that is no narrower than it must be."
     ]
-    caption = "Grey: every step; blue: running mean. The first tenth may lie outside of the axes."
+    caption = "Grey: every step; dark: running mean. The first tenth may lie outside of the axes."
     return Section("training", "Training", text, [Figure(axes, "Training curves.", caption)])
 
 
@@ -294,7 +250,3 @@ def _shown_states(f: Findings) -> list[int]:
 
 def _titles(f: Findings, states: Sequence[int]) -> list[str]:
     return [f"state {k} ({f.occupancy[k]:.0%} of bins)" for k in states]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or not np.isfinite(value) else f"{value:.3f}"
