@@ -347,13 +347,13 @@ class Started(NamedTuple):
 
 @pytest.fixture(scope="module")
 def few_oscillators() -> Started:
-    trials = SIMULATORS["oscillators"](0, num_trials=24, num_regions=2, num_states=2, mean_count=2.0)
+    trials = SIMULATORS["oscillators"](0, num_trials=16, num_regions=2, num_states=2, mean_count=2.0)
     options = ModelOptions(ux=False, xz=False, emissions=EmissionOptions(dist="poisson"))
-    model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=24)
+    model = MRSDS(trials.region_sizes, 2, 2, key=random.key(0), options=options, num_trials=16)
     params = {f"{name}$params": part for name, part in model.networks._asdict().items()}
     params = initialize(params, trials, model.latent_sizes)
     batch = jax.device_put(trials.batch())
-    return Started(trials, model, batch, LaplaceEM(num_refit_steps=200)(random.key(1), params, model, batch))
+    return Started(trials, model, batch, LaplaceEM(num_refit_steps=100)(random.key(1), params, model, batch))
 
 
 @pytest.mark.slow
