@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from io import StringIO
 
 import jax
@@ -389,6 +390,27 @@ def test_progress_draws_a_bar_on_a_terminal():
         run(on_chunk=lambda state, history: p.update(history))
     assert "25/25" in written.getvalue()
     assert "loss" in written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("compiling", "a_step", "said"),
+    [
+        (60.0, 0.12, ["training: about 4 min for 1800 more steps at 0.12 s a step"]),
+        (0.0, 0.02, ["training: about 36 s for 1800 more steps at 0.02 s a step"]),
+        (9.0, 5.0, ["training: about 2.5 h for 1800 more steps at 5 s a step"]),
+        (900.0, 0.01, []),
+    ],
+)
+def test_the_time_that_is_left_is_said_once_and_not_from_the_chunk_that_compiles(monkeypatch, compiling, a_step, said):
+    now, lines = [0.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    row = np.zeros(100)
+    with TrainingProgress("training", 2000, visible=False, say=lines.append) as progress:
+        for chunk in range(20):
+            now[0] += 100 * a_step + (compiling if chunk == 0 else 0.0)
+            step = np.arange(100 * chunk, 100 * (chunk + 1))
+            progress.update(History(step, row, row, row, row > 0, row.astype(int), {}))
+    assert lines == said
 
 
 def read_scalars(path):

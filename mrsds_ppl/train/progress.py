@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mrsds_ppl.train.history import History
 
 logger = logging.getLogger(__name__)
+
+# What takes less is not worth a line.
+_SHORTEST_SAID = 20.0  # seconds
 
 
 def chunk_means(history: History) -> dict[str, float]:
@@ -32,6 +36,9 @@ def chunk_means(history: History) -> dict[str, float]:
 class TrainingProgress:
     """One stage's progress: a bar where the console is a terminal, and one log line per chunk in any case.
 
+    Once the second chunk is done, a line says how long the rest will take. The first one compiles, so its time tells
+    nothing.
+
     Args:
         stage: name of the stage, as the user reads it.
         num_steps: number of steps of the stage.
@@ -39,6 +46,7 @@ class TrainingProgress:
         shown: metrics to show, in this order; those that a history lacks are left out.
         console: where the bar goes, standard error by default.
         visible: whether there is a bar at all; it needs a terminal or a notebook.
+        say: prints the line about the time that is left; None for no such line.
     """
 
     def __init__(
@@ -49,12 +57,15 @@ class TrainingProgress:
         shown: tuple[str, ...] = ("loss",),
         console: Console | None = None,
         visible: bool = True,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.stage = stage
         self.num_steps = num_steps
         self.shown = shown
         self.step = first_step
         self.skipped = 0
+        self._say = say
+        self._chunks = 0
         self._time = time.perf_counter()
         console = console or Console(stderr=True)
         self._bar = Progress(
@@ -92,6 +103,11 @@ class TrainingProgress:
             "%s: step %d of %d  %s  lr %.3g  %.1f ms a step",
             *(self.stage, self.step, self.num_steps, values, history.learning_rate[-1], milliseconds),
         )
+        self._chunks += 1
+        left = self.num_steps - self.step
+        if self._say is not None and self._chunks == 2 and left * milliseconds > 1e3 * _SHORTEST_SAID:
+            rate = 1e-3 * milliseconds
+            self._say(f"{self.stage}: about {_rounded(left * rate)} for {left} more steps at {rate:.2g} s a step")
         skipped = int(np.sum(history.skipped))
         if skipped:
             self.skipped += skipped
@@ -99,6 +115,13 @@ class TrainingProgress:
                 "%s: skipped %d of the last %d steps, whose loss or gradient was not finite (%d so far)",
                 *(self.stage, skipped, len(history.step), self.skipped),
             )
+
+
+def _rounded(seconds: float) -> str:
+    """A time as one says it: 40 s, 4 min, 2.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 class ScalarLog(AbstractContextManager["ScalarLog"]):

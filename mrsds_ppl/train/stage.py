@@ -85,7 +85,9 @@ def run_stage(
     stacked = state.skipped.ndim > 0
     names = [f"{name}-{number}" for number in range(count)] if stacked else [name]
     with (
-        TrainingProgress(name, settings.num_steps, first, shown=_SHOWN, visible=stages.progress) as progress,
+        TrainingProgress(
+            name, settings.num_steps, first, shown=_SHOWN, visible=stages.progress, say=stages.say
+        ) as progress,
         ExitStack() as open_logs,
     ):
         folder = stages.stores.scalars
