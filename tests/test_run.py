@@ -276,6 +276,18 @@ def test_check_notes_a_recording_that_is_not_read_and_trials_without_values(work
     assert "note: bin_width is in seconds; 20 looks like milliseconds, which would be 0.02\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("dist", "noted"), [(None, True), ("gaussian", True), ("[poisson, gaussian]", True), ("poisson", False)]
+)
+def test_counts_under_emissions_that_are_not_of_counts_are_noted(workplace, capsys, dist, noted):
+    save(workplace / "counts.npz", np.random.default_rng(0).poisson(2.0, (6, 20, 8)).astype(float))
+    named = [] if dist is None else ["--set", f"model.emissions.dist={dist}"]
+    assert cli.main(["check", str(workplace / "tiny.yaml"), str(workplace / "counts.npz"), *named]) == 0
+    said = capsys.readouterr().out
+    assert ("note: all signals are counts, but emissions are " in said) == noted
+    assert said.count("note:") == noted
+
+
 @pytest.mark.parametrize("ending", [".npz", ".mat"])
 def test_simulated_file_is_a_recording(tmp_path, capsys, ending):
     out = tmp_path / f"sim{ending}"

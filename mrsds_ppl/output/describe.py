@@ -8,6 +8,7 @@ from mrsds_ppl.build import make_guide, make_model
 from mrsds_ppl.config.loading import RunConfig, ignored_keys
 from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.models import EMISSIONS
 
 
 def describe(config: RunConfig, trials: Trials, split: Split) -> str:
@@ -71,6 +72,11 @@ def notes(config: RunConfig, trials: Trials) -> list[str]:
     width = trials.bin_width
     if width > 1 and trials.holds_counts:
         found.append(f"bin_width is in seconds; {width:g} looks like milliseconds, which would be {width / 1000:g}")
+    if trials.holds_counts and not all(EMISSIONS[law].counts for law in config.model.emissions.laws):
+        found.append(
+            f"all signals are counts, but emissions are {config.model.emissions.phrase}; model.emissions.dist: poisson "
+            "is for counts"
+        )
     for key in ignored_keys(config):
         if key == "data.data_path":
             found.append(
