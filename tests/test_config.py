@@ -371,6 +371,18 @@ def test_recording_without_a_file_is_refused(tmp_path):
     assert load_config(path, {"data.data_path": "a.mat"}).data.recording() == "a.mat"
 
 
+def test_a_recording_among_the_overrides_is_read_in_place_of_a_simulation(tmp_path):
+    path = write(tmp_path, "data: {data_source: oscillators, simulation: {num_trials: 5}, tlim: 9}")
+    config = load_config(path, {"data.data_path": "a.mat"})
+    assert (config.data.recording(), config.data.data_source, config.data.tlim) == ("a.mat", "mydata", 9)
+    assert config.notes == ("the trials are those of a.mat, in place of the simulation oscillators",)
+    assert ignored_keys(config) == []
+    # A file that names no simulation has none to replace.
+    assert load_config(write(tmp_path, "model: {}"), {"data.data_path": "a.mat"}).notes == ()
+    own = write(tmp_path, f"data: {{data_source: '{__file__}:load'}}")
+    assert load_config(own, {"data.data_path": "a.mat"}).data.data_source == f"{__file__}:load"
+
+
 def test_unknown_argument_of_a_simulator_is_refused():
     reject_unknown("data.simulation", ["num_trials"], ["num_trials", "cue"])
     with pytest.raises(

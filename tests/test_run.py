@@ -256,10 +256,25 @@ def test_check_says_what_would_be_fitted(workplace, capsys):
         assert word in said
 
 
-def test_check_notes_a_recording_that_is_not_read_and_trials_without_values(workplace, capsys):
+@pytest.mark.parametrize("flag", [[], ["--data-path"]])
+def test_a_recording_on_the_command_line_takes_the_place_of_a_simulation(workplace, capsys, flag):
     simulation = {"num_trials": 6, "num_bins": 20, "neurons_per_region": 3}
     write(workplace, {**TINY, "data": {"data_source": "lotka-volterra", "simulation": simulation}})
-    assert cli.main(["check", str(workplace / "tiny.yaml"), str(workplace / "data.npz")]) == 0
+    recording = str(workplace / "data.npz")
+    assert cli.main(["check", str(workplace / "tiny.yaml"), *flag, recording]) == 0
+    said = capsys.readouterr().out
+    assert "9 for training, 3 for test" in said
+    assert "region0 (4 neurons)" in said
+    assert [line for line in said.splitlines() if "note:" in line] == [
+        f"note: the trials are those of {recording}, in place of the simulation lotka-volterra"
+    ]
+
+
+def test_check_notes_a_recording_that_is_not_read_and_trials_without_values(workplace, capsys):
+    simulation = {"num_trials": 6, "num_bins": 20, "neurons_per_region": 3}
+    data = {"data_source": "lotka-volterra", "data_path": "data.npz", "simulation": simulation}
+    write(workplace, {**TINY, "data": data})
+    assert cli.main(["check", str(workplace / "tiny.yaml")]) == 0
     said = capsys.readouterr().out
     assert "note: the trials are simulated, as data.data_source is lotka-volterra; --set" in said
     assert said.count("note:") == 1

@@ -4,6 +4,7 @@ Its sections are in :mod:`mrsds_ppl.config.sections`. Nothing here imports JAX.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ __all__ = [
     "GUIDE_NAMES",
     "SIMULATORS",
     "RunConfig",
+    "config_of",
     "ignored_keys",
     "load_config",
     "parse_assignment",
@@ -55,6 +57,12 @@ class RunConfig(BaseModel):
     def notes(self) -> tuple[str, ...]:
         """What was read as something else than it says, or has no effect, a line each."""
         return self._notes
+
+    def noting(self, note: str) -> "RunConfig":
+        """The same configuration with one note more."""
+        noted = self.model_copy()
+        noted._notes = (*self._notes, note)
+        return noted
 
     @property
     def weighs_paths(self) -> bool:
@@ -88,7 +96,8 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     Args:
         path: YAML file. A relative ``file.py`` or ``data_path`` in it is looked for in the file's own folder, then in
             the current one. A ``versions`` block, as a run writes it, is skipped.
-        overrides: values by dotted path, such as ``{"training.num_steps": 500}``; they win over the file.
+        overrides: values by dotted path, such as ``{"training.num_steps": 500}``; they win over the file. A recording
+            among them (``data.data_path``) is what is read, whatever simulation the file names.
 
     Raises:
         ConfigError: the file cannot be read, or a key or value is wrong; all problems are named.
@@ -97,20 +106,48 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     values = _read(path)
     values.pop(VERSIONS, None)
     try:
-        reading = read_published(values, _nested(overrides or {}))
+        return config_of(values, overrides, folder=path.parent)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def config_of(
+    values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, *, folder: Path | None = None
+) -> RunConfig:
+    """Validate the sections of a configuration, as :func:`load_config` does those of a file.
+
+    Args:
+        values: the sections, as YAML has them.
+        overrides: as of :func:`load_config`.
+        folder: where relative paths are looked for first; default the current one.
+
+    Raises:
+        ConfigError: a key or value is wrong; all problems are named.
+    """
+    folder, overrides = folder or Path(), overrides or {}
+    reading = read_published(values, _nested(overrides))
     found = reading.values
     if isinstance(found.get("data"), dict):
-        found["data"] = _locate_files(found["data"], path.parent)
+        found["data"] = _locate_files(found["data"], folder)
     if isinstance(found.get("inference"), dict):
-        found["inference"] = _locate_guide(found["inference"], path.parent)
+        found["inference"] = _locate_guide(found["inference"], folder)
     config = problems_of(reading, Spelling(reading.written))
     if isinstance(config, RunConfig):
-        return config
+        return _of_recording(config, reading) if overrides.get("data.data_path") is not None else config
     if len(config) == 1:
-        raise ConfigError(f"{path}: {config[0]}")
-    raise ConfigError(f"{path}: {len(config)} problems\n" + "\n".join(f"  {problem}" for problem in config))
+        raise ConfigError(config[0])
+    raise ConfigError(f"{len(config)} problems\n" + "\n".join(f"  {problem}" for problem in config))
+
+
+def _of_recording(config: RunConfig, reading: Reading) -> RunConfig:
+    """The configuration with its recording in place of a simulation."""
+    data = config.data
+    if not data.is_simulation:
+        return config
+    read = config.model_copy(update={"data": replace(data, data_source=RECORDING, simulation={})})
+    if ("data", "data_source") not in reading.written and not data.simulation:
+        return read
+    return read.noting(f"the trials are those of {data.data_path}, in place of the simulation {data.data_source}")
 
 
 def problems_of(reading: Reading, spelling: Spelling) -> RunConfig | Sequence[str]:
