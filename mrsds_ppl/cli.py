@@ -16,7 +16,7 @@ from typing import Any
 
 from mrsds_ppl import __version__
 from mrsds_ppl.backend.compiler_flags import choose_optimization_level
-from mrsds_ppl.commands.arguments import absolute, file_name, rate, refuse_misspelt, sizes
+from mrsds_ppl.commands.arguments import absolute, file_name, rate, refuse_misspelt, sizes, sources
 from mrsds_ppl.config.names import GUIDE_NAMES, SIMULATORS
 from mrsds_ppl.errors import MrsdsError
 
@@ -55,15 +55,17 @@ def _tell(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def _fit(args: argparse.Namespace) -> None:
-    config_path = _config_path(args)
-    config = _load(config_path, args)
+    path, recording = sources(args)
+    config, trials = _load(path, recording, args)
 
     from mrsds_ppl.commands import fit as command
 
-    name = config_path.stem if args.name is None else args.name
+    # A recording may be a loader, file.py:function.
+    own = Path(str(path or recording).partition(".py:")[0]).stem
     command.fit(
         config,
-        name=name,
+        trials,
+        name=own if args.name is None else args.name,
         result_path=args.result_path,
         resume=args.resume,
         overwrite=args.overwrite,
@@ -114,24 +116,30 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.recording is not None:
-        if args.data_path is not None:
-            args.refuse("found DATA and --data-path; give the recording once")
-        args.data_path = args.recording
-    config = _load(args.config, args)
+    config, trials = _load(*sources(args), args)
 
     from mrsds_ppl.commands import fit as command
 
-    _log(command.check(config))
+    _log(command.check(config, trials))
 
 
-def _load(path: Path, args: argparse.Namespace) -> Any:
-    """The configuration with what the command line says about it; an option of its own wins over --set."""
+def _init(args: argparse.Namespace) -> None:
+    from mrsds_ppl.commands import init as command
+    from mrsds_ppl.config.loading import parse_assignment
+
+    settings = dict(parse_assignment(text) for text in args.settings)
+    command.init(args.recording, out=args.out, settings=settings, log=_log)
+
+
+def _load(path: Path | None, recording: str | None, args: argparse.Namespace) -> Any:
+    """The configuration with what the command line says about it, and the trials where they had to be read for it.
+
+    An option of its own wins over --set.
+    """
     from mrsds_ppl.config.loading import load_config, parse_assignment
 
     overrides = dict(parse_assignment(text) for text in args.settings)
     options = {
-        "data.data_path": args.data_path,
         "model.num_states": args.num_states,
         "model.latent_sizes": args.latent_dims,
         "inference.guide": args.guide,
@@ -139,19 +147,18 @@ def _load(path: Path, args: argparse.Namespace) -> Any:
         **{f"training.{seed}": getattr(args, seed) for seed in _SEEDS},
     }
     overrides.update({key: value for key, value in options.items() if value is not None})
-    return load_config(path, overrides)
+    if recording is not None:
+        overrides |= {"data.data_source" if ".py:" in recording else "data.data_path": recording}
+    if path is not None:
+        return load_config(path, overrides), None
+
+    from mrsds_ppl.commands.init import suited
+
+    return suited(overrides)
 
 
 def _log(line: str) -> None:
     print(line, flush=True)
-
-
-def _config_path(args: argparse.Namespace) -> Path:
-    given = [path for path in (args.config, args.configpath) if path is not None]
-    if len(given) != 1:
-        found = "CONFIG and -configpath" if given else "neither CONFIG nor -configpath"
-        args.refuse(f"found {found}; give the configuration file once")
-    return given[0]
 
 
 def make_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -166,6 +173,7 @@ def make_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     commands = {}
     for name, add_arguments, function, summary in (
         ("fit", _add_fit, _fit, "fit a model to a recording or a simulation and write its files"),
+        ("init", _add_init, _init, "write a configuration that suits a recording, to be edited"),
         ("simulate", _add_simulate, _simulate, "write simulated trials to a file that fit can read"),
         ("infer", _add_infer, _infer, "infer latents, states and messages of new trials under a fitted run"),
         ("report", _add_report, _report, "write one self-contained HTML page about a fitted run"),
@@ -182,19 +190,23 @@ def make_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG", nargs="?", type=Path, help="YAML file: configs/toy-config.yaml")
-    parser.add_argument("-configpath", metavar="CONFIG", type=Path, help="the same, as published")
-    _add_data_path(parser)
+    _add_sources(parser)
     parser.add_argument(
         "--result-path", "-resultpath", metavar="DIR", type=Path, default=Path("results"), help="default: results"
     )
-    parser.add_argument("--name", "-name", metavar="NAME", type=file_name, help="of the run; default: CONFIG's own")
+    parser.add_argument("--name", "-name", metavar="NAME", type=file_name, help="of the run; default: that of the file")
     _add_settings(parser)
     _add_restarts(parser)
     parser.add_argument("--gpu", "-gpu", metavar="I", type=int, help="number of the GPU; default: the first")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the last checkpoint of NAME")
     again.add_argument("--overwrite", action="store_true", help="replace a run of this name")
+
+
+def _add_init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recording", metavar="DATA", type=absolute, help="recording, or file.py:function")
+    parser.add_argument("-o", "--out", metavar="CONFIG", type=Path, help="file to write; default: print it")
+    _add_set(parser, "how the recording is read, such as data.bin_width=0.02; repeatable")
 
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:
@@ -239,17 +251,18 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file")
-    parser.add_argument("recording", metavar="DATA", nargs="?", type=absolute, help="recording")
-    _add_data_path(parser)
+    _add_sources(parser)
     _add_settings(parser)
     _add_restarts(parser)
 
 
-def _add_data_path(parser: argparse.ArgumentParser) -> None:
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("first", metavar="CONFIG", nargs="?", help="YAML file; without one DATA comes first")
     parser.add_argument(
-        "--data-path", "-datapath", metavar="FILE", type=absolute, help="recording, such as a .mat, .npz or .nwb file"
+        "recording", metavar="DATA", nargs="?", type=absolute, help="recording: .mat, .npz, .nc, .zarr, .nwb, ..."
     )
+    parser.add_argument("--data-path", "-datapath", metavar="FILE", type=absolute, help="the same as DATA")
+    parser.add_argument("-configpath", metavar="FILE", type=Path, help="the same as CONFIG")
 
 
 def _add_restarts(parser: argparse.ArgumentParser) -> None:

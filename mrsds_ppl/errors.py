@@ -17,5 +17,9 @@ class DataError(MrsdsError):
     """The recording is wrong: the message names the file, key, trial, bin or neuron."""
 
 
+class BinWidthError(DataError):
+    """Spike times without the width of the bins that they are counted in."""
+
+
 class RunError(MrsdsError):
     """A run cannot be started, resumed or read."""

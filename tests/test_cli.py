@@ -41,8 +41,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_fit_has_defaults(run, config_file):
     assert main(["fit", str(config_file)]) == 0
-    [(name, (config,), options)] = run.calls
-    assert name == "fit"
+    [(name, (config, trials), options)] = run.calls
+    assert (name, trials) == ("fit", None)
     assert config.training.optimiser.num_steps == 5
     assert options.pop("log")
     assert options == {
@@ -59,7 +59,7 @@ def test_fit_options_reach_the_configuration(run, config_file, tmp_path, monkeyp
     options = "--data-path rec.mat --result-path out --name first -k 3 -d 2,1 --guide mean_field --data-seed 1"
     options += " --model-seed 2 --train-seed 3 --gpu 0 --set training.num_steps=7 --set model.ux=false --resume"
     assert main(["fit", str(config_file), *options.split()]) == 0
-    [(_, (config,), given)] = run.calls
+    [(_, (config, _), given)] = run.calls
     assert config.data.data_path == str(tmp_path / "rec.mat")
     assert (config.model.num_states, config.model.latent_sizes, config.model.ux) == (3, (2, 1), False)
     assert config.inference.guide == "mean_field"
@@ -73,7 +73,7 @@ def test_published_command_line_is_accepted(run, config_file):
     published = f"-datapath /mydata -resultpath /myresults -configpath {config_file} -name myrun-seeds0-0-0 -gpu 0"
     published += " -k 1 -d 2 -mtype mrsds -dataseed 4 -modelseed 5 -trainseed 6"
     assert main(["fit", *published.split()]) == 0
-    [(_, (config,), given)] = run.calls
+    [(_, (config, _), given)] = run.calls
     assert (config.data.data_path, given["result_path"], given["gpu"]) == ("/mydata", Path("/myresults"), 0)
     assert given["name"] == "myrun-seeds0-0-0"
     assert (config.model.num_states, config.model.latent_sizes, config.inference.guide) == (1, 2, "mean_field")
@@ -95,25 +95,36 @@ def test_simulate_hands_over_its_arguments(run):
 
 
 def test_check_prints_what_would_be_fitted(run, config_file, capsys):
-    run.check = lambda config: f"{config.model.num_states} states"
+    run.check = lambda config, _: f"{config.model.num_states} states"
     assert main(["check", str(config_file), "rec.mat", "-k", "4"]) == 0
     assert capsys.readouterr().out == "4 states\n"
 
 
-@pytest.mark.parametrize("recording", ["rec.mat", "--data-path rec.mat", "-datapath rec.mat --restarts 3"])
-def test_check_takes_the_recording_and_restarts_as_fit_does(run, config_file, tmp_path, capsys, monkeypatch, recording):
+@pytest.mark.parametrize(
+    "given",
+    [
+        "mine.yaml rec.mat",
+        "mine.yaml --data-path rec.mat",
+        "mine.yaml -datapath rec.mat --restarts 3",
+        "rec.mat -configpath mine.yaml",
+        "-configpath mine.yaml --data-path rec.mat",
+        "mine rec.mat",
+        "mine --data-path rec.mat",
+    ],
+)
+def test_fit_and_check_take_configuration_and_recording_alike(run, config_file, tmp_path, monkeypatch, given):
     monkeypatch.chdir(tmp_path)
-    run.check = lambda config: f"{config.data.data_path} {config.training.optimiser.restarts}"
-    assert main(["check", str(config_file), *recording.split()]) == 0
-    restarts = 3 if "--restarts" in recording else 1
-    assert capsys.readouterr().out == f"{tmp_path / 'rec.mat'} {restarts}\n"
-
-
-def test_check_refuses_two_recordings(config_file, capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(["check", str(config_file), "rec.mat", "--data-path", "other.mat"])
-    assert caught.value.code == 2
-    assert "found DATA and --data-path; give the recording once" in capsys.readouterr().err
+    (tmp_path / "mine").write_text(config_file.read_text())
+    run.check = lambda *found: run.calls.append(("check", found, {})) or ""
+    assert main(["check", *given.split()]) == 0
+    assert main(["fit", *given.split()]) == 0
+    for _, (config, trials), _ in run.calls:
+        assert (config.data.data_source, config.data.data_path) == ("mydata", str(tmp_path / "rec.mat"))
+        assert config.training.optimiser.num_steps == 5
+        assert config.training.optimiser.restarts == (3 if "--restarts" in given else 1)
+        assert trials is None
+    assert [name for name, _, _ in run.calls] == ["check", "fit"]
+    assert run.calls[1][2]["name"] == "mine"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +164,10 @@ def test_missing_configuration_is_exit_2(capsys):
         (["fit", "a.yaml", "--train-sed=3"], "unknown option --train-sed; did you mean --train-seed?"),
         (["fit", "a.yaml", "-d", "two"], "found 'two'; allowed: a whole number"),
         (["fit", "a.yaml", "--name", "a/b"], "a file name without folders"),
-        (["fit"], "neither CONFIG nor -configpath"),
+        (["fit"], "neither CONFIG nor DATA"),
+        (["check", "-k", "3"], "neither CONFIG nor DATA"),
+        (["check", "a.yaml", "rec.mat", "--data-path", "other.mat"], "give the recording once"),
+        (["fit", "-configpath", "a.yaml", "rec.mat", "other.mat"], "give the recording once"),
         (["fit", "a.yaml", "-configpath", "b.yaml"], "give the configuration file once"),
         (["simulate", "lotka", "out.npz"], "lotka-volterra"),
         ([], "COMMAND"),

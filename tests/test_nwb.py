@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import mrsds_ppl as mrsds
+from mrsds_ppl.commands.init import init, suited
 from mrsds_ppl.config.loading import ignored_keys, load_config, parse_assignment, resolved_yaml
 from mrsds_ppl.errors import ConfigError, DataError
 
@@ -356,6 +357,18 @@ def test_a_configuration_asks_for_the_same(recording, tmp_path):
     for wrong in (-1, [1, 2], []):
         with pytest.raises(ConfigError, match=r"data\.inputs: found .*a width, at least 0, or a list of names"):
             load_config(path, {"data.inputs": wrong})
+
+
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_spikes_without_a_configuration_are_counted_in_bins_of_20_ms(recording, tmp_path):
+    asked = {"data.align": "stimulus_time", "data.window": [0, 1], "data.inputs": ["contrast"]}
+    config, trials = suited({"data.data_path": str(recording), **asked})
+    assert (trials.num_bins, trials.bin_width, trials.input_names) == (50, 0.02, ["contrast"])
+    assert config.model.emissions.dist == "poisson"
+    assert config.notes == ("spikes are counted in bins of 0.02 s; data.bin_width takes another width",)
+    init(str(recording), out=tmp_path / "mine.yaml", settings={"data.bin_width": WIDTH, **asked})
+    data = load_config(tmp_path / "mine.yaml").data
+    assert (data.bin_width, data.align, data.window, data.inputs) == (WIDTH, "stimulus_time", (0, 1), ("contrast",))
 
 
 def test_what_is_asked_of_an_nwb_file_cannot_be_asked_of_arrays(tmp_path):

@@ -1,5 +1,6 @@
 """A run from its command line to its files, what interrupts it, and what users get wrong."""
 
+import json
 import os
 import signal
 import subprocess
@@ -237,10 +238,15 @@ def test_files_that_cannot_be_read_are_named(workplace, capsys):
 
 @pytest.mark.slow
 @pytest.mark.compiling
-def test_gpu_that_is_not_there_is_a_warning(workplace, capsys):
-    quick = ("training.switch_init_steps=0", "training.num_steps=1", "training.log_steps=1", "training.save_steps=1")
-    assert mrsds(workplace, "-gpu", "7", *(word for key in quick for word in ("--set", key))) == 0
+def test_a_recording_alone_is_fitted_and_a_gpu_that_is_not_there_is_a_warning(workplace, capsys):
+    quick = {f"inference.{key}": value for key, value in TINY["inference"].items()}
+    quick |= {f"training.{key}": 1 for key in ("num_steps", "log_steps", "save_steps")}
+    quick |= {"training.switch_init_steps": 0, "training.test_perc": 0.25, "model.dynamics.layers": [4]}
+    settings = [word for key, value in quick.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    out = ["--result-path", str(workplace / "out"), "-gpu", "7"]
+    assert cli.main(["fit", str(workplace / "data.npz"), "-k", "2", "-d", "1", *out, *settings]) == 0
     assert "warning: GPU 7" in capsys.readouterr().out
+    assert scipy.io.loadmat(workplace / "out" / "data_latents.mat")["zs_test"].shape == (3, 20, 2)
 
 
 def test_regions_of_a_recording_take_the_names_of_the_configuration(workplace, capsys):

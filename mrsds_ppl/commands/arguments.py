@@ -43,6 +43,33 @@ def sizes(text: str) -> int | list[int]:
     return found if "," in text else found[0]
 
 
+def is_configuration(text: str) -> bool:
+    """Whether a path is one of a configuration by its ending; any other is read as a recording."""
+    return Path(text).suffix.lower() in (".yaml", ".yml")
+
+
+def sources(args: argparse.Namespace) -> tuple[Path | None, str | None]:
+    """The configuration and the recording that a command line names, in any of their places; one may be absent.
+
+    Exits with status 2 where one is given twice, or neither.
+    """
+    configs = [path for path in (args.configpath,) if path is not None]
+    recordings = [path for path in (args.recording, args.data_path) if path is not None]
+    if args.first is not None:
+        # Beside a recording it can be nothing but the configuration, whatever its name.
+        if is_configuration(args.first) or (recordings and not configs):
+            configs.append(Path(args.first))
+        else:
+            recordings.append(absolute(args.first))
+    if len(configs) > 1:
+        args.refuse("found CONFIG and -configpath; give the configuration file once")
+    if len(recordings) > 1:
+        args.refuse("found DATA and --data-path; give the recording once")
+    if not configs and not recordings:
+        args.refuse("found neither CONFIG nor DATA; give a configuration file (.yaml), a recording, or both")
+    return (configs[0] if configs else None), (recordings[0] if recordings else None)
+
+
 def refuse_misspelt(
     argv: Sequence[str], parser: argparse.ArgumentParser, commands: dict[str, argparse.ArgumentParser]
 ) -> None:

@@ -8,6 +8,7 @@ from mrsds_ppl.build import make_trials
 from mrsds_ppl.config.choice import choose_start
 from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.data.split import split_trials
+from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.fit import FileOptions, fit_into_files
 from mrsds_ppl.fitted import Fit
 from mrsds_ppl.output.describe import describe, notes
@@ -16,6 +17,7 @@ from mrsds_ppl.storage.paths import RunPaths
 
 def fit(
     config: RunConfig,
+    trials: Trials | None = None,
     *,
     name: str,
     result_path: Path,
@@ -26,6 +28,7 @@ def fit(
 
     Args:
         config: the validated configuration.
+        trials: its recording, where that was read already.
         name: name of the run, the beginning of its files' names.
         result_path: folder of the files.
         log: prints a line for the user.
@@ -34,12 +37,13 @@ def fit(
     Raises:
         ConfigError, DataError, RunError: nothing is written then.
     """
-    return fit_into_files(make_trials(config), config, RunPaths(Path(result_path), name), say=log, **options)
+    trials = make_trials(config) if trials is None else trials
+    return fit_into_files(trials, config, RunPaths(Path(result_path), name), say=log, **options)
 
 
-def check(config: RunConfig) -> str:
-    """Validate configuration and recording, and say what would be fitted."""
-    trials = make_trials(config)
+def check(config: RunConfig, trials: Trials | None = None) -> str:
+    """Validate configuration and recording, and say what would be fitted; arguments as of :func:`fit`."""
+    trials = make_trials(config) if trials is None else trials
     split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
     choice = choose_start(config, split.train)
     run = choice.applied_to(config)

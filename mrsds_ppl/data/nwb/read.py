@@ -26,7 +26,7 @@ from mrsds_ppl.data.readers.hdf5 import kind_of_hdf5, open_hdf5
 from mrsds_ppl.data.readers.kinds import kind_of
 from mrsds_ppl.data.spikes.bins import bin_means, inputs_in_bins, trial_bins, trial_intervals
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.errors import DataError
+from mrsds_ppl.errors import BinWidthError, DataError
 
 if TYPE_CHECKING:
     import pynwb
@@ -126,7 +126,7 @@ def read_nwb(
                 return _of_spikes(file, asked)
             return _of_fluorescence(file, asked)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: is damaged ({error}). Copy it again from where it was made.") from error
 
@@ -159,7 +159,7 @@ def _opened(path: Path) -> "Iterator[pynwb.NWBFile]":
 
 def _of_spikes(file: "pynwb.NWBFile", asked: _Asked) -> Trials:
     if asked.bin_width is None:
-        raise DataError("bin_width: found none; spike counts need the width of a bin in seconds, such as 0.02.")
+        raise BinWidthError("bin_width: found none; spike counts need the width of a bin in seconds, such as 0.02.")
     table = file.units
     labels = np.array(unit_regions(file, asked.regions))
     rows = rows_where({"region": labels, **flat_columns(table)}, asked.units, "units")
