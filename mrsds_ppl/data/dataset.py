@@ -123,6 +123,15 @@ def widened(dataset: xr.Dataset, width: int) -> xr.Dataset:
     return plain.assign(u=(("trial", "time", "input"), wide)).assign_coords(input=names)
 
 
+def limited(dataset: xr.Dataset, limit: int) -> xr.Dataset:
+    """The dataset without trials of more than ``limit`` bins. Raises DataError where none is left."""
+    lengths = dataset["lengths"].values
+    keep = np.flatnonzero(lengths <= limit)
+    if len(keep) == 0:
+        raise DataError(f"data.tlim: no trial has {limit} bins or fewer; the shortest has {lengths.min()}.")
+    return dataset.isel(trial=keep, time=slice(0, int(lengths[keep].max())))
+
+
 def digest_of(dataset: xr.Dataset) -> str:
     """Sixteen hexadecimal digits of signals, inputs, stages and lengths."""
     found = hashlib.sha256()
