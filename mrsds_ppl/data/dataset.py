@@ -143,11 +143,15 @@ def digest_of(dataset: xr.Dataset) -> str:
 
 
 def check_values(dataset: xr.Dataset, refused: Sequence[Sequence[Refused]]) -> None:
-    """Refuse infinite values, inputs that are not finite, neurons never observed, and what each neuron may not have.
+    """Refuse one bin a trial, infinite values, inputs not finite, neurons never observed, what a neuron may not have.
 
     Raises:
         DataError: trial, bin and neuron are named.
     """
+    if dataset.sizes["time"] < 2:
+        raise DataError(
+            "ys: every trial has one bin, and dynamics go from bin to bin. Give longer trials or narrower bins."
+        )
     y, u, observed = (dataset[name].values for name in ("y", "u", "observed"))
     ids, neurons = dataset["trial"].values, dataset["neuron"].values
 
