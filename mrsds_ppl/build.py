@@ -14,9 +14,10 @@ from numpyro.infer.autoguide import AutoGuide
 
 from mrsds_ppl.config.loading import RunConfig, reject_unknown
 from mrsds_ppl.config.names import ROLLOUT_GUIDES, TRIANGULAR_GUIDES
+from mrsds_ppl.data.check import idle_neurons
 from mrsds_ppl.data.readers import load_recording, load_user_function
 from mrsds_ppl.data.simulate import SIMULATORS, simulation_options
-from mrsds_ppl.data.split import Split, choose_held_out_neurons
+from mrsds_ppl.data.split import Split, choose_held_out_neurons, split_trials
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.guides import GUIDES, AmortizedGuide, GaussianMarkovPaths, Guide, PathGuide, for_new_trials
@@ -51,17 +52,19 @@ def make_trials(config: RunConfig) -> Trials:
         simulator = SIMULATORS[data.data_source]
         reject_unknown("data.simulation", data.simulation, simulation_options(data.data_source))
         trials = simulator(config.training.seeds.data, **data.simulation)
+    elif ".py:" in data.data_source:
+        trials = load_user_function(
+            data.data_source, data.data_path, bin_width=data.bin_width, region_names=data.region_names
+        )
     else:
-        if ".py:" in data.data_source:
-            trials = load_user_function(
-                data.data_source, data.data_path, bin_width=data.bin_width, region_names=data.region_names
-            )
-        else:
-            trials = load_recording(data.recording(), **data.reading())
+        trials = load_recording(data.recording(), **data.reading())
     if data.tlim is not None:
         trials = trials.limit_bins(data.tlim)
     if data.input_width is not None and trials.num_inputs:
         trials = trials.with_inputs(data.input_width)
+    if data.drop_silent_neurons:
+        train = split_trials(trials, config.training.split.test_perc, config.training.seeds.data).train
+        trials = trials.without_neurons(trials.neuron_ids[idle_neurons(train)])
     trials.validate(refused=refused_of(config.model.emissions, trials))
     return trials
 
@@ -197,8 +200,7 @@ def fitted_values(key: PRNGKeyArray, guide: Guide, values: dict[str, Any], split
     """Values of all sites that serve training and test trials.
 
     Args:
-        key: of the run.
-        guide: the guide.
+        key, guide: of the run.
         values: of the sites, as trained.
         split: the trials.
     """

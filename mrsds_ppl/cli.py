@@ -1,8 +1,8 @@
 """The ``mrsds`` command: parses, calls :mod:`mrsds_ppl.commands.fit`, prints.
 
-Exit status: 0 done; 2 a mistake that the user can mend, told in one block; 130 interrupted; 141 nobody reads on, as
-where the output goes to ``head``. The command functions import what they need themselves, the run last, so that help
-and refusals answer at once.
+Exit status: 0 done; 1 fitted, but a score is not finite; 2 a mistake that the user can mend, told in one block; 130
+interrupted; 141 nobody reads on, as where the output goes to ``head``. The command functions import what they need
+themselves, the run last, so that help and refusals answer at once.
 """
 
 import argparse
@@ -34,11 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _tell
             args.run(args)
-    except MrsdsError as error:
-        if args.verbose:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "interrupted", file=sys.stderr)
         return 130
@@ -46,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What Python would still write at its end has nowhere to go either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except (MrsdsError, OSError) as error:  # a full disk, a folder that cannot be written
+        if args.verbose:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return error.status if isinstance(error, MrsdsError) else 2
     return 0
 
 

@@ -1,12 +1,14 @@
 """What a user can get wrong, one exception type per cause.
 
 Every message says what was found, where, what is allowed and what to do. The command line prints it in one block and
-exits with status 2, without a traceback.
+exits with status 2, or that of the exception, without a traceback.
 """
 
 
 class MrsdsError(Exception):
-    """Base of the errors that a user can mend."""
+    """Base of the errors that a user can mend; ``status`` is the command's exit status."""
+
+    status = 2
 
 
 class ConfigError(MrsdsError):
@@ -23,3 +25,9 @@ class BinWidthError(DataError):
 
 class RunError(MrsdsError):
     """A run cannot be started, resumed or read."""
+
+
+class ScoreError(RunError):
+    """A run ended and its files are written, but a score is not finite."""
+
+    status = 1

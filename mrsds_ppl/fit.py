@@ -16,7 +16,7 @@ from jax import random
 from mrsds_ppl import __version__
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.posterior import PosteriorSampler
-from mrsds_ppl.analysis.summary import evaluate_run, given_draws_sentence, recovery_lines
+from mrsds_ppl.analysis.summary import evaluate_run, given_draws_sentence, not_finite_sentence, recovery_lines
 from mrsds_ppl.backend.device import choose_device, enable_compilation_cache
 from mrsds_ppl.build import (
     fitted_values,
@@ -44,6 +44,7 @@ from mrsds_ppl.output.guard import DATA_DIGEST, demand_free_name, demand_same_ru
 from mrsds_ppl.output.results import with_source, write_description, write_results
 from mrsds_ppl.start.pca import initialize
 from mrsds_ppl.start.unused import share_of_bins, unused_sentence
+from mrsds_ppl.storage.lock import locked
 from mrsds_ppl.storage.paths import RunPaths
 from mrsds_ppl.storage.runlog import run_log
 from mrsds_ppl.storage.stores import Stores, in_files, in_memory
@@ -143,8 +144,7 @@ def fit_into_files(
         resume: go on from the latest checkpoint.
         overwrite: replace a run of this name.
         gpu: number of the GPU to use; the default device otherwise.
-        say: prints a line for the user.
-        progress: whether bars are shown.
+        say, progress: prints a line for the user; whether bars are shown.
 
     Raises:
         ConfigError, DataError, RunError: a run of this name exists, or the one to resume was begun as another; nothing
@@ -154,23 +154,24 @@ def fit_into_files(
     split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
     choice = choose_start(config, split.train)
     config = choice.applied_to(with_source(config, paths))
-    if resume:
-        demand_same_run(paths, config, trials)
-    elif not overwrite:
-        demand_free_name(paths)
-    with run_log(paths.log, say, append=resume) as tell:
-        tell(f"mrsds-ppl {__version__}: {paths.folder / paths.name}*")
-        tell(describe(config, trials, split))
-        for line in (choice.line, *(f"note: {note}" for note in notes(config, trials))):
-            tell(line)
-        device = choose_device(gpu, tell)
-        about = {**versions(device), DATA_DIGEST: trials.digest}
-        write_description(trials, config, paths, about)
-        enable_compilation_cache()
-        with jax.default_device(device):
-            found = _fit(trials, split, config, in_files(paths), resume, tell, progress)
-        write_results(found, paths)
-        tell(f"done in {time.perf_counter() - started:.0f} s: {paths.mat}, {paths.posterior}")
+    with locked(paths):
+        if resume:
+            demand_same_run(paths, config, trials)
+        elif not overwrite:
+            demand_free_name(paths)
+        with run_log(paths.log, say, append=resume) as tell:
+            tell(f"mrsds-ppl {__version__}: {paths.folder / paths.name}*")
+            tell(describe(config, trials, split))
+            for line in (choice.line, *(f"note: {note}" for note in notes(config, trials))):
+                tell(line)
+            device = choose_device(gpu, tell)
+            about = {**versions(device), DATA_DIGEST: trials.digest}
+            write_description(trials, config, paths, about)
+            enable_compilation_cache()
+            with jax.default_device(device):
+                found = _fit(trials, split, config, in_files(paths), resume, tell, progress)
+            write_results(found, paths)
+            tell(f"done in {time.perf_counter() - started:.0f} s: {paths.mat}, {paths.posterior}")
     return replace(found, paths=paths, versions=about)
 
 
@@ -227,7 +228,7 @@ def _fit(
     num_observed = float(trained_on.observed.sum())
     objective = make_objective(model, guide, num_observed, training.optimiser.num_particles, begun.constrain, terms.on)
     settings = make_settings(config, split.train)
-    with graceful_interrupt() as interrupted:
+    with graceful_interrupt(say) as interrupted:
         stages = Stages(
             model,
             guide,
@@ -270,6 +271,8 @@ def _read_off(
     evaluation = evaluate_run(random.fold_in(key, 3), sampler, split, train, test, hidden_neurons(config, split))
     for line in (*evaluation.lines(), *recovery_lines(split, test, program.model)):
         say(line)
+    if (sentence := not_finite_sentence(evaluation.arrays(), train=train, test=test)) is not None:
+        say(f"warning: {sentence}")
     bounds = {} if found.restart_bounds is None else {"restart_bounds": found.restart_bounds.tolist()}
     return Fit(
         config=config,

@@ -13,7 +13,7 @@ import pytest
 import mrsds_ppl
 import mrsds_ppl.commands
 from mrsds_ppl.cli import main
-from mrsds_ppl.errors import DataError
+from mrsds_ppl.errors import DataError, ScoreError
 from mrsds_ppl.train.settings import Seeds
 
 
@@ -189,6 +189,26 @@ def test_error_of_the_run_is_exit_2(run, config_file, capsys):
     assert capsys.readouterr().err == "error: rec.mat: no key ys\n"
     assert main(["fit", str(config_file), "-v"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (ScoreError("out/mine: scores are not finite"), 1, "out/mine: scores are not finite"),
+        (
+            OSError(28, "No space left on device", "out/mine-logs"),
+            2,
+            "[Errno 28] No space left on device: 'out/mine-logs'",
+        ),
+    ],
+)
+def test_scores_not_finite_and_a_full_disk_are_one_sentence_each(run, config_file, capsys, error, status, said):
+    def fit(*args: object, **options: object) -> None:
+        raise error
+
+    run.fit = fit
+    assert main(["fit", str(config_file)]) == status
+    assert capsys.readouterr().err == f"error: {said}\n"
 
 
 @pytest.mark.parametrize(("said", "shown"), [((), "interrupted\n"), (("stopped at step 40; --resume goes on",), None)])

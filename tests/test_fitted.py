@@ -101,6 +101,18 @@ def test_run_without_a_checkpoint_is_refused_and_the_later_stage_is_preferred(fi
 
 
 @pytest.mark.slow
+def test_every_command_says_when_the_recording_is_another_one_by_now(fitted, tmp_path, capsys):
+    shutil.copytree(fitted.parent, tmp_path / "copy")
+    copy, other = tmp_path / "copy" / "small", tmp_path / "other.npz"
+    save(other, tiny_run.simulated().y + 1.0)
+    about = copy.with_name("small-config.yaml")
+    about.write_text(about.read_text().replace(str(fitted.parent.parent / "data.npz"), str(other)))
+    for command in (["report", str(copy)], ["infer", str(copy), str(other)], ["compare", str(copy), str(fitted)]):
+        assert cli.main(command) == 2
+        assert "the recording is not the one that was fitted" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_infer_writes_the_posterior_of_new_trials(fitted, tmp_path, capsys):
     new = tiny_run.simulated().y[9:]
     new[1, 12:] = np.nan

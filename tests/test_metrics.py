@@ -1,8 +1,16 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from posterior_of import posterior_of, two_region_trials
 from scipy.stats import poisson
 
 from mrsds_ppl.analysis.metrics import bits_per_spike, evaluate, mse, r2_across_neurons, r2_by_neuron
+from mrsds_ppl.analysis.summary import not_finite_sentence
+from mrsds_ppl.commands import fit as fit_command
+from mrsds_ppl.config.loading import RunConfig
+from mrsds_ppl.errors import ScoreError
 
 
 def recording(counts: bool = False):
@@ -121,3 +129,24 @@ def test_scores_of_nothing_are_not_a_number():
     scores = evaluate(y, np.zeros_like(observed), rate, counts=True)
     assert np.isnan(scores[:4]).all()
     assert np.isnan(bits_per_spike(np.zeros_like(y), observed, rate))
+
+
+def posterior(last_bound):
+    found = posterior_of(two_region_trials())
+    return replace(found, elbo=np.append(found.elbo[:-1], np.float32(last_bound)))
+
+
+def test_scores_that_are_not_finite_are_named_and_those_without_a_value_are_not():
+    scores = {"test_mses": [0.5], "test_r2s": [np.nan], "cosmooth_mses": [np.nan]}
+    good, bad = posterior(-3.0), posterior(np.nan)
+    assert not_finite_sentence(scores, train=good, test=good) is None
+    assert "(bounds of 1 of 7 test trials)" in not_finite_sentence(scores, train=good, test=bad)
+    assert "(test_mses)" in not_finite_sentence({**scores, "test_mses": [np.inf]}, train=good, test=good)
+
+
+def test_a_fit_whose_scores_are_not_finite_is_no_success(monkeypatch, tmp_path):
+    found = SimpleNamespace(scores={}, train=posterior(-3.0), test=posterior(-np.inf))
+    monkeypatch.setattr(fit_command, "make_trials", lambda config: two_region_trials())
+    monkeypatch.setattr(fit_command, "fit_into_files", lambda *args, **options: found)
+    with pytest.raises(ScoreError, match=r"one: scores are not finite .*learning_rate\.$"):
+        fit_command.fit(RunConfig(), name="one", result_path=tmp_path)

@@ -1,11 +1,13 @@
 """The compiled loop against a plain optax loop, and its promises: one trace, no transfers, bad steps, resuming."""
 
+import hashlib
 import logging
 import os
 import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from io import StringIO
 
@@ -359,6 +361,17 @@ def test_second_signal_interrupts_at_once():
         assert interrupted()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_is_answered_while_compiled_code_computes():
+    seen = []
+    with graceful_interrupt(seen.append) as interrupted:
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        # As a compiled loop, this lets other threads run, and handlers wait until it returns.
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000)
+        seen.append("computed")
+        assert interrupted()
+    assert [line.split()[0] for line in seen] == ["stopping", "computed"]
 
 
 def test_progress_writes_lines_to_the_log_and_no_bar_where_there_is_no_terminal(caplog):

@@ -352,6 +352,13 @@ def test_neuron_never_observed_is_named():
         make_trials(ys).validate(counts=False)
 
 
+def test_trials_of_one_bin_are_refused_where_all_are():
+    one = np.ones((1, 4))
+    make_trials([one, np.ones((2, 4))]).validate()
+    with pytest.raises(DataError, match="every trial has one bin"):
+        make_trials([one, one]).validate()
+
+
 def test_inputs_must_be_finite():
     us = [np.ones((n, 2)) for n in LENGTHS]
     us[2][3, 1] = np.nan

@@ -1,5 +1,6 @@
 """The scores of a run: reconstruction, one bin ahead, co-smoothing, bounds, and recovery where the truth is known."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -119,3 +120,25 @@ def given_draws_sentence(*sets: PosteriorSet) -> str | None:
     if count == 0:
         return None
     return f"note: in {count} trials smoothed paths are not finite: latents are the guide's, states given these"
+
+
+def not_finite_sentence(scores: Mapping[str, Sequence[float]], **sets: PosteriorSet) -> str | None:
+    """Says which scores of a fit are not finite; None where all are.
+
+    Scores without a value to score are NaN, R^2 of neurons that do not vary among them, which is no fault of the fit.
+
+    Args:
+        scores: of :meth:`Evaluation.arrays`.
+        sets: posteriors by the name of their trials.
+    """
+    found = [name for name, values in scores.items() if np.isinf(values).any()]
+    for name, some in sets.items():
+        wrong = ~np.isfinite(np.stack([some.elbo, some.log_likelihood])).all(0)
+        if wrong.any():
+            found.append(f"bounds of {wrong.sum()} of {len(wrong)} {name} trials")
+    if not found:
+        return None
+    return (
+        f"scores are not finite ({', '.join(found)}), so that this fit is no result. Bring signals and inputs to a "
+        "size near 1, use softplus in place of exp, or lower training.learning_rate"
+    )

@@ -1,6 +1,8 @@
 """Where a run computes, and its compilation cache."""
 
 import os
+import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,11 +32,24 @@ def device_line(device: jax.Device) -> str:
 
 
 def enable_compilation_cache() -> None:
-    """Keep compiled programs across runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+    """Keep compiled programs across runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder.
+
+    Where that cannot be written, or the user has no home, a warning says that there is no cache.
+    """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    jax.config.update("jax_compilation_cache_dir", str(home / "mrsds-ppl" / "jax"))
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mrsds-ppl" / "jax"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, RuntimeError) as error:  # the second where there is no home
+        warnings.warn(
+            f"every run compiles anew, as there is no cache: {error} (JAX_COMPILATION_CACHE_DIR names another folder)",
+            stacklevel=2,
+        )
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
+from mrsds_ppl.analysis.summary import not_finite_sentence
 from mrsds_ppl.build import make_trials
 from mrsds_ppl.config.choice import choose_start
 from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.data.split import split_trials
 from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.errors import ScoreError
 from mrsds_ppl.fit import FileOptions, fit_into_files
 from mrsds_ppl.fitted import Fit
 from mrsds_ppl.output.describe import describe, notes
@@ -36,9 +38,13 @@ def fit(
 
     Raises:
         ConfigError, DataError, RunError: nothing is written then.
+        ScoreError: a score is not finite; the files are written.
     """
     trials = make_trials(config) if trials is None else trials
-    return fit_into_files(trials, config, RunPaths(Path(result_path), name), say=log, **options)
+    found = fit_into_files(trials, config, RunPaths(Path(result_path), name), say=log, **options)
+    if (sentence := not_finite_sentence(found.scores, train=found.train, test=found.test)) is not None:
+        raise ScoreError(f"{Path(result_path) / name}: {sentence}.")
+    return found
 
 
 def check(config: RunConfig, trials: Trials | None = None) -> str:

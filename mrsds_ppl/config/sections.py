@@ -48,7 +48,8 @@ class DataConfig:
 
     ``data_source`` is a simulator's name, ``mydata`` (a recording in ``data_path``), or ``file.py:function``.
     ``simulation`` holds arguments of the simulator. ``tlim`` leaves out trials with more bins, ``inputs`` pads the
-    inputs with zeros to that width; ``bin_width`` in seconds. ``align`` to ``signals``, and ``inputs`` that are names,
+    inputs with zeros to that width, ``drop_silent_neurons`` leaves out neurons that never vary in training;
+    ``bin_width`` in seconds. ``align`` to ``signals``, and ``inputs`` that are names,
     say what to read of an NWB file: see :func:`mrsds_ppl.data.nwb.read.read_nwb`.
     """
 
@@ -57,6 +58,7 @@ class DataConfig:
     bin_width: Positive | None = None
     region_names: tuple[str, ...] | None = None
     tlim: Count | None = None
+    drop_silent_neurons: bool = False
     inputs: Annotated[int | tuple[str, ...] | None, BeforeValidator(_inputs)] = None
     align: str | None = None
     window: tuple[Float, Float] | None = None

@@ -1,8 +1,9 @@
-"""Whether trials can be read by what was fitted to others."""
+"""Whether trials can be read by what was fitted to others, and what in trials a fit can learn little from."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool, Shaped
 
 from mrsds_ppl.data.signals import Refused
 from mrsds_ppl.data.split import Split
@@ -75,3 +76,96 @@ def known_trials(trials: str | Trials, fitted: Trials, split: Split, *, refused:
     if trials not in named:
         raise DataError(f"trials: found {trials!r}; allowed: {', '.join(named)}, or Trials.")
     return named[trials]
+
+
+# Ten counts tell a rate to within a third.
+_RARE = 10
+# Of the standard deviation of an input; what stands beside it has a size of about one.
+_LARGE, _APART = 100.0, 1e4
+_NAMED = 5
+
+
+def idle_neurons(trials: Trials) -> Bool[np.ndarray, " neuron"]:
+    """Which neurons never vary, or are never observed: silent or constant ones, of which nothing is learned."""
+    low, high = _extremes(trials)
+    return low >= high
+
+
+def recording_notes(train: Trials, latent_sizes: Sequence[int]) -> list[str]:
+    """What in the training trials a fit can learn little from: neurons that hardly fire, latents, scales of inputs.
+
+    Args:
+        train: training trials.
+        latent_sizes: latents of each region, or of all regions together.
+    """
+    low, high = _extremes(train)
+    silent, unseen = (low == 0) & (high == 0), low > high
+    constant = (low == high) & ~silent
+    y = np.where(train.observed, train.y, 0.0)
+    counts = ((y >= 0) & (y == np.round(y))).all((0, 1))
+    rare = counts & (low < high) & (y.sum((0, 1)) < _RARE)
+    out = "nothing is learned of them; data.drop_silent_neurons: true, or Trials.without_neurons, leaves them out"
+    kinds = (
+        (silent, f"silent in training, so that {out}"),
+        (constant, f"constant in training, so that {out}"),
+        (unseen, f"not observed in any training trial, so that {out}"),
+        (
+            rare,
+            f"fewer than {_RARE} counts in training, which say little of them; Trials.without_neurons leaves them out",
+        ),
+    )
+    found = [f"neurons {named(train.neuron_ids[which])}: {said}" for which, said in kinds if which.any()]
+    return [*found, *_latent_notes(train, latent_sizes), *_input_notes(train)]
+
+
+def named(ids: Sequence[object] | Shaped[np.ndarray, " id"]) -> str:
+    """The first five of some ids, and how many more there are."""
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return ", ".join(map(str, ids[:_NAMED])) + more
+
+
+def _latent_notes(train: Trials, latent_sizes: Sequence[int]) -> list[str]:
+    names, regions = train.region_names, train.region_of_neuron
+    if len(latent_sizes) != len(names):
+        names, regions = ["all"], np.zeros_like(regions)
+    found = []
+    for index, (name, size) in enumerate(zip(names, latent_sizes, strict=True)):
+        own = regions == index
+        count = int(own.sum())
+        if size >= max(count, 2):
+            carried = f"{size} latents for {count} neurons"
+        elif not _spans(train, own, size):
+            carried = f"{size} latents, but its {count} neurons vary along fewer directions"
+        else:
+            continue
+        found.append(f"region {name}: {carried}; what neurons do not carry stays noise, so give it fewer (-d)")
+    return found
+
+
+def _spans(train: Trials, own: Bool[np.ndarray, " neuron"], size: int) -> bool:
+    """Whether signals of some neurons vary along at least ``size`` directions."""
+    observed = train.observed[..., own]
+    y = np.where(observed, train.y[..., own], 0.0).astype(float)
+    y = np.where(observed, y - y.sum((0, 1)) / np.maximum(observed.sum((0, 1)), 1), 0.0)
+    # As many random sums of the neurons have the same rank, up to their number, and are quick to decompose.
+    sums = y.reshape(-1, y.shape[-1]) @ np.random.default_rng(0).normal(size=(y.shape[-1], size))
+    return bool(np.linalg.matrix_rank(sums) >= size)
+
+
+def _input_notes(train: Trials) -> list[str]:
+    if train.num_inputs == 0:
+        return []
+    valid = np.arange(train.num_bins) < train.lengths[:, None]
+    spread = train.u[valid].std(0, dtype=float)
+    smallest = spread[spread > 0].min(initial=np.inf)
+    return [
+        f"input {name}: its standard deviation is {size:.3g}; divide it by that, as inputs of a size near 1 fit best"
+        for name, size in zip(train.input_names, spread, strict=True)
+        if size > _LARGE or size > _APART * smallest
+    ]
+
+
+def _extremes(trials: Trials) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest observed value of each neuron; infinite, and the first the larger, where there is none."""
+    low = np.where(trials.observed, trials.y, np.inf).min((0, 1))
+    return low, np.where(trials.observed, trials.y, -np.inf).max((0, 1))

@@ -123,6 +123,15 @@ def widened(dataset: xr.Dataset, width: int) -> xr.Dataset:
     return plain.assign(u=(("trial", "time", "input"), wide)).assign_coords(input=names)
 
 
+def limited(dataset: xr.Dataset, limit: int) -> xr.Dataset:
+    """The dataset without trials of more than ``limit`` bins. Raises DataError where none is left."""
+    lengths = dataset["lengths"].values
+    keep = np.flatnonzero(lengths <= limit)
+    if len(keep) == 0:
+        raise DataError(f"data.tlim: no trial has {limit} bins or fewer; the shortest has {lengths.min()}.")
+    return dataset.isel(trial=keep, time=slice(0, int(lengths[keep].max())))
+
+
 def digest_of(dataset: xr.Dataset) -> str:
     """Sixteen hexadecimal digits of signals, inputs, stages and lengths."""
     found = hashlib.sha256()
@@ -134,11 +143,15 @@ def digest_of(dataset: xr.Dataset) -> str:
 
 
 def check_values(dataset: xr.Dataset, refused: Sequence[Sequence[Refused]]) -> None:
-    """Refuse infinite values, inputs that are not finite, neurons never observed, and what each neuron may not have.
+    """Refuse one bin a trial, infinite values, inputs not finite, neurons never observed, what a neuron may not have.
 
     Raises:
         DataError: trial, bin and neuron are named.
     """
+    if dataset.sizes["time"] < 2:
+        raise DataError(
+            "ys: every trial has one bin, and dynamics go from bin to bin. Give longer trials or narrower bins."
+        )
     y, u, observed = (dataset[name].values for name in ("y", "u", "observed"))
     ids, neurons = dataset["trial"].values, dataset["neuron"].values
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 from jaxtyping import Int, Shaped
 
 from mrsds_ppl.errors import DataError
@@ -60,6 +61,27 @@ def arrange_neurons(
             order, np.array([f"{n}:{i}" for n, m in zip(names, sizes, strict=True) for i in range(m)]), names, sizes
         )
     return Neurons(order, np.asarray(unique_ids(ids, count, "neuron"))[order], names, sizes)
+
+
+def without(dataset: xr.Dataset, ids: Iterable[object]) -> xr.Dataset:
+    """The dataset without some neurons, whose ids its attribute ``left_out`` lists.
+
+    Raises:
+        DataError: there is no such neuron, or a region would have none left.
+    """
+    neurons, regions, names = dataset["neuron"].values, dataset["region"].values, dataset.attrs["region_names"]
+    gone = np.asarray(list(ids))
+    if len(gone) == 0:
+        return dataset
+    known = np.isin(gone, neurons)
+    if not known.all():
+        raise DataError(f"neuron {gone[~known][0]}: there is none of this id; the first are {neurons[:5].tolist()}.")
+    keep = ~np.isin(neurons, gone)
+    sizes = [int((keep & (regions == name)).sum()) for name in names]
+    if 0 in sizes:
+        raise DataError(f"region {names[sizes.index(0)]}: no neuron would be left; leave the region out.")
+    left_out = [*dataset.attrs.get("left_out", []), *map(str, neurons[~keep])]
+    return dataset.isel(neuron=keep).assign_attrs(region_sizes=sizes, left_out=left_out)
 
 
 def unique_ids(ids: Iterable[object], count: int, what: str) -> list[str | int]:

@@ -8,13 +8,12 @@ import numpy as np
 import xarray as xr
 
 from mrsds_ppl.data.batch import Batch
-from mrsds_ppl.data.dataset import Beside, Names, check_values, digest_of, signals_of, trials_dataset, widened
-from mrsds_ppl.data.neurons import arrange_neurons
+from mrsds_ppl.data.dataset import Beside, Names, check_values, digest_of, limited, signals_of, trials_dataset, widened
+from mrsds_ppl.data.neurons import arrange_neurons, without
 from mrsds_ppl.data.signals import NOT_COUNTS, Refused
 from mrsds_ppl.data.spikes.bins import inputs_in_bins, trial_bins, trial_intervals
 from mrsds_ppl.data.spikes.counts import spike_counts, units_of
 from mrsds_ppl.data.spikes.pynapple import Events, IntervalSet, TsGroup, spikes_of
-from mrsds_ppl.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -273,10 +272,11 @@ class Trials:
 
     def limit_bins(self, limit: int) -> "Trials":
         """Leave out trials of more than ``limit`` bins (the published ``tlim``)."""
-        keep = np.flatnonzero(self.lengths <= limit)
-        if len(keep) == 0:
-            raise DataError(f"data.tlim: no trial has {limit} bins or fewer; the shortest has {self.lengths.min()}.")
-        return Trials(self.dataset.isel(trial=keep, time=slice(0, int(self.lengths[keep].max()))))
+        return Trials(limited(self.dataset, limit))
+
+    def without_neurons(self, ids: Iterable[object]) -> "Trials":
+        """Leave out the neurons of these ids; the others keep theirs. Raises DataError where a region loses all."""
+        return Trials(without(self.dataset, ids))
 
     def with_inputs(self, width: int) -> "Trials":
         """Inputs widened with zeros to ``width`` (the published ``inputs``)."""

@@ -6,7 +6,8 @@ from mrsds_ppl import __version__
 from mrsds_ppl.backend.device import device_line
 from mrsds_ppl.build import make_guide, make_model
 from mrsds_ppl.config.loading import RunConfig, ignored_keys
-from mrsds_ppl.data.split import Split
+from mrsds_ppl.data.check import named, recording_notes
+from mrsds_ppl.data.split import Split, split_trials
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models import EMISSIONS
 
@@ -77,6 +78,13 @@ def notes(config: RunConfig, trials: Trials) -> list[str]:
             f"all signals are counts, but emissions are {config.model.emissions.phrase}; model.emissions.dist: poisson "
             "is for counts"
         )
+    if left_out := trials.dataset.attrs.get("left_out"):
+        found.append(f"neurons {named(left_out)}: left out")
+    sizes = config.model.latent_sizes
+    each = [sizes] * len(trials.region_sizes) if isinstance(sizes, int) else list(sizes)
+    pooled = config.model.dynamics.single_region_latent
+    train = split_trials(trials, config.training.split.test_perc, config.training.seeds.data).train
+    found += recording_notes(train, [sum(each)] if pooled else each)
     for key in ignored_keys(config):
         if key == "data.data_path":
             found.append(

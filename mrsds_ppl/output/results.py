@@ -33,6 +33,7 @@ from mrsds_ppl.output.describe import versions
 from mrsds_ppl.output.guard import DATA_DIGEST, demand_free_name, versions_of
 from mrsds_ppl.output.matfile import EVALUATION_KEYS, read_set, write_latents
 from mrsds_ppl.storage.atomic import write_text, written_aside
+from mrsds_ppl.storage.lock import locked
 from mrsds_ppl.storage.paths import RunPaths
 from mrsds_ppl.storage.stores import in_files
 from mrsds_ppl.train.history import History, stack
@@ -68,15 +69,16 @@ def write_results(fit: "mrsds_ppl.fitted.Fit", paths: RunPaths) -> None:
 
 def save_run(fit: "mrsds_ppl.fitted.Fit", paths: RunPaths, *, overwrite: bool) -> RunPaths:
     """Write all files that :func:`read_run` needs; arguments as of :meth:`mrsds_ppl.fitted.Fit.save`."""
-    if not overwrite:
-        demand_free_name(paths)
-    about = fit.versions or {**versions(jax.devices()[0]), DATA_DIGEST: fit.trials.digest}
-    write_description(fit.trials, with_source(fit.config, paths, fit.paths), paths, about)
-    stores = in_files(paths)
-    for store in (stores.joint, stores.dynamics, stores.restarts):
-        store.clear()
-    stores.joint.save(fit.trained.step, fit.trained.state, {"history": fit.history.to_dict(), "finished": True})
-    write_results(fit, paths)
+    with locked(paths):
+        if not overwrite:
+            demand_free_name(paths)
+        about = fit.versions or {**versions(jax.devices()[0]), DATA_DIGEST: fit.trials.digest}
+        write_description(fit.trials, with_source(fit.config, paths, fit.paths), paths, about)
+        stores = in_files(paths)
+        for store in (stores.joint, stores.dynamics, stores.restarts):
+            store.clear()
+        stores.joint.save(fit.trained.step, fit.trained.state, {"history": fit.history.to_dict(), "finished": True})
+        write_results(fit, paths)
     return paths
 
 

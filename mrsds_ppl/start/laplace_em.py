@@ -146,7 +146,7 @@ class LaplaceEM:
         for _, now in zip(range(num_steps + 1), ascent, strict=False):
             found.append(now)
             if self.should_stop():
-                break
+                return None
         last, before, fit_key = found[-1], found[0].evidence, random.fold_in(key, num_steps + 1)
         rows = draw_rows(fit_key, model, data, last.paths)
         fitted = fit_networks(fit_key, params[_DYNAMICS], last.cubic, rows)
@@ -178,6 +178,8 @@ class LaplaceEM:
         for _ in range(_ONE_STATE_STEPS):
             program, paths = _linear_step(program, data, parts, u, x)
             x = paths.mean
+            if self.should_stop():
+                return paths, program
         if model.num_states == 1:
             return paths, program
         states = _arhmm_states(key, x, u, data.lengths, num_states=model.num_states)

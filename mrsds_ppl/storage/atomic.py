@@ -31,10 +31,7 @@ def written_aside(path: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         aside.replace(path)
     except OSError as error:
-        raise RunError(
-            f"{path} could not be written: {error.strerror or error}. Choose a folder that can be written "
-            "and has space (--result-path)."
-        ) from error
+        raise unwritable(path, error) from error
     finally:
         with suppress(OSError):  # the error of interest is the one above
             aside.unlink(missing_ok=True)
@@ -52,3 +49,11 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def unwritable(path: str | Path, error: OSError) -> RunError:
+    """What is said of a file that cannot be written."""
+    return RunError(
+        f"{path} could not be written: {error.strerror or error}. Choose a folder that can be written "
+        "and has space (--result-path)."
+    )

@@ -56,6 +56,11 @@ class RunPaths:
         return self._file("-data.nc")
 
     @property
+    def lock(self) -> Path:
+        """Held by the command that writes the run."""
+        return self._file(".lock")
+
+    @property
     def report(self) -> Path:
         return self._file("_report.html")
 

@@ -1,9 +1,22 @@
 """NAME-log.txt: every line that a run says, and those of its training, with the time."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from mrsds_ppl.storage.atomic import unwritable
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written ends the run; by default every line of it would print a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exception()
+        if isinstance(error, OSError):
+            raise unwritable(self.baseFilename, error) from error
+        super().handleError(record)
 
 
 @contextmanager
@@ -14,10 +27,16 @@ def run_log(path: Path, log: Callable[[str], None], append: bool) -> Iterator[Ca
         path: the file; its folder is made.
         log: prints for the user.
         append: go on with the file of an earlier run.
+
+    Raises:
+        RunError: the file cannot be written, such as on a full disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     logger = logging.getLogger("mrsds_ppl")
-    handler = logging.FileHandler(path, mode="a" if append else "w", encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = _LogFile(path, mode="a" if append else "w", encoding="utf-8")
+    except OSError as error:
+        raise unwritable(path, error) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     level = logger.level
     logger.setLevel(logging.INFO)
@@ -37,6 +56,8 @@ def run_log(path: Path, log: Callable[[str], None], append: bool) -> Iterator[Ca
         raise
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        # On a full disk the rest of a line that has been refused is refused again.
+        with suppress(OSError):
+            handler.close()
         logger.setLevel(level)
         logger.propagate = propagate
