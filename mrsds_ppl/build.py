@@ -62,6 +62,7 @@ def make_trials(config: RunConfig) -> Trials:
         trials = trials.limit_bins(data.tlim)
     if data.input_width is not None and trials.num_inputs:
         trials = trials.with_inputs(data.input_width)
+    trials = trials.in_pieces(data.piece)
     if data.drop_silent_neurons:
         train = split_trials(trials, config.training.split.test_perc, config.training.seeds.data).train
         trials = trials.without_neurons(trials.neuron_ids[idle_neurons(train)])
@@ -197,12 +198,11 @@ def needs_every_trial(guide: object) -> bool:
 
 
 def fitted_values(key: PRNGKeyArray, guide: Guide, values: dict[str, Any], split: Split) -> dict[str, Any]:
-    """Values of all sites that serve training and test trials.
+    """Values of all sites that serve all trials.
 
     Args:
         key, guide: of the run.
-        values: of the sites, as trained.
-        split: the trials.
+        values, split: of the sites, as trained; the trials.
     """
 
     @jax.jit
@@ -211,7 +211,7 @@ def fitted_values(key: PRNGKeyArray, guide: Guide, values: dict[str, Any], split
 
     # Weights that have a prior enter what follows by their posterior medians.
     values = values | medians(values, split.test.batch())
-    return for_new_trials(random.fold_in(key, 4), values, guide, [split.test.batch()])
+    return for_new_trials(random.fold_in(key, 4), values, guide, [part.batch() for part in split.new])
 
 
 def hidden_neurons(config: RunConfig, split: Split) -> np.ndarray:

@@ -79,7 +79,7 @@ def fit(
     are counts, Gaussian otherwise, unless ``model`` says which.
 
     Args:
-        trials: the recording, such as of :func:`mrsds_ppl.read` or ``Trials.from_arrays``.
+        trials: the recording, such as of :func:`mrsds_ppl.read`; a single trial is cut into pieces.
         num_states: K, the number of discrete states.
         latent_sizes: latent dimensions of each region; one number for all.
         model: further keys of the section ``model`` of a configuration.
@@ -95,6 +95,7 @@ def fit(
         ConfigError, DataError: an argument or the recording is wrong; nothing was computed or written then.
         RunError: a run of this name exists, or steps stay non-finite.
     """
+    trials = trials.in_pieces()
     emission = "poisson" if trials.holds_counts else "gaussian"
     config = config_for(
         num_states,
@@ -162,7 +163,7 @@ def fit_into_files(
         with run_log(paths.log, say, append=resume) as tell:
             tell(f"mrsds-ppl {__version__}: {paths.folder / paths.name}*")
             tell(describe(config, trials, split))
-            for line in (choice.line, *(f"note: {note}" for note in notes(config, trials))):
+            for line in (choice.line, *(f"note: {note}" for note in notes(config, trials, split))):
                 tell(line)
             device = choose_device(gpu, tell)
             about = {**versions(device), DATA_DIGEST: trials.digest}
@@ -179,8 +180,7 @@ def fit_trials(trials: Trials, config: RunConfig, *, say: Say = print, progress:
     """A fit in memory as a configuration describes it; the section ``data`` has been read.
 
     Args:
-        trials: the recording.
-        config: the configuration.
+        trials, config: the recording and its configuration.
         say: prints a line for the user.
         progress: whether bars are shown.
 
@@ -191,7 +191,7 @@ def fit_trials(trials: Trials, config: RunConfig, *, say: Say = print, progress:
     split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
     choice = choose_start(config, split.train)
     config = choice.applied_to(config)
-    for line in (choice.line, *(f"note: {note}" for note in notes(config, trials))):
+    for line in (choice.line, *(f"note: {note}" for note in notes(config, trials, split))):
         say(line)
     enable_compilation_cache()
     return _fit(trials, split, config, in_memory(), False, say, progress)

@@ -32,6 +32,7 @@ from mrsds_ppl.train.training import TrainResult
 
 # Of a spread of two numbers nothing can be said.
 _FEWEST = 3
+_GAP_DRAWS = 20
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,23 @@ class Fit(FittedMessages):
         return hidden_neurons(self.config, self.split)
 
     @cached_property
+    def posteriors(self) -> dict[str, PosteriorSet]:
+        """Of training and test trials, and of the pieces in the ``gap`` between them, inferred when asked for."""
+        found = {"train": self.train, "test": self.test}
+        if self.split.gap.num_trials:
+            sampler = PosteriorSampler(self.program)
+            found["gap"] = sampler.infer(random.key(0), self.split.gap, draws=_GAP_DRAWS)
+        return found
+
+    @cached_property
     def latents(self) -> xr.DataArray:
         """Posterior means (trial, time, latent) of all trials, in latent units; NaN after the end of a trial."""
-        return labelled.latents(self.model, self.trials, {"train": self.train, "test": self.test})
+        return labelled.latents(self.model, self.trials, self.posteriors)
 
     @cached_property
     def states(self) -> xr.DataArray:
         """p(z_t | y) of all trials with the latents summed out, (trial, time, state); NaN after the end of a trial."""
-        return labelled.states(self.trials, {"train": self.train, "test": self.test})
+        return labelled.states(self.trials, self.posteriors)
 
     @cached_property
     def posterior(self) -> xr.DataTree:

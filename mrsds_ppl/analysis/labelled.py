@@ -173,9 +173,17 @@ def _trial_coords(trials: Trials, sets: Mapping[str, PosteriorSet]) -> dict[str,
     split = {number: name for name, part in sets.items() for number in part.trial_ids.tolist()}
     return {
         "trial": trials.ids,
+        **place_coords(trials),
         "time": ("time", np.arange(trials.num_bins) * trials.bin_width, {"units": "s"}),
         "split": ("trial", [split[number] for number in trials.ids.tolist()]),
     }
+
+
+def place_coords(trials: Trials) -> dict[str, Any]:
+    """Where pieces of one recording begin in it, and whether each carries on from the one before; else nothing."""
+    if trials.starts is None:
+        return {}
+    return {"start": ("trial", trials.starts, {"units": "s"}), "follows": ("trial", trials.follows)}
 
 
 def _neuron_coords(trials: Trials) -> dict[str, Any]:

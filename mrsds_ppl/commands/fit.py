@@ -53,4 +53,6 @@ def check(config: RunConfig, trials: Trials | None = None) -> str:
     split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
     choice = choose_start(config, split.train)
     run = choice.applied_to(config)
-    return "\n".join([describe(run, trials, split), choice.line, *(f"note: {note}" for note in notes(run, trials))])
+    return "\n".join(
+        [describe(run, trials, split), choice.line, *(f"note: {note}" for note in notes(run, trials, split))]
+    )

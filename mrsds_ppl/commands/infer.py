@@ -92,6 +92,8 @@ def load_new_trials(fit: Fit, data: str) -> Trials:
         trials = load_recording(data, **{**asked, "bin_width": width})
     if settings.input_width is not None and 0 < trials.num_inputs < settings.input_width:
         trials = trials.with_inputs(settings.input_width)
+    if fit.trials.starts is not None and trials.num_trials == 1 and trials.num_bins > fit.trials.num_bins:
+        trials = trials.in_pieces(fit.trials.num_bins * width)
     if settings.drop_silent_neurons:
         left_out = fit.trials.dataset.attrs.get("left_out", [])
         trials = trials.without_neurons(trials.neuron_ids[np.isin(trials.neuron_ids.astype(str), left_out)])

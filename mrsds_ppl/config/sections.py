@@ -47,10 +47,11 @@ class DataConfig:
     """Where the trials come from.
 
     ``data_source`` is a simulator's name, ``mydata`` (a recording in ``data_path``), or ``file.py:function``.
-    ``simulation`` holds arguments of the simulator. ``tlim`` leaves out trials with more bins, ``inputs`` pads the
-    inputs with zeros to that width, ``drop_silent_neurons`` leaves out neurons that never vary in training;
-    ``bin_width`` in seconds. ``align`` to ``signals``, and ``inputs`` that are names,
-    say what to read of an NWB file: see :func:`mrsds_ppl.data.nwb.read.read_nwb`.
+    ``simulation`` holds arguments of the simulator. ``tlim`` leaves out trials with more bins, ``piece`` is the length
+    of those into which a recording of one trial is cut, ``inputs`` pads the inputs with zeros to that width,
+    ``drop_silent_neurons`` leaves out neurons that never vary in training; ``bin_width`` and ``piece`` in seconds.
+    ``align`` to ``signals``, and ``inputs`` that are names, say what to read of an NWB file: see
+    :func:`mrsds_ppl.data.nwb.read.read_nwb`.
     """
 
     data_source: str = SIMULATORS[0]
@@ -58,6 +59,7 @@ class DataConfig:
     bin_width: Positive | None = None
     region_names: tuple[str, ...] | None = None
     tlim: Count | None = None
+    piece: Positive | None = None
     drop_silent_neurons: bool = False
     inputs: Annotated[int | tuple[str, ...] | None, BeforeValidator(_inputs)] = None
     align: str | None = None

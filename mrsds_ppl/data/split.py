@@ -5,19 +5,28 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from mrsds_ppl.data.continuous.blocks import held_out_blocks
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import DataError
 
 
 class Split(NamedTuple):
-    """Trials for training and for test."""
+    """Trials for training and for test; of pieces of one recording also those between, which are neither."""
 
     train: Trials
     test: Trials
+    gap: Trials
+
+    @property
+    def new(self) -> list[Trials]:
+        """What is not trained on."""
+        return [part for part in (self.test, self.gap) if part.num_trials]
 
 
 def split_trials(trials: Trials, test_fraction: float, seed: int) -> Split:
-    """Random split by trials; each part keeps its order in the recording.
+    """Random split by trials, or by blocks of pieces of one recording; each part keeps its order in the recording.
+
+    Neighbours in time are alike: pieces are held out in blocks, and those right before and after one are left out.
 
     Args:
         trials: the recording.
@@ -25,13 +34,17 @@ def split_trials(trials: Trials, test_fraction: float, seed: int) -> Split:
         seed: seed of the draw.
 
     Raises:
-        DataError: fewer than two trials.
+        DataError: fewer than two trials, or four pieces.
     """
+    if trials.follows is not None:
+        test, gap = held_out_blocks(trials.numbers, trials.follows, test_fraction, seed)
+        return Split(*(trials.select(np.flatnonzero(part)) for part in (~test & ~gap, test, gap)))
     if trials.num_trials < 2:
         raise DataError(f"ys: found {trials.num_trials} trial; need at least 2, one to train on and one to test on.")
     count = min(max(1, round(test_fraction * trials.num_trials)), trials.num_trials - 1)
     order = np.random.default_rng(seed).permutation(trials.num_trials)
-    return Split(trials.select(np.sort(order[count:])), trials.select(np.sort(order[:count])))
+    train, test = np.sort(order[count:]), np.sort(order[:count])
+    return Split(trials.select(train), trials.select(test), trials.select(slice(0)))
 
 
 def choose_held_out_neurons(region_sizes: list[int], fraction: float, seed: int) -> Int[np.ndarray, " hidden"]:

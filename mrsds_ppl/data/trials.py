@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Unpack
 
 import numpy as np
-import xarray as xr
 
+from mrsds_ppl.data.arrays import TrialArrays
 from mrsds_ppl.data.batch import Batch
-from mrsds_ppl.data.dataset import Beside, Names, check_values, digest_of, limited, signals_of, trials_dataset, widened
+from mrsds_ppl.data.continuous.pieces import OneRecording, in_pieces, one_trial
+from mrsds_ppl.data.dataset import Beside, Names, check_values, limited, signals_of, trials_dataset, widened
 from mrsds_ppl.data.neurons import arrange_neurons, without
 from mrsds_ppl.data.signals import NOT_COUNTS, Refused
 from mrsds_ppl.data.spikes.bins import inputs_in_bins, trial_bins, trial_intervals
@@ -17,16 +18,17 @@ from mrsds_ppl.data.spikes.pynapple import Events, IntervalSet, TsGroup, spikes_
 
 
 @dataclass(frozen=True)
-class Trials:
+class Trials(TrialArrays):
     """Simultaneous recordings of several regions, padded to the longest trial, with what is known beside them.
 
     ``dataset`` is an xarray Dataset with y and observed (trial, time, neuron), u (trial, time, input), stage (trial,
     time, stage), lengths (trial), and of simulations x (trial, time, latent), z (trial, time) and messages (trial,
     time, target, source, latent of the target); coordinates: id and number of each trial, time in seconds, region and
     id of each neuron, name of each input. NaN in y is missing. Neurons are sorted by region, first seen first.
-    """
 
-    dataset: xr.Dataset
+    Pieces of one recording are trials that also have ``start`` (seconds from its start) and ``follows`` (whether a
+    piece carries on where the one before it ended).
+    """
 
     @classmethod
     def from_arrays(
@@ -69,6 +71,30 @@ class Trials:
         arranged = arrange_neurons(signals[0].shape[1], region_sizes, regions, region_names, neurons)
         given, names = Beside(us, stages, x, z, messages), Names(trial_ids, input_names, labels)
         return cls(trials_dataset(signals, arranged, given, names, bin_width))
+
+    @classmethod
+    def from_continuous(
+        cls, y: object, u: object = None, *, piece: float | int | None = None, **options: Unpack[OneRecording]
+    ) -> "Trials":
+        """Pieces of one continuous recording, as trials that know their place in it.
+
+        A piece begins where the one before it ended; the last one may be shorter. The id of a piece is its place.
+        A piece without any observed value is left out with a warning. The split holds out blocks of pieces, with a gap
+        around each: see :func:`mrsds_ppl.data.split.split_trials`.
+
+        Args:
+            y: (time, neuron) signals or counts per bin; NaN where missing.
+            u: (time, input).
+            piece: length of a piece in seconds; default 150 bins, or a twentieth of a recording of fewer than 3,000,
+                but at least 20 bins.
+            options: ``region_sizes`` or ``regions``, ``region_names``, ``neurons``, ``input_names`` and ``bin_width``
+                as of :meth:`from_arrays`; ``stages`` (time,), and of a simulation ``x`` (time, latent) and ``z``
+                (time,).
+
+        Raises:
+            DataError: as :meth:`from_arrays`; a piece shorter than two bins, or longer than the recording.
+        """
+        return cls.from_arrays([y], None if u is None else [u], **one_trial(options)).in_pieces(piece)
 
     @classmethod
     def from_spikes(
@@ -145,127 +171,6 @@ class Trials:
         """
         return cls.from_spikes(bin_width=bin_width, **spikes_of(units, regions, trials, window, inputs, labels))
 
-    @cached_property
-    def y(self) -> np.ndarray:
-        """(trial, time, neuron), NaN where missing or padded."""
-        return self.dataset["y"].values
-
-    @cached_property
-    def observed(self) -> np.ndarray:
-        """(trial, time, neuron), False where missing or padded."""
-        return self.dataset["observed"].values
-
-    @cached_property
-    def u(self) -> np.ndarray:
-        """(trial, time, input), zero in padding."""
-        return self.dataset["u"].values
-
-    @cached_property
-    def stage(self) -> np.ndarray:
-        """(trial, time, stage), one-hot."""
-        return self.dataset["stage"].values
-
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        """(trial,), valid bins."""
-        return self.dataset["lengths"].values
-
-    @property
-    def x(self) -> np.ndarray | None:
-        """True latents (trial, time, latent) of a simulation, NaN in padding."""
-        return self.dataset["x"].values if "x" in self.dataset else None
-
-    @property
-    def z(self) -> np.ndarray | None:
-        """True states (trial, time) of a simulation, -1 in padding."""
-        return self.dataset["z"].values if "z" in self.dataset else None
-
-    @property
-    def messages(self) -> np.ndarray | None:
-        """True messages (trial, time, target, source, latent of the target) of a simulation, NaN in padding."""
-        return self.dataset["messages"].values if "messages" in self.dataset else None
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """Condition of each trial, where given."""
-        return self.dataset["label"].values if "label" in self.dataset.coords else None
-
-    @property
-    def sessions(self) -> np.ndarray | None:
-        """Session of each trial, where several were joined."""
-        return self.dataset["session"].values if "session" in self.dataset.coords else None
-
-    @property
-    def ids(self) -> np.ndarray:
-        """Id of each trial in the recording; its place there by default."""
-        return self.dataset["trial"].values
-
-    @property
-    def numbers(self) -> np.ndarray:
-        """Place of each trial in the recording, whatever its id; the same in every selection of the trials."""
-        return self.dataset["number"].values
-
-    @property
-    def region_sizes(self) -> list[int]:
-        """Neurons of each region."""
-        return list(self.dataset.attrs["region_sizes"])
-
-    @property
-    def region_names(self) -> list[str]:
-        """Name of each region."""
-        return list(self.dataset.attrs["region_names"])
-
-    @property
-    def neuron_ids(self) -> np.ndarray:
-        """Name of each neuron in the recording."""
-        return self.dataset["neuron"].values
-
-    @property
-    def input_names(self) -> list[str]:
-        """Name of each input."""
-        return [str(name) for name in self.dataset["input"].values]
-
-    @property
-    def region_of_neuron(self) -> np.ndarray:
-        """Index of each neuron's region."""
-        return np.repeat(np.arange(len(self.region_sizes)), self.region_sizes)
-
-    @property
-    def bin_width(self) -> float:
-        """Seconds."""
-        return self.dataset.attrs["bin_width"]
-
-    @cached_property
-    def holds_counts(self) -> bool:
-        """Whether every observed signal is a whole number from 0."""
-        y = np.where(self.observed, self.y, 0.0)
-        return bool(((y >= 0) & (y == np.round(y))).all())
-
-    @cached_property
-    def digest(self) -> str:
-        """Sixteen hexadecimal digits that another recording would not have: of signals, inputs, stages and lengths."""
-        return digest_of(self.dataset)
-
-    @property
-    def num_trials(self) -> int:
-        return self.dataset.sizes["trial"]
-
-    @property
-    def num_bins(self) -> int:
-        return self.dataset.sizes["time"]
-
-    @property
-    def num_neurons(self) -> int:
-        return self.dataset.sizes["neuron"]
-
-    @property
-    def num_inputs(self) -> int:
-        return self.dataset.sizes["input"]
-
-    @property
-    def num_stages(self) -> int:
-        return self.dataset.sizes["stage_kind"]
-
     def select(self, indices: Sequence[int] | np.ndarray | slice) -> "Trials":
         """The trials at these positions, padded as before."""
         return Trials(self.dataset.isel(trial=indices))
@@ -277,6 +182,10 @@ class Trials:
     def without_neurons(self, ids: Iterable[object]) -> "Trials":
         """Leave out the neurons of these ids; the others keep theirs. Raises DataError where a region loses all."""
         return Trials(without(self.dataset, ids))
+
+    def in_pieces(self, piece: float | int | None = None) -> "Trials":
+        """One trial cut into pieces of ``piece`` seconds, as of :meth:`from_continuous`; several as they are."""
+        return Trials(in_pieces(self.dataset, piece))
 
     def with_inputs(self, width: int) -> "Trials":
         """Inputs widened with zeros to ``width`` (the published ``inputs``)."""

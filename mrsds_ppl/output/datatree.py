@@ -107,6 +107,10 @@ def posterior_tree(
     lengths = np.concatenate([part.lengths for part in chosen])
     valid = valid_bins(lengths, chosen[0].x_mean.shape[1])
     coords = _coordinates(splits, chosen, recordings[0], latent_region_sizes)
+    starts = [recording.starts for recording in recordings if recording.starts is not None]
+    if len(starts) == len(recordings):
+        about = {"units": "s", "long_name": "start of the piece after the start of the recording"}
+        coords["start"] = xr.Variable(("trial",), np.concatenate(starts), about)
 
     x = _in_chains(np.concatenate([part.x_draws for part in chosen], axis=1))
     z_prob = _in_chains(np.concatenate([part.z_prob_draws for part in chosen], axis=1))

@@ -7,7 +7,7 @@ from mrsds_ppl.backend.device import device_line
 from mrsds_ppl.build import make_guide, make_model
 from mrsds_ppl.config.loading import RunConfig, ignored_keys
 from mrsds_ppl.data.check import named, recording_notes
-from mrsds_ppl.data.split import Split, split_trials
+from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models import EMISSIONS
 
@@ -67,10 +67,16 @@ def versions(device: jax.Device) -> dict[str, str]:
     return {"mrsds-ppl": __version__, **{n: version(n) for n in names}, "device": device_line(device)}
 
 
-def notes(config: RunConfig, trials: Trials) -> list[str]:
+def notes(config: RunConfig, trials: Trials, split: Split) -> list[str]:
     """What a fit reads otherwise than the configuration says it, or the recording than it seems to mean."""
     found = list(config.notes)
     width = trials.bin_width
+    if trials.starts is not None:
+        found.append(
+            f"one recording in {trials.num_trials} pieces of {trials.num_bins} bins ({trials.num_bins * width:g} s), "
+            f"each of which begins anew; {split.test.num_trials} are held out in blocks, {split.gap.num_trials} beside "
+            "these are left out"
+        )
     if width > 1 and trials.holds_counts:
         found.append(f"bin_width is in seconds; {width:g} looks like milliseconds, which would be {width / 1000:g}")
     if trials.holds_counts and not all(EMISSIONS[law].counts for law in config.model.emissions.laws):
@@ -83,8 +89,7 @@ def notes(config: RunConfig, trials: Trials) -> list[str]:
     sizes = config.model.latent_sizes
     each = [sizes] * len(trials.region_sizes) if isinstance(sizes, int) else list(sizes)
     pooled = config.model.dynamics.single_region_latent
-    train = split_trials(trials, config.training.split.test_perc, config.training.seeds.data).train
-    found += recording_notes(train, [sum(each)] if pooled else each)
+    found += recording_notes(split.train, [sum(each)] if pooled else each)
     for key in ignored_keys(config):
         if key == "data.data_path":
             found.append(

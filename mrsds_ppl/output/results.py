@@ -111,7 +111,8 @@ def read_run(paths: RunPaths) -> dict[str, Any]:
         raise RunError(f"{paths.checkpoints}: holds no checkpoint; fit again, with --overwrite.")
     state, extra = store.restore(None, initial_state(begun.params, key, make_settings(config, split.train)))
     mat = {name: values for name, values in scipy.io.loadmat(paths.mat).items() if not name.startswith("__")}
-    train, test = (read_set(mat, name, part, model.latent_sizes) for name, part in split._asdict().items())
+    parts = {"train": split.train, "test": split.test}
+    train, test = (read_set(mat, name, part, model.latent_sizes) for name, part in parts.items())
     with xr.open_datatree(paths.posterior, engine="h5netcdf") as tree:
         posterior = tree.load()
     bounds = mat.get("restart_bounds")

@@ -3,6 +3,8 @@
 from html import escape
 from typing import TYPE_CHECKING
 
+from mrsds_ppl.data.split import Split
+
 if TYPE_CHECKING:
     import mrsds_ppl.fitted
 
@@ -30,7 +32,7 @@ def _facts(fit: "mrsds_ppl.fitted.Fit") -> list[tuple[str, str]]:
         ("regions (neurons)", sizes),
         ("model", f"{model.num_states} states, latents {list(model.latent_sizes)}, {_law(fit)} emissions"),
         ("inference", f"{fit.config.inference.guide}, {fit.config.inference.encoder_phrase}; {fit.trained.step} steps"),
-        ("trials", f"{split.train.num_trials} for training, {split.test.num_trials} for test"),
+        ("trials", f"{split.train.num_trials} for training, {split.test.num_trials} for test{_between(split)}"),
         ("test R²", f"{_score(fit, 'test_r2s')} given all data, {_score(fit, 'test_gen1_r2s')} one bin ahead"),
     ]
     if len(fit.hidden_neurons):
@@ -40,6 +42,10 @@ def _facts(fit: "mrsds_ppl.fitted.Fit") -> list[tuple[str, str]]:
         *facts,
         ("files", f"{fit.paths.folder / fit.paths.name}*" if fit.paths else "none; fit.save(path) writes them"),
     ]
+
+
+def _between(split: Split) -> str:
+    return f", {split.gap.num_trials} left out between" if split.gap.num_trials else ""
 
 
 def _law(fit: "mrsds_ppl.fitted.Fit") -> str:

@@ -39,7 +39,8 @@ def hold_out(train: Trials, seed: int) -> Validation:
     Raises:
         DataError: fewer than two training trials.
     """
-    return Validation(*split_trials(train, VALIDATION_FRACTION, seed))
+    split = split_trials(train, VALIDATION_FRACTION, seed)
+    return Validation(split.train, split.test)
 
 
 def held_out_bounds(

@@ -41,6 +41,7 @@ def load_recording(
     *,
     bin_width: float | None = None,
     region_names: Sequence[str] | None = None,
+    piece: float | int | None = None,
     **options: Unpack[NwbOptions],
 ) -> Trials:
     """Trials from a file with the keys ``ys``, ``us``, ``region_sizes`` or ``regions``, or an NWB file without these.
@@ -53,6 +54,8 @@ def load_recording(
         path: a file of MATLAB, numpy (``.npz``), netCDF, HDF5, zarr or NWB.
         bin_width: seconds, where the file does not say; default 1.
         region_names: names that win over those of the file.
+        piece: seconds of the pieces into which a file of one trial is cut; see
+            :meth:`mrsds_ppl.data.trials.Trials.from_continuous`. By default it stays one trial, which a fit cuts.
         options: of :func:`mrsds_ppl.data.nwb.read.read_nwb`: ``align``, ``window``, ``regions``, ``inputs``,
             ``labels``, ``units``, ``signals``.
 
@@ -61,6 +64,14 @@ def load_recording(
             lacks a key.
     """
     path = Path(path)
+    trials = _recording(path, bin_width, region_names, options)
+    if piece is None:
+        return trials
+    with _named(path):
+        return trials.in_pieces(piece)
+
+
+def _recording(path: Path, bin_width: float | None, region_names: Sequence[str] | None, options: NwbOptions) -> Trials:
     with _named(path):
         kind = kind_of(path)
         kind = _reading(path, kind, kind_of_hdf5) if kind == "HDF5" else kind

@@ -149,7 +149,7 @@ class Plots:
 
     def _activity(self, number: int | np.integer, bins: int) -> dict[str, np.ndarray]:
         fit = self._fit
-        part = fit.train if number in fit.train.trial_ids else fit.test
+        part = next(part for part in fit.posteriors.values() if number in part.trial_ids)
         place, own = np.flatnonzero(fit.trials.ids == number)[0], np.flatnonzero(part.trial_ids == number)[0]
         return {
             "observed": fit.trials.y[place, :bins].astype(float),
