@@ -154,6 +154,7 @@ def test_pieces_keep_their_place_in_a_file_and_come_of_one_trial_in_a_file(tmp_p
         assert make_trials(load_config(tmp_path / "run.yaml")).lengths.tolist() == lengths
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.compiling
 def test_a_fit_of_one_trial_is_of_pieces_and_has_latents_of_the_gap(tmp_path, capsys):
