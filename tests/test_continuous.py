@@ -198,6 +198,6 @@ def test_a_long_recording_is_recovered_as_trials_are():
         r2[name] = align_latents(test.x, found.x_mean, test.lengths, [2, 2], [2, 2]).r2
         accuracy[name] = match_states(test.z, found.z_prob, test.lengths).accuracy
     assert min(r2["one"]) > min(r2["trials"]) - 0.02
-    assert accuracy["one"] > accuracy["trials"] - 0.02
+    assert accuracy["one"] > accuracy["trials"] - 0.03
     assert accuracy["one"] > 0.92
     assert min(r2["one"]) > 0.92
