@@ -122,5 +122,6 @@ def test_neurons_that_are_active_in_test_trials_alone_are_silent_in_training():
     test = split_trials(Trials.from_arrays(y, **options), 0.1, 0).test.numbers
     y[np.setdiff1d(np.arange(8), test), :, 3] = 0.0
     assert y[test, :, 3].any()
-    found = notes(config, Trials.from_arrays(y, **options))
+    trials = Trials.from_arrays(y, **options)
+    found = notes(config, trials, split_trials(trials, 0.1, 0))
     assert [note.split(",")[0] for note in found if note.startswith("neurons")] == ["neurons unit3: silent in training"]

@@ -89,7 +89,8 @@ def notes(config: RunConfig, trials: Trials, split: Split) -> list[str]:
     sizes = config.model.latent_sizes
     each = [sizes] * len(trials.region_sizes) if isinstance(sizes, int) else list(sizes)
     pooled = config.model.dynamics.single_region_latent
-    found += recording_notes(split.train, [sum(each)] if pooled else each)
+    if len(each) == len(trials.region_sizes):  # other sizes are refused where the model is made
+        found += recording_notes(split.train, [sum(each)] if pooled else each)
     for key in ignored_keys(config):
         if key == "data.data_path":
             found.append(
