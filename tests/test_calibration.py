@@ -31,7 +31,7 @@ def found_by_chance(rng: np.random.Generator, true: np.ndarray) -> Recovered:
 def test_intervals_hold_the_truth_of_a_procedure_that_makes_messages_smaller() -> None:
     rng, held = np.random.default_rng(0), []
     true = np.array([[[0.1, 0.2], [0.15, 0.4]], [[0.05, 0.01], [0.3, 0.2]]])
-    for _ in range(100):
+    for _ in range(40):
         fit = found_by_chance(rng, true)
         # Replicates are simulated from the fit, whose messages are already smaller than the true ones.
         told = calibration([found_by_chance(rng, fit.estimated) for _ in range(20)], REGIONS)
