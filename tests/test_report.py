@@ -308,7 +308,7 @@ def test_report_tests_two_conditions_where_trials_are_labelled(counts_run, tmp_p
     assert "No difference between go and stop that these 12 trials could show." in text
     for claim in ("interval)", "overlap", "differs most"):
         assert claim not in text, claim
-    assert figures == 11
+    assert figures == 13  # with states and latents by condition
     few, several = (conditions_of(run, np.array(some)) for some in (["go"] * 10 + ["stop"] * 2, list("abcdefgghiij")))
     assert "found 10 trials of 'go' and 2 of 'stop'; need at least 4 of each" in few.reason
     assert few.contrast is several.contrast is None
