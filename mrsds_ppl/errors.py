@@ -4,6 +4,8 @@ Every message says what was found, where, what is allowed and what to do. The co
 exits with status 2, or that of the exception, without a traceback.
 """
 
+from collections.abc import Iterable
+
 
 class MrsdsError(Exception):
     """Base of the errors that a user can mend; ``status`` is the command's exit status."""
@@ -31,3 +33,9 @@ class ScoreError(RunError):
     """A run ended and its files are written, but a score is not finite."""
 
     status = 1
+
+
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """The first of some names, and how many more there are."""
+    found = [str(name) for name in names]
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool
 
 from mrsds_ppl.data.signals import Refused
 from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.errors import DataError
+from mrsds_ppl.errors import DataError, listed
 
 
 def check_trials(trials: Trials, fitted: Trials, *, refused: Sequence[Sequence[Refused]]) -> None:
@@ -82,7 +82,6 @@ def known_trials(trials: str | Trials, fitted: Trials, split: Split, *, refused:
 _RARE = 10
 # Of the standard deviation of an input; what stands beside it has a size of about one.
 _LARGE, _APART = 100.0, 1e4
-_NAMED = 5
 
 
 def idle_neurons(trials: Trials) -> Bool[np.ndarray, " neuron"]:
@@ -114,14 +113,8 @@ def recording_notes(train: Trials, latent_sizes: Sequence[int]) -> list[str]:
             f"fewer than {_RARE} counts in training, which say little of them; Trials.without_neurons leaves them out",
         ),
     )
-    found = [f"neurons {named(train.neuron_ids[which])}: {said}" for which, said in kinds if which.any()]
+    found = [f"neurons {listed(train.neuron_ids[which])}: {said}" for which, said in kinds if which.any()]
     return [*found, *_latent_notes(train, latent_sizes), *_input_notes(train)]
-
-
-def named(ids: Sequence[object] | Shaped[np.ndarray, " id"]) -> str:
-    """The first five of some ids, and how many more there are."""
-    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-    return ", ".join(map(str, ids[:_NAMED])) + more
 
 
 def _latent_notes(train: Trials, latent_sizes: Sequence[int]) -> list[str]:

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from mrsds_ppl.errors import DataError
+from mrsds_ppl.errors import DataError, listed
 
 Labels = Mapping[Any, object] | Sequence[object] | np.ndarray
 _HEADER = ["trial", "label"]
-_SHOWN = 5
 
 
 def read_labels(path: Path, ids: Sequence[int] | np.ndarray) -> Shaped[np.ndarray, " trial"]:
@@ -51,7 +50,7 @@ def read_labels(path: Path, ids: Sequence[int] | np.ndarray) -> Shaped[np.ndarra
         (unknown, "labels of trials that do not exist", f"the ids are {min(known)} to {max(known)}"),
     ):
         if numbers:
-            raise DataError(f"{path}: {what} {_listed(numbers)}; {remedy}.")
+            raise DataError(f"{path}: {what} {listed(numbers)}; {remedy}.")
     return np.array([found[number] for number in known])
 
 
@@ -80,14 +79,9 @@ def labels_of(labels: Labels | None, ids: np.ndarray) -> Shaped[np.ndarray, " tr
     unknown, missing = [key for key in by_id if key not in set(known)], [key for key in known if key not in by_id]
     for keys, what in ((unknown, "labels of trials that do not exist"), (missing, "no label for the trials")):
         if keys:
-            raise DataError(f"labels: {what}: {_listed(keys)}. The ids are {known[0]} to {known[-1]}.")
+            raise DataError(f"labels: {what}: {listed(keys)}. The ids are {known[0]} to {known[-1]}.")
     return _as_text([by_id[key] for key in known])
 
 
 def _as_text(labels: Iterable[object]) -> Shaped[np.ndarray, " trial"]:
     return np.array(["" if label is None else str(label) for label in labels])
-
-
-def _listed(some: Sequence[object]) -> str:
-    more = "" if len(some) <= _SHOWN else f" and {len(some) - _SHOWN} more"
-    return f"{', '.join(map(str, some[:_SHOWN]))}{more}"

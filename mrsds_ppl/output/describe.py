@@ -6,9 +6,10 @@ from mrsds_ppl import __version__
 from mrsds_ppl.backend.device import device_line
 from mrsds_ppl.build import make_guide, make_model
 from mrsds_ppl.config.loading import RunConfig, ignored_keys
-from mrsds_ppl.data.check import named, recording_notes
+from mrsds_ppl.data.check import recording_notes
 from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.errors import listed
 from mrsds_ppl.models import EMISSIONS
 
 
@@ -85,7 +86,7 @@ def notes(config: RunConfig, trials: Trials, split: Split) -> list[str]:
             "is for counts"
         )
     if left_out := trials.dataset.attrs.get("left_out"):
-        found.append(f"neurons {named(left_out)}: left out")
+        found.append(f"neurons {listed(left_out)}: left out")
     sizes = config.model.latent_sizes
     each = [sizes] * len(trials.region_sizes) if isinstance(sizes, int) else list(sizes)
     pooled = config.model.dynamics.single_region_latent

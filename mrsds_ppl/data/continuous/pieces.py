@@ -7,14 +7,13 @@ from typing import Any, TypedDict
 import numpy as np
 import xarray as xr
 
-from mrsds_ppl.errors import DataError
+from mrsds_ppl.errors import DataError, listed
 
 # As long as trials of the simulators: ten times what an encoder sees to each side, so few bins lack their past, and
 # short enough that a step of training takes a batch from all over the recording.
 _BINS, _FEWEST_BINS = 150, 20
 _PIECES = 20  # of a recording that has fewer bins, so that a tenth of them is more than one
 _PADDING = {"y": np.nan, "observed": False, "x": np.nan, "z": -1, "messages": np.nan}
-_SHOWN = 5
 
 
 class OneRecording(TypedDict, total=False):
@@ -107,8 +106,7 @@ def _cut(values: np.ndarray, count: int, size: int, fill: float | int) -> np.nda
 
 def _warn_of(places: np.ndarray, total: int) -> None:
     if len(places):
-        shown = ", ".join(map(str, places[:_SHOWN]))
-        more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
         warnings.warn(
-            f"{len(places)} of {total} pieces are left out, in which nothing was observed: {shown}{more}.", stacklevel=4
+            f"{len(places)} of {total} pieces are left out, in which nothing was observed: {listed(places)}.",
+            stacklevel=4,
         )

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
-from mrsds_ppl.data.keys.values import Struct, listed, shown
-from mrsds_ppl.errors import DataError
+from mrsds_ppl.data.keys.values import SHOWN, Struct, shown
+from mrsds_ppl.errors import DataError, listed
 
 _NEEDED = "ys (trial, time, neuron), us (trial, time, input), region_sizes or regions"
 # What the same is called elsewhere.
@@ -37,7 +37,7 @@ def refuse_missing(found: Mapping[str, object], required: Sequence[str], optiona
     near = _near(key, others)
     meant = f" Did you mean {near}? Save it as {key}." if near else f" Needed are {_NEEDED}."
     all_found = [f"{name} {shown(value)}" for name, value in sorted(found.items())] or ["nothing"]
-    raise DataError(f"has no key '{key}'; found {listed(all_found)}.{meant}")
+    raise DataError(f"has no key '{key}'; found {listed(all_found, SHOWN)}.{meant}")
 
 
 def _near(key: str, others: Sequence[str]) -> str | None:

@@ -8,10 +8,10 @@ import numpy as np
 from mrsds_ppl.data.axes import demand_order
 from mrsds_ppl.data.keys.names import refuse_missing, refuse_misspelt
 from mrsds_ppl.data.keys.trial_struct import from_trial_struct
-from mrsds_ppl.data.keys.values import Struct, Unread, listed, shown
+from mrsds_ppl.data.keys.values import SHOWN, Struct, Unread, shown
 from mrsds_ppl.data.ragged import trial_list
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.errors import DataError
+from mrsds_ppl.errors import DataError, listed
 
 _REQUIRED = ("ys", "region_sizes")
 _NAMES = ("regions", "region_names", "neurons", "input_names", "labels")
@@ -65,7 +65,7 @@ def _refuse_unread(value: object, key: str) -> None:
         if isinstance(item, Struct):
             array = "one array, trials of unequal length padded with NaN and counted in 'lengths'"
             remedy = f"its field as '{key}'" if item.kind == "struct" else array
-            raise DataError(f"{key}: is a {item.kind} with the fields {listed(item.fields)}; save {remedy}.")
+            raise DataError(f"{key}: is a {item.kind} with the fields {listed(item.fields, SHOWN)}; save {remedy}.")
         if isinstance(item, list):
             _refuse_unread(item, key)
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_SHOWN = 8
+from mrsds_ppl.errors import listed
+
+SHOWN = 8  # names, or numbers
 
 
 @dataclass(frozen=True)
@@ -29,23 +31,16 @@ def shown(value: object) -> str:
         case Unread():
             return "not readable"
         case Struct():
-            return f"a {value.kind} with the fields {listed(value.fields)}"
+            return f"a {value.kind} with the fields {listed(value.fields, SHOWN)}"
         case list() if not value:
             return "an empty list"
         case list() if isinstance(value[0], Struct):
-            return f"{len(value)} structs with the fields {listed(value[0].fields)}"
+            return f"{len(value)} structs with the fields {listed(value[0].fields, SHOWN)}"
         case list() if isinstance(value[0], np.ndarray):
             shapes = [str(np.shape(item)) for item in value]
             return f"a list of {len(value)}, shapes {listed(shapes, 3)}"
-        case np.ndarray() if value.size > _SHOWN:
+        case np.ndarray() if value.size > SHOWN:
             return str(value.shape)
         case np.ndarray():
             return repr(value.tolist())
     return repr(value) if len(repr(value)) < 80 else type(value).__name__
-
-
-def listed(names: object, most: int = _SHOWN) -> str:
-    """The first names, and how many more there are."""
-    found = [str(name) for name in names] if isinstance(names, Mapping | list | tuple | set) else [str(names)]
-    more = "" if len(found) <= most else f" and {len(found) - most} more"
-    return ", ".join(found[:most]) + more

@@ -2,6 +2,7 @@
 
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from mrsds_ppl.errors import DataError
 
@@ -46,7 +47,7 @@ def kind_of(path: Path) -> str:
             raise DataError("is a device or a pipe, not a file. Give the file itself.")
         with path.open("rb") as file:
             head = file.read(_HEAD)
-            is_hdf5 = _has_hdf5(path, status.st_size)
+            is_hdf5 = _has_hdf5(file, status.st_size)
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # a ValueError is a NUL in the name
         raise DataError("no such file. Check the path given with --data-path or data.data_path.") from error
     except PermissionError as error:
@@ -81,15 +82,14 @@ def _kind_of_folder(path: Path) -> str:
     raise DataError(f"is a folder, and not one of zarr. {named}")
 
 
-def _has_hdf5(path: Path, size: int) -> bool:
+def _has_hdf5(file: BinaryIO, size: int) -> bool:
     """The signature may begin after 0, 512, 1024, 2048, ... bytes."""
     place = 0
-    with path.open("rb") as file:
-        while place < size:
-            file.seek(place)
-            if file.read(8) == HDF5_SIGNATURE:
-                return True
-            place = max(_HEAD, 2 * place)
+    while place < size:
+        file.seek(place)
+        if file.read(8) == HDF5_SIGNATURE:
+            return True
+        place = max(_HEAD, 2 * place)
     return False
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from mrsds_ppl.errors import DataError
+from mrsds_ppl.errors import DataError, listed
 
 # Of a bin: what rounding may do to edges that are meant to be the same.
 ROUNDING = 1e-6
@@ -229,5 +229,4 @@ def _check_clocks(trials: tuple[float, float], recording: tuple[float, float]) -
 
 def _warn_of(names: np.ndarray, total: int, why: str) -> None:
     if len(names):
-        shown = ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        warnings.warn(f"{len(names)} of {total} trials are left out, which {why}: {shown}.", stacklevel=4)
+        warnings.warn(f"{len(names)} of {total} trials are left out, which {why}: {listed(names)}.", stacklevel=4)
