@@ -7,7 +7,6 @@ import pytest
 import scipy.io
 import tiny_run
 import xarray as xr
-import yaml
 
 from mrsds_ppl import cli
 from mrsds_ppl.commands.edges import table_of
@@ -24,17 +23,6 @@ BINS = 0.5
 
 def save(path, y, region_sizes=(4, 4), **more):
     np.savez(path, ys=y, **{"region_sizes": np.array(region_sizes), "bin_width": np.array(BINS), **more})
-
-
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    """A tiny run in DIR/out/small; tests leave its files as they are."""
-    folder = tmp_path_factory.mktemp("fitted")
-    save(folder / "data.npz", tiny_run.simulated().y)
-    (folder / "small.yaml").write_text(yaml.safe_dump(tiny_run.CONFIG))
-    command = ["fit", str(folder / "small.yaml"), "--data-path", str(folder / "data.npz")]
-    assert cli.main([*command, "--result-path", str(folder / "out")]) == 0
-    return folder / "out" / "small"
 
 
 @pytest.fixture
@@ -75,11 +63,11 @@ def test_runs_that_cannot_be_told_are_named(empty_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_run_read_back_gives_the_latents_that_it_wrote(fitted):
-    run = load(fitted)
+def test_run_read_back_gives_the_latents_that_it_wrote(finished_run):
+    run = load(finished_run)
     assert (run.trained.step, run.trained.skipped) == (12, 0)
     assert len(run.history.step) == 12
-    mat = scipy.io.loadmat(f"{fitted}_latents.mat")
+    mat = scipy.io.loadmat(f"{finished_run}_latents.mat")
     np.testing.assert_array_equal(run.split.test.ids, mat["test_ids"].ravel())
     again = run.infer_set(run.split.test, draws=20)
     # States come from draws, and latents follow them: close, and not from other parameters.
@@ -89,38 +77,38 @@ def test_run_read_back_gives_the_latents_that_it_wrote(fitted):
 
 
 @pytest.mark.slow
-def test_run_without_a_checkpoint_is_refused_and_the_later_stage_is_preferred(fitted, tmp_path):
-    shutil.copytree(fitted.parent, tmp_path / "copy")
-    copy = tmp_path / "copy" / "small"
-    models = copy.with_name("small-models")
-    models.rename(copy.with_name("small-models-do"))
+def test_run_without_a_checkpoint_is_refused_and_the_later_stage_is_preferred(finished_run, tmp_path):
+    shutil.copytree(finished_run.parent, tmp_path / "copy")
+    copy = tmp_path / "copy" / "tiny"
+    models = copy.with_name("tiny-models")
+    models.rename(copy.with_name("tiny-models-do"))
     assert load(copy).trained.step == 12
-    shutil.rmtree(copy.with_name("small-models-do"))
+    shutil.rmtree(copy.with_name("tiny-models-do"))
     with pytest.raises(RunError, match="holds no checkpoint"):
         load(copy)
 
 
 @pytest.mark.slow
-def test_every_command_says_when_the_recording_is_another_one_by_now(fitted, tmp_path, capsys):
-    shutil.copytree(fitted.parent, tmp_path / "copy")
-    copy, other = tmp_path / "copy" / "small", tmp_path / "other.npz"
+def test_every_command_says_when_the_recording_is_another_one_by_now(finished_run, tmp_path, capsys):
+    shutil.copytree(finished_run.parent, tmp_path / "copy")
+    copy, other = tmp_path / "copy" / "tiny", tmp_path / "other.npz"
     save(other, tiny_run.simulated().y + 1.0)
-    about = copy.with_name("small-config.yaml")
-    about.write_text(about.read_text().replace(str(fitted.parent.parent / "data.npz"), str(other)))
-    for command in (["report", str(copy)], ["infer", str(copy), str(other)], ["compare", str(copy), str(fitted)]):
+    about = copy.with_name("tiny-config.yaml")
+    about.write_text(about.read_text().replace(str(finished_run.parent.parent / "data.npz"), str(other)))
+    for command in (["report", str(copy)], ["infer", str(copy), str(other)], ["compare", str(copy), str(finished_run)]):
         assert cli.main(command) == 2
         assert "the recording is not the one that was fitted" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_infer_writes_the_posterior_of_new_trials(fitted, tmp_path, capsys):
+def test_infer_writes_the_posterior_of_new_trials(finished_run, tmp_path, capsys):
     new = tiny_run.simulated().y[9:]
     new[1, 12:] = np.nan
     # A neuron that is not recorded any more is no obstacle.
     new[..., 6] = np.nan
     save(tmp_path / "new.npz", new, lengths=np.array([20, 12, 20]))
     out = tmp_path / "later"
-    command = ["infer", str(fitted), str(tmp_path / "new.npz"), "--out", str(out), "--draws", "6"]
+    command = ["infer", str(finished_run), str(tmp_path / "new.npz"), "--out", str(out), "--draws", "6"]
     assert cli.main(command) == 0
     assert "3 trials" in capsys.readouterr().out
     mat = scipy.io.loadmat(f"{out}_latents.mat")
@@ -130,7 +118,7 @@ def test_infer_writes_the_posterior_of_new_trials(fitted, tmp_path, capsys):
     assert np.isfinite(mat["xs_test"][1, :12]).all()
     assert "xs_train" not in mat
     with xr.open_datatree(f"{out}_posterior.nc", engine="h5netcdf") as tree:
-        assert tree.attrs["fitted_run"] == "small"
+        assert tree.attrs["fitted_run"] == "tiny"
         assert tree["posterior"]["x"].sizes["trial"] == 3
         assert np.isnan(tree["observed_data"]["y"].values[..., 6]).all()
     # The same seed draws the same.
@@ -141,7 +129,7 @@ def test_infer_writes_the_posterior_of_new_trials(fitted, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_infer_reads_the_function_of_a_user(fitted, tmp_path):
+def test_infer_reads_the_function_of_a_user(finished_run, tmp_path):
     save(tmp_path / "new.npz", tiny_run.simulated(1, trials=2).y)
     (tmp_path / "mine.py").write_text(
         "import numpy as np\n"
@@ -150,13 +138,13 @@ def test_infer_reads_the_function_of_a_user(fitted, tmp_path):
         "    return np.load(Path(__file__).parent / 'new.npz')['ys'], None, [4, 4], 2\n"
     )
     out = tmp_path / "mine"
-    assert cli.main(["infer", str(fitted), f"{tmp_path}/mine.py:load", "--out", str(out), "--draws", "4"]) == 0
+    assert cli.main(["infer", str(finished_run), f"{tmp_path}/mine.py:load", "--out", str(out), "--draws", "4"]) == 0
     assert scipy.io.loadmat(f"{out}_latents.mat")["test_ids"].size == 2
 
 
 @pytest.mark.slow
-def test_trials_that_do_not_fit_the_run_are_refused(fitted, tmp_path, capsys):
-    run, y = load(fitted), tiny_run.simulated(1, trials=2).y
+def test_trials_that_do_not_fit_the_run_are_refused(finished_run, tmp_path, capsys):
+    run, y = load(finished_run), tiny_run.simulated(1, trials=2).y
 
     def trials(values=y, sizes=(4, 4), us=None, width=BINS):
         return Trials.from_arrays(values, us, list(sizes), bin_width=width)
@@ -178,30 +166,30 @@ def test_trials_that_do_not_fit_the_run_are_refused(fitted, tmp_path, capsys):
     with pytest.raises(DataError, match=r"trial 1, bin 2, neuron 3 .* infinite"):
         check_trials_of(run, trials(values=infinite))
     save(tmp_path / "wrong.npz", y[..., :6], region_sizes=(4, 2))
-    assert cli.main(["infer", str(fitted), str(tmp_path / "wrong.npz"), "--out", str(tmp_path / "no")]) == 2
+    assert cli.main(["infer", str(finished_run), str(tmp_path / "wrong.npz"), "--out", str(tmp_path / "no")]) == 2
     assert "found [4, 2]" in capsys.readouterr().err
     assert not list(tmp_path.glob("no_*"))
 
 
 @pytest.mark.slow
-def test_infer_never_replaces_the_files_of_the_run(fitted, tmp_path, capsys):
+def test_infer_never_replaces_the_files_of_the_run(finished_run, tmp_path, capsys):
     save(tmp_path / "new.npz", tiny_run.simulated(1, trials=2).y)
-    before = fitted.with_name("small_latents.mat").read_bytes()
-    command = ["infer", str(fitted), str(tmp_path / "new.npz")]
-    assert cli.main([*command, "--out", str(fitted)]) == 2
+    before = finished_run.with_name("tiny_latents.mat").read_bytes()
+    command = ["infer", str(finished_run), str(tmp_path / "new.npz")]
+    assert cli.main([*command, "--out", str(finished_run)]) == 2
     assert "replace the files of the run" in capsys.readouterr().err
     assert cli.main([*command, "--draws", "0"]) == 2
     assert "--draws: found 0" in capsys.readouterr().err
-    assert fitted.with_name("small_latents.mat").read_bytes() == before
+    assert finished_run.with_name("tiny_latents.mat").read_bytes() == before
 
 
-def test_edges_of_a_run_are_asked_for(fitted, capsys):
-    assert cli.main(["edges", str(fitted)]) == 0
+def test_edges_of_a_run_are_asked_for(finished_run, capsys):
+    assert cli.main(["edges", str(finished_run)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + 3 * 2
     assert "nan" not in "".join(lines)
     with pytest.raises(SystemExit):
-        cli.main(["edges", str(fitted), "--rate", "1"])
+        cli.main(["edges", str(finished_run), "--rate", "1"])
     assert "found '1'; allowed: a number between 0 and 1" in capsys.readouterr().err
 
 

@@ -8,7 +8,6 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import tiny_run
 import xarray as xr
 import yaml
 
@@ -246,22 +245,10 @@ def counts_run(tmp_path_factory):
     return folder / "counts"
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A tiny run of signals: two states, two regions of one latent."""
-    folder = tmp_path_factory.mktemp("page")
-    names = np.array(["V1", "motor <cortex>"])
-    np.savez(folder / "data.npz", ys=tiny_run.simulated().y, region_sizes=np.array([4, 4]), region_names=names)
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_run.CONFIG))
-    command = ["fit", str(folder / "tiny.yaml"), "--data-path", str(folder / "data.npz")]
-    assert cli.main([*command, "--result-path", str(folder)]) == 0
-    return folder / "tiny"
-
-
 @pytest.mark.slow
-def test_report_of_a_run_is_one_page_that_stands_alone(run, tmp_path, capsys):
+def test_report_of_a_run_is_one_page_that_stands_alone(finished_run, tmp_path, capsys):
     path = tmp_path / "page.html"
-    assert cli.main(["report", str(run.with_name("tiny-log.txt")), "--out", str(path)]) == 0
+    assert cli.main(["report", str(finished_run.with_name("tiny-log.txt")), "--out", str(path)]) == 0
     assert str(path) in capsys.readouterr().out
     reader = expect_page_that_stands_alone(path.read_text(encoding="utf-8"))
     text = " ".join(reader.words)

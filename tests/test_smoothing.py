@@ -357,7 +357,7 @@ def few_oscillators() -> Started:
 
 
 @pytest.mark.slow
-@pytest.mark.longest
+@pytest.mark.nightly
 def test_the_start_finds_latents_and_states_of_a_few_oscillators(few_oscillators: Started) -> None:
     trials, model, batch, found = few_oscillators
     again = smooth_new_trials(found.params, model, batch)
