@@ -41,18 +41,19 @@ def fit_stages(
         params: parameters at the start, of restarts along a leading axis.
         stages: what is trained, and what it is trained with.
         settings: of the optimiser.
-        resume: go on from the latest checkpoint.
+        resume: go on from the latest checkpoint; without any, from the beginning.
         dynamics_only: of the second stage, which trains the program under the guide as it is; None for no such stage.
 
     Raises:
-        RunError: nothing to resume, or steps that stay non-finite.
+        RunError: steps that stay non-finite.
     """
     restarts = stages.held_out is not None
     joint, alone = stages.stores.joint, stages.stores.dynamics
     # Restarts have a store of their own: the run's holds one state, the best, once there is one.
     running = stages.stores.restarts if restarts else joint
     if resume and running.latest() is None and joint.latest() is None:
-        raise RunError("the run holds no checkpoint to resume from; leave --resume out to start anew.")
+        stages.say("resumed from the beginning: the run was stopped before its first checkpoint")
+        resume = False
     if not resume:
         for store in (joint, alone, stages.stores.restarts):
             store.clear()
