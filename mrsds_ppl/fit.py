@@ -51,6 +51,7 @@ from mrsds_ppl.storage.stores import Stores, in_files, in_memory
 from mrsds_ppl.train.history import stack
 from mrsds_ppl.train.interrupts import answered, graceful_interrupt
 from mrsds_ppl.train.objective import make_objective
+from mrsds_ppl.train.progress import Rounds
 from mrsds_ppl.train.restarts import hold_out
 from mrsds_ppl.train.stage import Stages
 from mrsds_ppl.train.stages import fit_stages
@@ -251,7 +252,8 @@ def _fit(
     if found.stopped:
         raise KeyboardInterrupt(_how_to_go_on(stores, found))
     program = FittedProgram(model, fitted_values(key, guide, begun.constrain(found.params), split), guide)
-    return _read_off(program, trials, split, config, found, say)
+    with Rounds("posterior and scores", None, say, progress):
+        return _read_off(program, trials, split, config, found, say)
 
 
 def _read_off(
