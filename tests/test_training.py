@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -22,7 +23,7 @@ from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.train.batches import draw_batch, hide_neurons
 from mrsds_ppl.train.interrupts import answered, graceful_interrupt
-from mrsds_ppl.train.progress import ScalarLog, TrainingProgress
+from mrsds_ppl.train.progress import Rounds, ScalarLog, TrainingProgress
 from mrsds_ppl.train.schedules import learning_rate_schedule
 from mrsds_ppl.train.training import History, TrainingSettings, initial_state, make_run_chunk, train
 
@@ -413,6 +414,39 @@ def test_progress_writes_lines_to_the_log_and_no_bar_where_there_is_no_terminal(
         "training: skipped 1 of the last 10 steps, whose loss or gradient was not finite (1 so far)"
     ]
     assert written.getvalue() == ""
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_where_nobody_watches_bars_there_are_lines(monkeypatch, watched):
+    now, lines, seen = [0.0], [], StringIO()
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: watched, raising=False)
+    console = Console(file=seen, force_terminal=True, width=80)
+    with Rounds("smoothing", 5, lines.append, console=console) as rounds:
+        for _ in range(5):
+            now[0] += 15.0
+            rounds.next()
+    with TrainingProgress("training", 300, console=console, say=lines.append) as progress:
+        for chunk in range(3):
+            row = np.full(100, 0.5)
+            progress.update(History(np.arange(100) + 100 * chunk, row, row, row, row > 1, row.astype(int), {}))
+    told = ["smoothing ...", "smoothing: 2 of 5 rounds", "smoothing: 4 of 5 rounds"]
+    told += [f"training: step {step} of 300  loss 0.5  lr 0.5  0.0 ms a step" for step in (100, 200, 300)]
+    assert lines == ([] if watched else told)
+    assert "5/5" in seen.getvalue()
+
+
+def test_bars_of_all_stages_fit_80_columns():
+    seen, row = StringIO(), np.full(1, -1.2345678)
+    console = Console(file=seen, force_terminal=True, width=200)
+    history = History(np.array([99_998]), row, row, row, row > 0, row.astype(int), {"elbo": row, "log_px": row})
+    with TrainingProgress("guide, noise x 8", 100_000, shown=("elbo", "log_px"), console=console) as progress:
+        progress.update(history)
+    with Rounds("smoothing of the training trials", None, print, console=console):
+        pass
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.getvalue()).splitlines()
+    assert any("99999/100000" in line and "elbo -1.2346" in line for line in lines)
+    assert max(len(line.split("\r")[-1].rstrip()) for line in lines) <= 80
 
 
 def test_progress_draws_a_bar_on_a_terminal():

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
@@ -98,7 +99,7 @@ def evaluate_run(
 
     def ceiling(trials: Trials, estimate: np.ndarray, neurons: np.ndarray | None = None) -> float:
         # The inverse information is the variance, or less in a law that is no exponential family.
-        variance = 1.0 / np.asarray(emissions.information(estimate), np.float64)
+        variance = 1.0 / np.asarray(emissions.information(jnp.asarray(estimate)), np.float64)
         return noise_ceiling(trials.y, trials.observed, variance, neurons)
 
     some = hidden if len(hidden) else None

@@ -109,7 +109,7 @@ class LaplaceEM:
         (arhmm_key, refit_key), ascent_key = random.split(key), random.fold_in(key, 2)
         paths, program = self._linear_phase(arhmm_key, model.networks_from(params), model, data)
         start = SmoothedFit(_with_program(params, program, paths), SmoothedPaths(paths, program.states))
-        self.say(f"smoothing: linear dynamics, state noise {_noise(program.networks)}")
+        self.say(f"smoothing: linear dynamics, state noise {_noise(program.networks)} of latents of mean square 1")
         found = None
         if self.evidence_steps and (reason := why_no_ascent(model)) is not None:
             self.say(f"smoothing: training.evidence_steps is left out: {reason}")

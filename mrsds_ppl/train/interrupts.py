@@ -13,7 +13,7 @@ INTERRUPTED = 130  # exit status
 _STOPPING = "stopping ... once what is being computed is done"
 _SHOW_CURSOR = b"\x1b[?25h"  # which a bar hides
 # What is being computed gets a little less than the five seconds that are said.
-_STOPPING_SOON, _PATIENCE = "stopping ... within 5 s; Ctrl-C again: at once", 4.5
+_STOPPING_SOON, _PATIENCE = "stopping ... within 5 s; Ctrl-C again: at once", 4.0
 
 
 class Interrupt:
@@ -59,7 +59,7 @@ def answered(say: Callable[[str], None], *, last_words: str | None = None) -> It
     """Within the block the first signal that has a handler is answered as it comes.
 
     Python's handlers run once compiled code returns, which may take minutes. With ``last_words`` that is not waited
-    for: 4.5 s after the first signal, or at a second one, they are said and the process ends with status 130. Files
+    for: 4 s after the first signal, or at a second one, they are said and the process ends with status 130. Files
     appear whole or not at all, so it leaves none half written. Outside the main thread nothing is answered.
 
     Args:
