@@ -112,32 +112,30 @@ def test_a_fit_that_is_interrupted_ends_at_a_checkpoint_and_says_how_to_go_on(fo
 @pytest.mark.slow
 @pytest.mark.nightly
 @pytest.mark.parametrize("stages", STAGES)
-@pytest.mark.parametrize(("number", "moments"), [(signal.SIGKILL, 7), (signal.SIGINT, 4)])
-def test_a_fit_stopped_at_random_moments_goes_on_as_if_never_stopped(folder, stages, number, moments):
-    began = time.perf_counter()
-    through = start(folder, *STAGES[stages], "--name", "through")
-    _, error = through.communicate()
-    assert through.returncode == 0, error
-    # Programs are read back from the cache from now on, so that later runs take less.
-    again = time.perf_counter()
-    assert start(folder, *STAGES[stages], "--name", "again").wait() == 0
-    seconds, wanted = time.perf_counter() - again, arrays(folder, "through")
-    assert seconds < again - began
-    for index, moment in enumerate(np.random.default_rng(0).uniform(0.1, 0.95, moments)):
-        name = f"stopped{index}"
+def test_a_fit_stopped_at_random_moments_goes_on_as_if_never_stopped(folder, stages):
+    def run(*options: str) -> float:
+        began = time.perf_counter()
+        process = start(folder, *STAGES[stages], *options)
+        _, error = process.communicate()
+        assert process.returncode == 0, error
+        return time.perf_counter() - began
+
+    run("--name", "through")
+    # Its programs are read back from the cache from now on, as in the runs that are stopped.
+    seconds, wanted = run("--name", "again"), arrays(folder, "through")
+    moments = np.random.default_rng(0).uniform(0.1, 0.95, 9)
+    for index, moment in enumerate(moments):
+        name, number = f"stopped{index}", signal.SIGINT if index < 2 else signal.SIGKILL
         process = start(folder, *STAGES[stages], "--name", name)
         time.sleep(moment * seconds)
         process.send_signal(number)
         sent = time.perf_counter()
         _, error = process.communicate()
-        ended = time.perf_counter() - sent
         if number == signal.SIGINT and process.returncode:
-            assert (process.returncode, ended < 6) == (130, True), error
+            assert (process.returncode, time.perf_counter() - sent < 6) == (130, True), error
             assert "Traceback" not in error
-        resumed = ["--resume"] if (folder / "out" / f"{name}-config.yaml").exists() else []
-        process = start(folder, *STAGES[stages], "--name", name, *resumed)
-        _, error = process.communicate()
-        assert process.returncode == 0, error
+        begun = (folder / "out" / f"{name}-config.yaml").exists()
+        run("--name", name, *(["--resume"] if begun else []))
         found = arrays(folder, name)
         assert found.keys() == wanted.keys()
         for key, values in wanted.items():
