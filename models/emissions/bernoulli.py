@@ -44,7 +44,7 @@ class Bernoulli(eqx.Module):
 
     @property
     def parameters(self) -> dict[str, Float[Array, " neuron"]]:
-        """None: the probability is all."""
+        """Nothing: all follows from the probability."""
         return {}
 
     def mean(self, eta: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:

@@ -39,7 +39,7 @@ class NegativeBinomial(eqx.Module):
 
     @property
     def parameters(self) -> dict[str, Float[Array, " neuron"]]:
-        """a."""
+        """a, the dispersion."""
         return {"dispersion": self.dispersion}
 
     def mean(self, eta: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:

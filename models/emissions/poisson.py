@@ -28,7 +28,7 @@ class Poisson(eqx.Module):
 
     @property
     def parameters(self) -> dict[str, Float[Array, " neuron"]]:
-        """None: the rate is all."""
+        """Nothing: all follows from the rate."""
         return {}
 
     def mean(self, eta: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:

@@ -63,7 +63,7 @@ class ZeroInflatedGamma(eqx.Module):
 
     @property
     def parameters(self) -> dict[str, Float[Array, " neuron"]]:
-        """s and k."""
+        """s, the size of an event, and k, the shape of the gamma."""
         return {"event_size": self.size, "gamma_shape": self.shape}
 
     def mean(self, eta: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:
