@@ -184,7 +184,7 @@ class MRSDS:
         return Networks(*filled)
 
     def global_parameters(self, params: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Parameters that are read as such, by name: first states, transitions at x = 0, noise and loadings."""
+        """Parameters that are read as such, by name: first states, transitions at x = 0, noise, loadings and laws."""
         return {name: np.asarray(value) for name, value in _global_parameters(self.networks_from(params)).items()}
 
     def switching(self, networks: Networks, batch: Batch) -> Switching:
@@ -224,6 +224,7 @@ def _global_parameters(networks: Networks) -> dict[str, Array]:
         "transition_weight": networks.transitions.weight,
         "readout_weight": networks.emissions.readout.weight,
         "readout_bias": networks.emissions.readout.bias,
+        **{f"emission_{name}": values for name, values in networks.emissions.parameters.items()},
     }
 
 

@@ -67,6 +67,11 @@ class Law(Protocol):
         """
         ...
 
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """What it has learned beside the readout, by name, (neuron,), as users read it; empty where there is none."""
+        ...
+
     def mean(self, eta: Array) -> Array:
         """Expected y, both (*batch, neuron)."""
         ...

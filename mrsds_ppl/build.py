@@ -229,7 +229,8 @@ def make_start(config: RunConfig, stages: Stages, settings: TrainingSettings) ->
     """
     training, model = config.training, stages.model
     method, steps = training.start.method, training.start.steps or _START_STEPS
-    if method == "none" or model.options.weight_prior is not None:
+    stateless = model.num_states == 1 and method != "smoothing"
+    if method == "none" or model.options.weight_prior is not None or stateless:
         return None
     if method == "smoothing":
         laplace_em = LaplaceEM(
@@ -237,11 +238,10 @@ def make_start(config: RunConfig, stages: Stages, settings: TrainingSettings) ->
             evidence_steps=training.start.evidence_steps,
             should_stop=stages.should_stop,
             say=stages.say,
+            progress=stages.progress,
         )
-        guide = GuideTraining(stages.objective, settings, steps, stages.should_stop, stages.progress)
+        guide = GuideTraining(stages.objective, settings, steps, stages.should_stop, stages.progress, stages.say)
         return SmoothingStart(laplace_em, None if config.inference.posterior_per_trial else guide)
-    if model.num_states == 1:
-        return None
     assert stages.run_chunk is not None
     return Staged(
         stages.objective,

@@ -6,6 +6,7 @@ themselves, the run last, so that help and refusals answer at once.
 """
 
 import argparse
+import logging
 import os
 import sys
 import traceback
@@ -19,8 +20,10 @@ from mrsds_ppl.backend.compiler_flags import choose_optimization_level
 from mrsds_ppl.commands.arguments import absolute, file_name, rate, refuse_misspelt, sizes, sources
 from mrsds_ppl.config.names import GUIDE_NAMES, SIMULATORS
 from mrsds_ppl.errors import MrsdsError
+from mrsds_ppl.train.interrupts import INTERRUPTED, answered
 
 _SEEDS = ("data_seed", "model_seed", "train_seed")
+_STOPPED_FIT = "stopped; the same command with --resume goes on from the last checkpoint, or from the beginning"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,13 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     refuse_misspelt(argv, parser, commands)
     args = parser.parse_args(argv)
     choose_optimization_level()
+    stopped = _STOPPED_FIT if args.run is _fit else "stopped"
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), answered(_answer, last_words=stopped):
             warnings.showwarning = _tell
             args.run(args)
     except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
-        return 130
+        print(str(interrupt) or stopped, file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         # What Python would still write at its end has nowhere to go either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -52,6 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tell(message: Warning | str, *_: object, **__: object) -> None:
     """A warning without the line of code that gave it."""
     print(f"warning: {message}", file=sys.stderr)
+
+
+def _answer(line: str) -> None:
+    """What is said of a signal, to the log of a run as well."""
+    print(line, file=sys.stderr, flush=True)
+    logging.getLogger("mrsds_ppl").info(line)
 
 
 def _fit(args: argparse.Namespace) -> None:

@@ -49,8 +49,9 @@ from mrsds_ppl.storage.paths import RunPaths
 from mrsds_ppl.storage.runlog import run_log
 from mrsds_ppl.storage.stores import Stores, in_files, in_memory
 from mrsds_ppl.train.history import stack
-from mrsds_ppl.train.interrupts import graceful_interrupt
+from mrsds_ppl.train.interrupts import answered, graceful_interrupt
 from mrsds_ppl.train.objective import make_objective
+from mrsds_ppl.train.progress import Rounds
 from mrsds_ppl.train.restarts import hold_out
 from mrsds_ppl.train.stage import Stages
 from mrsds_ppl.train.stages import fit_stages
@@ -109,12 +110,13 @@ def fit(
         emission=emission,
     )
     trials.validate(refused=refused_of(config.model.emissions, trials))
-    say: Say = print if progress else _silent
-    if save_to is not None:
-        place = Path(save_to)
-        return fit_into_files(trials, config, RunPaths(place.parent, place.name), say=say, progress=progress)
-    say(emissions_phrase(config, trials))
-    return fit_trials(trials, config, say=say, progress=progress)
+    say: Say = print if progress else lambda line: None
+    with answered(say):
+        if save_to is not None:
+            place = Path(save_to)
+            return fit_into_files(trials, config, RunPaths(place.parent, place.name), say=say, progress=progress)
+        say(emissions_phrase(config, trials))
+        return fit_trials(trials, config, say=say, progress=progress)
 
 
 class FileOptions(TypedDict, total=False):
@@ -228,7 +230,7 @@ def _fit(
     num_observed = float(trained_on.observed.sum())
     objective = make_objective(model, guide, num_observed, training.optimiser.num_particles, begun.constrain, terms.on)
     settings = make_settings(config, split.train)
-    with graceful_interrupt(say) as interrupted:
+    with graceful_interrupt() as interrupted:
         stages = Stages(
             model,
             guide,
@@ -250,7 +252,8 @@ def _fit(
     if found.stopped:
         raise KeyboardInterrupt(_how_to_go_on(stores, found))
     program = FittedProgram(model, fitted_values(key, guide, begun.constrain(found.params), split), guide)
-    return _read_off(program, trials, split, config, found, say)
+    with Rounds("posterior and scores", None, say, progress):
+        return _read_off(program, trials, split, config, found, say)
 
 
 def _read_off(
@@ -294,7 +297,3 @@ def _how_to_go_on(stores: Stores, found: TrainResult) -> str:
     if stores.joint.latest() is None and stores.restarts.latest() is None:
         return "stopped before the first checkpoint; the same command starts it anew"
     return f"stopped at step {found.step}; the same command with --resume goes on from there"
-
-
-def _silent(line: str) -> None:
-    """Says nothing."""

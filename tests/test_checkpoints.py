@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.storage.checkpoints import Checkpoints
+from mrsds_ppl.storage.checkpoints import COMPLETE, Checkpoints
 from mrsds_ppl.train.training import TrainingSettings, initial_state
 
 
@@ -51,6 +51,25 @@ def test_state_and_extra_come_back_bit_for_bit(tmp_path, key):
     np.testing.assert_array_equal(found["history"]["loss"], extra["history"]["loss"])
     np.testing.assert_array_equal(found["history"]["metrics"]["a/b"], [0, 1, 2])
     assert found["history"]["metrics"]["none"].shape == (0,)
+
+
+def test_a_checkpoint_that_is_being_replaced_is_not_taken_for_one(tmp_path, monkeypatch):
+    store = Checkpoints(tmp_path)
+    for step in (4, 8):
+        store.save(step, make_state())
+
+    def killed(folder):
+        next(path for path in folder.rglob("*") if path.is_file() and path.name != COMPLETE).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.save(8, make_state())
+    assert store.steps() == [4]
+    store.save(8, make_state())
+    assert store.steps() == [4, 8]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "8"]
 
 
 def test_extra_may_be_left_out(tmp_path):

@@ -65,6 +65,7 @@ def test_a_piece_without_any_value_is_left_out_and_the_next_follows_nothing():
     y[20:30] = np.nan
     with pytest.warns(UserWarning, match="1 of 6 pieces are left out, in which nothing was observed: 2"):
         trials = Trials.from_continuous(y, piece=10)
+    assert trials.dataset.attrs["notes"] == ["1 of 6 pieces are left out, in which nothing was observed: 2."]
     assert trials.ids.tolist() == [0, 1, 3, 4, 5]
     assert trials.numbers.tolist() == [0, 1, 2, 3, 4]
     assert trials.starts.tolist() == [0, 10, 30, 40, 50]

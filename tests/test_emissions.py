@@ -197,6 +197,27 @@ def test_regions_of_one_program_have_laws_of_their_own():
     np.testing.assert_array_equal(emissions.counts, np.repeat([False, True, True, True, False], 2))
 
 
+def test_what_each_law_has_learned_is_told_by_name_and_is_what_its_draws_show():
+    readout = Readout([2] * 5, [1] * 5, (), (), key=random.key(0))
+    emissions = filled(lambda: Emissions(readout, [EMISSIONS[law] for law in LAWS]))
+    mean = np.linspace(0.6, 1.5, 10)
+    drawn = emissions.draw(np.random.default_rng(0), np.tile(mean, (200_000, 1)))
+    variance, zeros = drawn.var(0), (drawn == 0).mean(0)
+    sizes = np.where(drawn > 0, drawn, np.nan)[:, 8:]
+    shown = {
+        "noise_scale": (slice(0, 2), np.sqrt(variance[:2])),
+        "dispersion": (slice(4, 6), (variance - mean)[4:6] / mean[4:6] ** 2),
+        "event_size": (slice(8, 10), -mean[8:] / np.log(zeros[8:])),
+        "gamma_shape": (slice(8, 10), np.nanmean(sizes, 0) ** 2 / np.nanvar(sizes, 0)),
+    }
+    found = emissions.parameters
+    assert found.keys() == shown.keys()
+    for name, (own, values) in shown.items():
+        np.testing.assert_allclose(found[name][own], values, rtol=0.05, err_msg=name)
+        assert np.isnan(np.delete(found[name], own)).all()
+    assert Emissions(readout, [EMISSIONS["poisson"]] * 5).parameters == {}
+
+
 @pytest.mark.parametrize(
     ("most", "emission", "hinted"), [(1, "poisson", True), (2, "poisson", False), (1, "bernoulli", False)]
 )

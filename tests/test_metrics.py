@@ -6,7 +6,14 @@ import pytest
 from posterior_of import posterior_of, two_region_trials
 from scipy.stats import poisson
 
-from mrsds_ppl.analysis.metrics import bits_per_spike, evaluate, mse, r2_across_neurons, r2_by_neuron
+from mrsds_ppl.analysis.metrics import (
+    bits_per_spike,
+    evaluate,
+    mse,
+    noise_ceiling,
+    r2_across_neurons,
+    r2_by_neuron,
+)
 from mrsds_ppl.analysis.summary import not_finite_sentence
 from mrsds_ppl.commands import fit as fit_command
 from mrsds_ppl.config.loading import RunConfig
@@ -35,6 +42,19 @@ def test_r2_by_neuron_equals_a_loop_over_neurons():
         seen = observed[:, :, neuron]
         truth, guess = y[:, :, neuron][seen].astype(float), rate[:, :, neuron][seen]
         assert value == pytest.approx(1 - np.sum((truth - guess) ** 2) / np.sum((truth - truth.mean()) ** 2))
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_the_noise_ceiling_is_the_r2_of_the_true_mean(counts):
+    rng = np.random.default_rng(0)
+    rate = np.exp(0.7 * rng.normal(size=(50, 200, 3)))
+    y = rng.poisson(rate).astype(np.float64) if counts else rate + 0.8 * rng.normal(size=rate.shape)
+    observed, variance = rng.random(y.shape) < 0.8, rate if counts else np.full(rate.shape, 0.64)
+    y[~observed] = np.nan
+    of_each = r2_by_neuron(y, observed, rate)
+    assert noise_ceiling(y, observed, variance) == pytest.approx(of_each.mean(), abs=0.02)
+    assert noise_ceiling(y, observed, variance, np.array([1])) == pytest.approx(of_each[1], abs=0.02)
+    assert noise_ceiling(y, observed, 100.0 * variance) == 0.0
 
 
 def test_published_r2_equals_a_loop_over_bins_and_trials():

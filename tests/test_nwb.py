@@ -1,5 +1,6 @@
 """NWB files as the software of a lab writes them, against a count by hand of what was written."""
 
+import shutil
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ import pytest
 import mrsds_ppl as mrsds
 from mrsds_ppl.commands.init import init, suited
 from mrsds_ppl.config.loading import ignored_keys, load_config, parse_assignment, resolved_yaml
+from mrsds_ppl.data.readers import needs_binning
 from mrsds_ppl.errors import ConfigError, DataError
 
 pynwb = pytest.importorskip("pynwb")
@@ -359,6 +361,13 @@ def test_a_configuration_asks_for_the_same(recording, tmp_path):
             load_config(path, {"data.inputs": wrong})
 
 
+def test_a_file_of_spikes_is_known_by_what_it_holds(recording, tmp_path):
+    renamed = shutil.copy(recording, tmp_path / "another-day.h5")
+    assert needs_binning(renamed)
+    with pytest.raises(DataError, match=r"none\.nwb: no such file"):
+        needs_binning(tmp_path / "none.nwb")
+
+
 @pytest.mark.filterwarnings("ignore:.*left out")
 def test_spikes_without_a_configuration_are_counted_in_bins_of_20_ms(recording, tmp_path):
     asked = {"data.align": "stimulus_time", "data.window": [0, 1], "data.inputs": ["contrast"]}
@@ -373,5 +382,6 @@ def test_spikes_without_a_configuration_are_counted_in_bins_of_20_ms(recording, 
 
 def test_what_is_asked_of_an_nwb_file_cannot_be_asked_of_arrays(tmp_path):
     np.savez(tmp_path / "a.npz", ys=np.zeros((2, 3, 2)), region_sizes=[1, 1])
+    assert not needs_binning(tmp_path / "a.npz")
     with pytest.raises(DataError, match=r"a\.npz: holds binned trials, so leave out align, window"):
         mrsds.read(tmp_path / "a.npz", align="cue", window=(0, 1), regions=None)

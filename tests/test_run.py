@@ -1,11 +1,6 @@
-"""A run from its command line to its files, what interrupts it, and what users get wrong."""
+"""A run from its command line to its files, and what users get wrong."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import command
@@ -82,34 +77,6 @@ def test_a_run_leaves_its_files(workplace, capsys):
     assert cli.main(["fit", resolved, *again]) == 0
     repeated = scipy.io.loadmat(workplace / "again" / "first_latents.mat")
     np.testing.assert_array_equal(repeated["xs_test"], mat["xs_test"])
-
-
-@pytest.mark.slow
-@pytest.mark.nightly
-def test_killed_and_resumed_is_as_if_never_stopped(workplace, monkeypatch):
-    """SIGKILL after a checkpoint, then --resume: the latents equal those of the run that went through."""
-    write(workplace, {**TINY, "training": {**TINY["training"], "num_steps": 400}})
-    parts = [sys.executable, "-m", "mrsds_ppl", "fit", str(workplace / "tiny.yaml")]
-    parts += ["--data-path", str(workplace / "data.npz"), "--result-path", str(workplace / "out")]
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    monkeypatch.chdir(workplace)
-    through = subprocess.run([*parts, "--name", "through"], env=env, capture_output=True, text=True, check=False)
-    assert through.returncode == 0, through.stderr
-    models = workplace / "out" / "killed-models"
-    process = subprocess.Popen([*parts, "--name", "killed"], env=env, stdout=subprocess.DEVNULL)
-    deadline = time.time() + 120
-    while time.time() < deadline and not any(p.name not in ("0",) and p.name.isdecimal() for p in models.glob("*")):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (workplace / "out" / "killed_latents.mat").exists()
-    resumed = subprocess.run(
-        [*parts, "--name", "killed", "--resume"], env=env, capture_output=True, text=True, check=False
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    a, b = (scipy.io.loadmat(workplace / "out" / f"{name}_latents.mat") for name in ("through", "killed"))
-    for key in ("xs_test", "zs_train", "elbos", "ys_recon_test"):
-        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
 
 @pytest.mark.slow

@@ -62,6 +62,20 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
     assert not paths.lock.exists()
 
 
+def test_what_a_killed_command_left_half_written_is_removed(tmp_path):
+    paths = RunPaths(tmp_path, "one[1]")
+    left = [
+        ".one[1]_latents.mat.7.partial.mat",
+        ".one[1]_posterior.nc.7.partial.nc",
+        ".one[1]-config.yaml.7.partial.yaml",
+    ]
+    others = [".one[1]-day2_latents.mat.7.partial.mat", ".one_latents.mat.7.partial.mat"]
+    for name in (*left, *others):
+        (tmp_path / name).touch()
+    with locked(paths):
+        assert {path.name for path in tmp_path.iterdir()} == {*others, paths.lock.name}
+
+
 def refuse(number):
     def refusing(*args, **options):
         raise OSError(number, os.strerror(number))

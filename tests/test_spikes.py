@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
+from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.data import Trials
+from mrsds_ppl.data.split import split_trials
+from mrsds_ppl.data.trials_file import read_trials, write_trials
 from mrsds_ppl.errors import DataError
+from mrsds_ppl.output.describe import notes
 
 RNG = np.random.default_rng(0)
 # Of whole milliseconds, so that many fall on an edge; unsorted, one unit before the clock starts, one silent.
@@ -48,7 +52,7 @@ def test_widths_that_are_not_exact_lose_no_bin():
     assert trials.lengths.tolist() == [3, 6]
 
 
-def test_a_mapping_has_ids_and_a_window_goes_around_events():
+def test_a_mapping_has_ids_and_a_window_goes_around_events(tmp_path):
     by_id = {70 + i: times for i, times in enumerate(SPIKES)}
     events = np.array([5.0, np.nan, 12.5, 400.0, 20.0])
     labels = ["a", "b", "c", "d", "e"]
@@ -62,6 +66,12 @@ def test_a_mapping_has_ids_and_a_window_goes_around_events():
         f"1 of 5 trials are left out, which lie outside the recording ({min(map(min, SPIKES[:3])):g} to "
         f"{max(map(max, SPIKES[:3])):g} s): 13.",
     ]
+    assert trials.dataset.attrs["notes"] == [str(w.message) for w in warned]
+    write_trials(tmp_path / "kept.nc", trials.noting(["and another"]))
+    told = [*trials.dataset.attrs["notes"], "and another"]
+    found = read_trials(tmp_path / "kept.nc")
+    assert found.dataset.attrs["notes"] == told
+    assert notes(RunConfig(), found, split_trials(found, 0.4, 0))[:3] == told
     assert trials.ids.tolist() == [10, 12, 14]
     assert trials.labels.tolist() == ["a", "c", "e"]
     assert trials.neuron_ids.tolist() == [70, 72, 71, 74, 73]

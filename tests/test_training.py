@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -21,8 +22,8 @@ from rich.console import Console
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.train.batches import draw_batch, hide_neurons
-from mrsds_ppl.train.interrupts import graceful_interrupt
-from mrsds_ppl.train.progress import ScalarLog, TrainingProgress
+from mrsds_ppl.train.interrupts import answered, graceful_interrupt
+from mrsds_ppl.train.progress import Rounds, ScalarLog, TrainingProgress
 from mrsds_ppl.train.schedules import learning_rate_schedule
 from mrsds_ppl.train.training import History, TrainingSettings, initial_state, make_run_chunk, train
 
@@ -223,6 +224,23 @@ def test_last_chunk_compiles_nothing(caplog):
     np.testing.assert_array_equal(history.step, [20, 21, 22, 23, 24, -1, -1, -1, -1, -1])
 
 
+def test_a_chunk_in_several_calls_is_the_same_chunk_bit_for_bit():
+    settings = make_settings(dropout=True, region_sizes=REGIONS)
+    run_chunk, data = make_run_chunk(objective, settings), make_data()
+
+    def after(*calls):
+        state, rows = initial_state(make_params(), jax.random.key(0), settings), []
+        for most in calls:
+            state, part = run_chunk(state, data, most)
+            rows.append(part.trimmed())
+        return state, History.concatenate(rows)
+
+    whole, in_parts = after(10), after(1, 3, 99)
+    assert [len(history.step) for _, history in (whole, in_parts)] == [10, 10]
+    assert_same(whole[0].params, in_parts[0].params)
+    assert_same(whole[1], in_parts[1])
+
+
 def test_chunk_moves_nothing_between_host_and_device():
     settings = make_settings(dropout=True, region_sizes=REGIONS)
     run_chunk = make_run_chunk(objective, settings)
@@ -247,10 +265,10 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(key):
     settings = make_settings(num_steps=47, dropout=True, region_sizes=REGIONS)
     start = initial_state(make_params(), key(3), settings)
     whole = run(settings=settings, state=start)
-    stops = iter([False, False, True])
+    stops = iter([False, False, True])  # within a chunk
     part = run(settings=settings, state=start, should_stop=lambda: next(stops))
     assert part.stopped
-    assert int(part.state.step) == 20
+    assert 0 < int(part.state.step) < 47
     rest = run(settings=settings, state=part.state)
     assert_same(rest.state, whole.state)
     assert_same(History.concatenate([part.history, rest.history]), whole.history)
@@ -284,10 +302,12 @@ def test_steps_that_are_not_finite_change_nothing_and_are_counted(how):
     np.testing.assert_array_equal(bad.history.skipped, np.arange(10) >= 7)
     assert int(bad.state.skipped) == int(bad.state.skipped_in_row) == 3
     np.testing.assert_allclose(bad.history.loss[:7], good.history.loss[:7], rtol=1e-5)
+    chunks = []
     before = run(
         failing(lambda step: step >= 7, how),
         make_settings(num_steps=10, chunk_steps=7, max_skipped_in_row=1),
-        should_stop=iter([False, True]).__next__,
+        on_chunk=lambda *chunk: chunks.append(chunk),
+        should_stop=lambda: bool(chunks),
     )
     assert_same(before.state.params, bad.state.params)
     assert_same(before.state.opt_state, bad.state.opt_state)
@@ -365,7 +385,7 @@ def test_second_signal_interrupts_at_once():
 
 def test_a_signal_is_answered_while_compiled_code_computes():
     seen = []
-    with graceful_interrupt(seen.append) as interrupted:
+    with answered(seen.append), graceful_interrupt() as interrupted:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
         # As a compiled loop, this lets other threads run, and handlers wait until it returns.
         hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000)
@@ -394,6 +414,39 @@ def test_progress_writes_lines_to_the_log_and_no_bar_where_there_is_no_terminal(
         "training: skipped 1 of the last 10 steps, whose loss or gradient was not finite (1 so far)"
     ]
     assert written.getvalue() == ""
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_where_nobody_watches_bars_there_are_lines(monkeypatch, watched):
+    now, lines, seen = [0.0], [], StringIO()
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: watched, raising=False)
+    console = Console(file=seen, force_terminal=True, width=80)
+    with Rounds("smoothing", 5, lines.append, console=console) as rounds:
+        for _ in range(5):
+            now[0] += 15.0
+            rounds.next()
+    with TrainingProgress("training", 300, console=console, say=lines.append) as progress:
+        for chunk in range(3):
+            row = np.full(100, 0.5)
+            progress.update(History(np.arange(100) + 100 * chunk, row, row, row, row > 1, row.astype(int), {}))
+    told = ["smoothing ...", "smoothing: 2 of 5 rounds", "smoothing: 4 of 5 rounds"]
+    told += [f"training: step {step} of 300  loss 0.5  lr 0.5  0.0 ms a step" for step in (100, 200, 300)]
+    assert lines == ([] if watched else told)
+    assert "5/5" in seen.getvalue()
+
+
+def test_bars_of_all_stages_fit_80_columns():
+    seen, row = StringIO(), np.full(1, -1.2345678)
+    console = Console(file=seen, force_terminal=True, width=200)
+    history = History(np.array([99_998]), row, row, row, row > 0, row.astype(int), {"elbo": row, "log_px": row})
+    with TrainingProgress("guide, noise x 8", 100_000, shown=("elbo", "log_px"), console=console) as progress:
+        progress.update(history)
+    with Rounds("smoothing of the training trials", None, print, console=console):
+        pass
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.getvalue()).splitlines()
+    assert any("99999/100000" in line and "elbo -1.2346" in line for line in lines)
+    assert max(len(line.split("\r")[-1].rstrip()) for line in lines) <= 80
 
 
 def test_progress_draws_a_bar_on_a_terminal():

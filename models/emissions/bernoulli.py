@@ -42,6 +42,11 @@ class Bernoulli(eqx.Module):
                 "spike is the sigmoid of the readout; allowed: none"
             )
 
+    @property
+    def parameters(self) -> dict[str, Float[Array, " neuron"]]:
+        """Nothing: all follows from the probability."""
+        return {}
+
     def mean(self, eta: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:
         """Probability of a spike, at least 1e-6 from 0 and 1."""
         return _FLOOR + (1 - 2 * _FLOOR) * jax.nn.sigmoid(eta)

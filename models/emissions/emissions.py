@@ -63,6 +63,16 @@ class Emissions(eqx.Module):
         by_neuron = {n: law.refused for law, own in self._each() for n in own}
         return [by_neuron[n] for n in range(len(by_neuron))]
 
+    @property
+    def parameters(self) -> dict[str, Float[Array, " neuron"]]:
+        """What the laws have learned beside the readout, by name; NaN for neurons whose law has none of that name."""
+        found: dict[str, Array] = {}
+        for law, own in self._each():
+            for name, values in law.parameters.items():
+                whole = found.get(name, jnp.full(sum(map(len, self.neurons)), jnp.nan))
+                found[name] = whole.at[own].set(values)
+        return found
+
     def inverse_link(self, eta: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:
         """Expected signals for the readout's numbers."""
         return self._by_law(lambda law, eta: law.mean(eta), eta)

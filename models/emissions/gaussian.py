@@ -30,6 +30,11 @@ class Gaussian(eqx.Module):
         self.final_activation = final_activation
         self.noise = Covariance((num_neurons,), 1.0, triangular=triangular, trainable=trainable)
 
+    @property
+    def parameters(self) -> dict[str, Float[Array, " neuron"]]:
+        """Standard deviation of each neuron's signal around its mean."""
+        return {"noise_scale": jnp.sqrt((self.noise.cholesky**2).sum(-1))}
+
     def mean(self, eta: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:
         """Expected signal: the readout's number, or a function of it."""
         return ACTIVATIONS[self.final_activation](eta)

@@ -37,6 +37,11 @@ class NegativeBinomial(eqx.Module):
         """a of each neuron."""
         return jnp.exp(self.log_dispersion) + _SMALLEST
 
+    @property
+    def parameters(self) -> dict[str, Float[Array, " neuron"]]:
+        """a, the dispersion."""
+        return {"dispersion": self.dispersion}
+
     def mean(self, eta: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:
         """Expected count per bin."""
         return self.rate(eta)

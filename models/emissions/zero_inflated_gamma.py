@@ -61,6 +61,11 @@ class ZeroInflatedGamma(eqx.Module):
         """k."""
         return jnp.exp(self.log_shape)
 
+    @property
+    def parameters(self) -> dict[str, Float[Array, " neuron"]]:
+        """s, the size of an event, and k, the shape of the gamma."""
+        return {"event_size": self.size, "gamma_shape": self.shape}
+
     def mean(self, eta: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:
         """Expected signal, s l."""
         return self.size * self.rate(eta)

@@ -58,6 +58,26 @@ def evaluate(
     )
 
 
+def noise_ceiling(
+    y: Real[np.ndarray, "trial time neuron"],
+    observed: Bool[np.ndarray, "trial time neuron"],
+    variance: Float[np.ndarray, "trial time neuron"],
+    neurons: Int[np.ndarray, "scored"] | None = None,
+) -> float:
+    """R^2 of the true mean: what noise leaves to a prediction that has not seen the value; mean over neurons.
+
+        1 - sum_{b,t} v_btn / sum_{b,t} (y_btn - ybar_n)^2,    at least 0 for each neuron
+
+    Args:
+        y: the recording.
+        observed: which values of ``y`` are data.
+        variance: v, of each value around its mean.
+        neurons: indices of the neurons to score; None scores all.
+    """
+    by_neuron = r2_by_neuron(y, observed, y + np.sqrt(variance))
+    return _mean_of_finite(np.maximum(by_neuron if neurons is None else by_neuron[neurons], 0.0))
+
+
 def mse(
     y: Real[np.ndarray, "trial time neuron"],
     observed: Bool[np.ndarray, "trial time neuron"],

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
-from mrsds_ppl.analysis.metrics import Scores, evaluate
+from mrsds_ppl.analysis.metrics import Scores, evaluate, noise_ceiling
 from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
 from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states
 from mrsds_ppl.data.split import Split
@@ -15,7 +16,10 @@ from mrsds_ppl.models.mrsds import MRSDS
 
 
 class Evaluation(NamedTuple):
-    """Scores by split; ``cosmooth`` is of test trials' neurons hidden from the encoder. ``*_ahead``: one bin ahead."""
+    """Scores by split; ``cosmooth`` is of test trials' neurons hidden from the encoder. ``*_ahead``: one bin ahead.
+
+    ``ceilings``: R^2 that the noise of the fitted emissions leaves in train, test and cosmooth.
+    """
 
     train: Scores
     test: Scores
@@ -25,6 +29,7 @@ class Evaluation(NamedTuple):
     cosmooth_ahead: Scores
     elbo_test: float
     bound_test: float
+    ceilings: tuple[float, float, float]
 
     def arrays(self) -> dict[str, list[float]]:
         """The published keys; R^2 in the published convention stays under the log's ``published``."""
@@ -45,13 +50,21 @@ class Evaluation(NamedTuple):
     def lines(self) -> list[str]:
         """What the user reads at the end."""
         named = (("train", self.train, self.train_ahead), ("test", self.test, self.test_ahead))
+        every = (*named, ("co-smoothing", self.cosmooth, self.cosmooth_ahead))
         lines = [
             f"{name}: R2 {scores.r2:.4f} (published convention {scores.r2_published:.4f}), MSE {scores.mse:.4g}; "
-            f"one bin ahead R2 {ahead.r2:.4f}"
-            for name, scores, ahead in (*named, ("co-smoothing", self.cosmooth, self.cosmooth_ahead))
+            f"one bin ahead R2 {ahead.r2:.4f}; noise ceiling {ceiling:.4f}"
+            for (name, scores, ahead), ceiling in zip(every, self.ceilings, strict=True)
         ]
+        lines.append(
+            "R2: share of a neuron's variance that is explained, mean over neurons. noise ceiling: that of the true "
+            "mean, by the noise that the fit finds; only what has seen the values themselves passes it"
+        )
         if self.cosmooth.bits_per_spike is not None:
-            lines.append(f"co-smoothing: {self.cosmooth.bits_per_spike:.4f} bits per spike")
+            lines.append(
+                f"co-smoothing: {self.cosmooth.bits_per_spike:.4f} bits per spike, more than the mean rates of the "
+                "neurons give"
+            )
         lines.append(
             f"test trials: bound {self.elbo_test:.2f}, importance-weighted {self.bound_test:.2f} nats a trial, both "
             "below log p(y); `mrsds compare` compares fits"
@@ -77,11 +90,17 @@ def evaluate_run(
         hidden: neurons hidden for co-smoothing.
     """
     smoothed = sampler.reconstruct(key, split.test, hidden_neurons=hidden)
-    counts = sampler.fitted.networks.emissions.counts
+    emissions = sampler.fitted.networks.emissions
+    counts = emissions.counts
 
     def scores(trials: Trials, estimate: np.ndarray | None, neurons: np.ndarray | None = None) -> Scores:
         assert estimate is not None, "a posterior that was read from a file, which holds no prediction one bin ahead"
         return evaluate(trials.y, trials.observed, estimate, counts, neurons)
+
+    def ceiling(trials: Trials, estimate: np.ndarray, neurons: np.ndarray | None = None) -> float:
+        # The inverse information is the variance, or less in a law that is no exponential family.
+        variance = 1.0 / np.asarray(emissions.information(jnp.asarray(estimate)), np.float64)
+        return noise_ceiling(trials.y, trials.observed, variance, neurons)
 
     some = hidden if len(hidden) else None
     return Evaluation(
@@ -93,6 +112,11 @@ def evaluate_run(
         cosmooth_ahead=scores(split.test, smoothed.y_next, some),
         elbo_test=float(test.elbo.mean()),
         bound_test=float(test.log_likelihood.mean()),
+        ceilings=(
+            ceiling(split.train, train.y_mean),
+            ceiling(split.test, test.y_mean),
+            ceiling(split.test, smoothed.y_mean, some),
+        ),
     )
 
 

@@ -8,7 +8,7 @@ import scipy.io
 
 from mrsds_ppl.analysis.posterior import PosteriorSet
 from mrsds_ppl.backend.device import enable_compilation_cache
-from mrsds_ppl.data.readers import load_recording, load_user_function
+from mrsds_ppl.data.readers import load_recording, load_user_function, needs_binning
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.fitted import Fit
@@ -52,6 +52,8 @@ def infer(
     fit = Fit.load(given)
     trials = load_new_trials(fit, data)
     log(f"{paths.folder / paths.name}: step {fit.trained.step}; {trials.num_trials} trials of {data}")
+    for note in trials.dataset.attrs.get("notes", []):
+        log(f"note: {note}")
     draws = fit.config.output.draws if draws is None else draws
     found = fit.infer_set(trials, draws=draws, seed=seed)
     posterior, mat = (out.with_name(f"{out.name}{ending}") for ending in ("_posterior.nc", "_latents.mat"))
@@ -88,7 +90,7 @@ def load_new_trials(fit: Fit, data: str) -> Trials:
     if ".py:" in data:
         trials = load_user_function(data, bin_width=width, region_names=settings.region_names)
     else:
-        asked = settings.reading() if data.endswith(".nwb") else {"region_names": settings.region_names}
+        asked = settings.reading() if needs_binning(data) else {"region_names": settings.region_names}
         trials = load_recording(data, **{**asked, "bin_width": width})
     if settings.input_width is not None and 0 < trials.num_inputs < settings.input_width:
         trials = trials.with_inputs(settings.input_width)

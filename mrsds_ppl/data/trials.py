@@ -143,7 +143,7 @@ class Trials(TrialArrays):
             bin_width=bin_width,
             labels=None if labels is None else bins.of_kept(labels, "labels"),
             trial_ids=bins.ids,
-        )
+        ).noting(bins.notes)
 
     @classmethod
     def from_pynapple(
@@ -170,6 +170,11 @@ class Trials(TrialArrays):
             DataError: as :meth:`from_spikes`, or there is no such column.
         """
         return cls.from_spikes(bin_width=bin_width, **spikes_of(units, regions, trials, window, inputs, labels))
+
+    def noting(self, notes: Sequence[str]) -> "Trials":
+        """The trials with more ``notes`` on how they were read, an attribute of the dataset that a fit repeats."""
+        every = [*self.dataset.attrs.get("notes", []), *notes]
+        return Trials(self.dataset.assign_attrs(notes=every)) if every else self
 
     def select(self, indices: Sequence[int] | np.ndarray | slice) -> "Trials":
         """The trials at these positions, padded as before."""

@@ -36,8 +36,8 @@ def read_trials(path: Path) -> Trials:
         raise DataError(f"is a damaged file of trials, without {', '.join(sorted(lost))}. Copy it again.")
     attrs = dataset.attrs
     del attrs["format"]
-    if "left_out" in attrs:
-        attrs["left_out"] = [str(neuron) for neuron in np.ravel(attrs["left_out"])]
+    for name in {"left_out", "notes"} & attrs.keys():
+        attrs[name] = [str(text) for text in np.ravel(attrs[name])]
     return Trials(
         dataset.assign_attrs(
             region_sizes=[int(size) for size in np.ravel(attrs["region_sizes"])],

@@ -70,7 +70,7 @@ def versions(device: jax.Device) -> dict[str, str]:
 
 def notes(config: RunConfig, trials: Trials, split: Split) -> list[str]:
     """What a fit reads otherwise than the configuration says it, or the recording than it seems to mean."""
-    found = list(config.notes)
+    found = [*config.notes, *trials.dataset.attrs.get("notes", [])]
     width = trials.bin_width
     if trials.starts is not None:
         found.append(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import scipy.io
@@ -36,6 +37,7 @@ def write_latents(
     latent_region_sizes: Sequence[int],
     history: Mapping[str, np.ndarray],
     evaluations: Mapping[str, np.ndarray | Sequence[float] | float],
+    emissions: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> None:
     """Writes the posterior of both splits, the training history and the scores to a version 5 .mat file.
 
@@ -54,6 +56,7 @@ def write_latents(
         latent_region_sizes: number of latents of each region.
         history: values over training, under any of ``HISTORY_KEYS``.
         evaluations: scores, one a checkpoint evaluated, under any of ``EVALUATION_KEYS``.
+        emissions: parameters of the laws of the signals, a number for each neuron, by key.
 
     Raises:
         RunError: if an array is too large for the format, or the file cannot be written.
@@ -74,6 +77,7 @@ def write_latents(
     }
     for key, values in (*history.items(), *evaluations.items()):
         contents[key] = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    contents |= {key: np.asarray(values, dtype=np.float32) for key, values in emissions.items()}
     with written_aside(path) as aside:
         scipy.io.savemat(aside, contents, appendmat=False, do_compression=True, oned_as="row")
 

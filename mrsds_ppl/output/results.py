@@ -53,6 +53,7 @@ def write_results(fit: "mrsds_ppl.fitted.Fit", paths: RunPaths) -> None:
     Raises:
         RunError: a file cannot be written.
     """
+    parameters = fit.model.global_parameters(fit.params)
     write_latents(
         paths.mat,
         train=fit.train,
@@ -63,6 +64,7 @@ def write_results(fit: "mrsds_ppl.fitted.Fit", paths: RunPaths) -> None:
         latent_region_sizes=fit.model.latent_sizes,
         history=history_arrays(fit.history),
         evaluations=fit.scores,
+        emissions={name: values for name, values in parameters.items() if name.startswith("emission_")},
     )
     write_tree(paths.posterior, fit.posterior)
 
@@ -233,6 +235,7 @@ def attributes(fit: "mrsds_ppl.fitted.Fit") -> dict[str, str | int]:
         "mrsds_ppl_version": __version__,
         "guide": fit.config.inference.guide,
         "num_states": fit.model.num_states,
+        "emissions": ", ".join(fit.config.model.emissions.of_regions(fit.trials.region_names)),
         "data_seed": seeds.data,
         "model_seed": seeds.model,
         "train_seed": seeds.train,

@@ -13,7 +13,7 @@ variational Laplace EM of switching linear systems.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -49,6 +49,7 @@ from mrsds_ppl.statespace.arhmm import fit_arhmm
 from mrsds_ppl.statespace.gaussian_sum import likeliest
 from mrsds_ppl.statespace.linear_gaussian import TrialTerms
 from mrsds_ppl.statespace.smoothing import PathMoments
+from mrsds_ppl.train.progress import Rounds
 
 _ONE_STATE_STEPS, _ROUNDS, _STEPS_A_ROUND, _NETWORK_ROUNDS = 10, 6, 5, 5
 _STRETCH = 3.0
@@ -70,8 +71,9 @@ class LaplaceEM:
         num_refit_steps: of Adam, each time the networks are fitted to draws of the paths.
         sparsity: weight of the penalty on messages between regions, in nats a bin.
         evidence_steps: Gauss-Newton steps on the evidence; with none the networks are fitted in rounds.
-        should_stop: asked between rounds; what was found by then is returned.
+        should_stop: asked after each round; what was found by then is returned.
         say: prints a line of progress.
+        progress: whether a bar is shown.
     """
 
     num_refit_steps: int = 400
@@ -79,6 +81,7 @@ class LaplaceEM:
     evidence_steps: int = 0
     should_stop: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = lambda line: None
+    progress: bool = False
 
     def __call__(self, key: PRNGKeyArray, params: dict[str, PyTree], model: MRSDS, data: Batch) -> SmoothedFit:
         """Program and paths.
@@ -92,10 +95,21 @@ class LaplaceEM:
         Raises:
             RunError: the paths do not stay finite.
         """
+        num_rounds = _ONE_STATE_STEPS + (_ROUNDS if model.num_states > 1 else 0)
+        num_rounds += self.evidence_steps + 2 if self.evidence_steps else _NETWORK_ROUNDS
+        with Rounds("smoothing", num_rounds, self.say, self.progress) as rounds:
+
+            def asked() -> bool:
+                rounds.next()
+                return self.should_stop()
+
+            return replace(self, should_stop=asked)._found(key, params, model, data)
+
+    def _found(self, key: PRNGKeyArray, params: dict[str, PyTree], model: MRSDS, data: Batch) -> SmoothedFit:
         (arhmm_key, refit_key), ascent_key = random.split(key), random.fold_in(key, 2)
         paths, program = self._linear_phase(arhmm_key, model.networks_from(params), model, data)
         start = SmoothedFit(_with_program(params, program, paths), SmoothedPaths(paths, program.states))
-        self.say(f"smoothing: linear dynamics, state noise {_noise(program.networks)}")
+        self.say(f"smoothing: linear dynamics, state noise {_noise(program.networks)} of latents of mean square 1")
         found = None
         if self.evidence_steps and (reason := why_no_ascent(model)) is not None:
             self.say(f"smoothing: training.evidence_steps is left out: {reason}")

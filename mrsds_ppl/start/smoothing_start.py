@@ -40,6 +40,7 @@ class GuideTraining:
         num_steps: steps at each scale of the noise.
         should_stop: asked between chunks; the parameters are then those so far.
         progress: whether a bar is shown.
+        say: prints a line.
     """
 
     objective: Objective
@@ -47,6 +48,7 @@ class GuideTraining:
     num_steps: int
     should_stop: Callable[[], bool] = lambda: False
     progress: bool = True
+    say: Callable[[str], None] = lambda line: None
 
     def __call__(self, key: PRNGKeyArray, params: dict[str, PyTree], data: Batch) -> dict[str, PyTree]:
         """Parameters of guide and program.
@@ -69,7 +71,9 @@ class GuideTraining:
             loosened = {**params, _DYNAMICS: with_scaled_noise(fitted, factor)}
             state = initial_state(loosened, random.fold_in(key, number), alone)
             name = f"guide, noise x {factor:g}"
-            with TrainingProgress(name, self.num_steps, shown=("elbo",), visible=self.progress) as progress:
+            with TrainingProgress(
+                name, self.num_steps, shown=("elbo",), visible=self.progress, say=self.say
+            ) as progress:
                 result = train(
                     self.objective,
                     state,

@@ -29,7 +29,7 @@ from mrsds_ppl.start.unused import revived, share_of_bins, unused_sentence
 from mrsds_ppl.statespace.arhmm import fit_arhmm
 from mrsds_ppl.statespace.chain import Chain, Smoothed, smooth
 from mrsds_ppl.train.history import Keys
-from mrsds_ppl.train.progress import TrainingProgress
+from mrsds_ppl.train.progress import Rounds, TrainingProgress
 from mrsds_ppl.train.restarts import fold_each
 from mrsds_ppl.train.training import Objective, RunChunk, TrainingSettings, initial_state, train
 
@@ -85,11 +85,12 @@ class Staged:
         def seek(key: Array, params: dict[str, PyTree], data: Batch) -> _Found:
             return self._seek(key, params, model, guide, data)
 
-        if self.stacked:
-            each = jax.jit(lambda k, p, d: lax.map(lambda one: seek(one[0], one[1], d), (k, p)))
-            found = each(fold_each(key, 2), warm, data)
-        else:
-            found = jax.jit(seek)(fold_each(key, 2), warm, data)
+        with Rounds("states", None, self.say, self.progress):
+            if self.stacked:
+                each = jax.jit(lambda k, p, d: lax.map(lambda one: seek(one[0], one[1], d), (k, p)))
+                found = jax.block_until_ready(each(fold_each(key, 2), warm, data))
+            else:
+                found = jax.block_until_ready(jax.jit(seek)(fold_each(key, 2), warm, data))
         many, starts = np.atleast_2d(found.occupancy), np.atleast_2d(found.log_likelihoods)
         for number, (occupancy, likelihoods) in enumerate(zip(many, starts, strict=True)):
             scores = np.sort(likelihoods)[::-1]
@@ -107,7 +108,7 @@ class Staged:
         """Parameters after it, or None where it was stopped."""
         settings = self.settings
         steps = min(-(-self.num_steps // settings.chunk_steps) * settings.chunk_steps, settings.num_steps)
-        with TrainingProgress("warm-up", steps, shown=("elbo",), visible=self.progress) as progress:
+        with TrainingProgress("warm-up", steps, shown=("elbo",), visible=self.progress, say=self.say) as progress:
             warm = train(
                 self.objective,
                 initial_state(params, fold_each(key, 1), settings, stacked=self.stacked),

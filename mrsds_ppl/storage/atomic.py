@@ -1,5 +1,6 @@
 """Files that appear whole or not at all: written aside, then renamed."""
 
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -35,6 +36,13 @@ def written_aside(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the error of interest is the one above
             aside.unlink(missing_ok=True)
+
+
+def remove_asides(path: str | Path) -> None:
+    """Removes what processes that were killed have left aside of a file; nobody else may be writing it."""
+    path = Path(path)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial{glob.escape(path.suffix)}"):
+        left.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -60,6 +60,8 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Removes all checkpoints, for a run that starts anew under an old name."""
+        for step in self.steps():
+            self._remove_incomplete(step)
         if self.directory.is_dir():
             shutil.rmtree(self.directory)
 
@@ -160,8 +162,12 @@ class Checkpoints:
         """Removes what killed runs left, which orbax would count among the latest, and an older write of this step."""
         for folder in self.directory.iterdir():
             left_over = folder.name.isdecimal() and not (folder / COMPLETE).is_file()
-            if folder.is_dir() and (left_over or ASIDE in folder.name or folder == self.path(step)):
+            if folder.is_dir() and (left_over or ASIDE in folder.name):
                 shutil.rmtree(folder)
+        older = self.path(step)
+        if older.is_dir():
+            # Killed between two of its files, this process leaves nothing that passes for a checkpoint.
+            shutil.rmtree(older.rename(older.with_name(f"{older.name}-removed{ASIDE}")))
 
 
 def _orbax() -> ModuleType:

@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from io import RawIOBase
 
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.storage.atomic import unwritable
+from mrsds_ppl.storage.atomic import remove_asides, unwritable
 from mrsds_ppl.storage.paths import RunPaths
 
 
 @contextmanager
 def locked(paths: RunPaths) -> Iterator[None]:
     """Hold the lock of a run, ``NAME.lock``, which says who holds it and is removed at the end.
+
+    What a killed command had half written aside is removed.
 
     The system lets go of it with the process, however that ends. A file that is a lock by being there would be left
     behind by ``kill -9``, and whether its process lives could be told on its own machine only.
@@ -43,6 +45,8 @@ def locked(paths: RunPaths) -> Iterator[None]:
                 file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
             except OSError as error:
                 raise unwritable(paths.lock, error) from error
+            for path in (paths.config, paths.trials, paths.mat, paths.posterior):
+                remove_asides(path)
             yield
         finally:
             # Before it is let go of: after that it may be another command's.

@@ -1,5 +1,6 @@
-"""Ending a run at the next checkpoint when it is asked to stop."""
+"""Ending a run that is asked to stop: at a checkpoint where one comes soon, and a command within seconds anyhow."""
 
+import os
 import signal
 import socket
 import threading
@@ -8,7 +9,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_STOPPING = "stopping ... at the next checkpoint, once what is being computed is done"
+INTERRUPTED = 130  # exit status
+_STOPPING = "stopping ... once what is being computed is done"
+_SHOW_CURSOR = b"\x1b[?25h"  # which a bar hides
+# What is being computed gets a little less than the five seconds that are said.
+_STOPPING_SOON, _PATIENCE = "stopping ... within 5 s; Ctrl-C again: at once", 4.0
 
 
 class Interrupt:
@@ -22,13 +27,10 @@ class Interrupt:
 
 
 @contextmanager
-def graceful_interrupt(say: Callable[[str], None] = print) -> Iterator[Interrupt]:
-    """Within the block the first SIGINT or SIGTERM sets a flag and is answered; a second one interrupts at once.
+def graceful_interrupt() -> Iterator[Interrupt]:
+    """Within the block the first SIGINT or SIGTERM sets a flag; a second one interrupts.
 
     Signals can be handled in the main thread alone; elsewhere the flag is never set.
-
-    Args:
-        say: prints a line, from a thread of its own.
 
     Raises:
         KeyboardInterrupt: at the second signal.
@@ -44,26 +46,57 @@ def graceful_interrupt(say: Callable[[str], None] = print) -> Iterator[Interrupt
         yield interrupt
         return
     previous = {number: signal.signal(number, handle) for number in SIGNALS}
-    with _answered(say):
-        try:
-            yield interrupt
-        finally:
-            for number, handler in previous.items():
-                # None: the handler was not installed from Python and cannot be put back.
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    try:
+        yield interrupt
+    finally:
+        for number, handler in previous.items():
+            # None: the handler was not installed from Python and cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextmanager
-def _answered(say: Callable[[str], None]) -> Iterator[None]:
-    """Within the block the first signal is answered as it comes: handlers wait for what is being computed."""
+def answered(say: Callable[[str], None], *, last_words: str | None = None) -> Iterator[None]:
+    """Within the block the first signal that has a handler is answered as it comes.
+
+    Python's handlers run once compiled code returns, which may take minutes. With ``last_words`` that is not waited
+    for: 4 s after the first signal, or at a second one, they are said and the process ends with status 130. Files
+    appear whole or not at all, so it leaves none half written. Outside the main thread nothing is answered.
+
+    Args:
+        say: prints a line, from a thread of its own.
+        last_words: None where the process is the user's own, such as a notebook's.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
 
-    def answer() -> None:
+    def heard() -> bool:
+        """Waits for a signal; False where the block has ended."""
         while number := ours.recv(1):
             if number[0] in SIGNALS:
-                say(_STOPPING)
-                return
+                return True
+        return False
+
+    def answer() -> None:
+        if not heard():
+            return
+        say(_STOPPING if last_words is None else _STOPPING_SOON)
+        if last_words is None:
+            return
+        ours.settimeout(_PATIENCE)
+        try:
+            ends = heard()
+        except TimeoutError:
+            ends = True
+        if ends:
+            try:
+                say(last_words)
+                if os.isatty(2):
+                    os.write(2, _SHOW_CURSOR)
+            finally:
+                os._exit(INTERRUPTED)
 
     thread = threading.Thread(target=answer, daemon=True)
     thread.start()

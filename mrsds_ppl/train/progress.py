@@ -1,14 +1,24 @@
-"""What a run shows while it trains: a bar on a terminal, lines in the log, TensorBoard scalars."""
+"""What a run shows while it computes: bars on a terminal, lines elsewhere and in the log, TensorBoard scalars."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from mrsds_ppl.train.history import History
 
@@ -16,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # What takes less is not worth a line.
 _SHORTEST_SAID = 20.0  # seconds
+_BAR_WIDTH = 16  # with names, counts, times and a number the line has at most 80 columns
+Say: TypeAlias = Callable[[str], None]
 
 
 def chunk_means(history: History) -> dict[str, float]:
@@ -33,8 +45,48 @@ def chunk_means(history: History) -> dict[str, float]:
     }
 
 
+class Rounds:
+    """Progress of a stage that is no training: a bar where there is a terminal, elsewhere a line now and then.
+
+    Args:
+        stage: name of the stage, as the user reads it.
+        total: rounds; None where that is not known, or the stage is one piece.
+        say: prints a line.
+        visible: whether anything is shown.
+        console: where the bar goes, standard error by default.
+    """
+
+    def __init__(
+        self, stage: str, total: int | None, say: Say, visible: bool = True, console: Console | None = None
+    ) -> None:
+        self.stage, self.total, self.rounds = stage, total, 0
+        self._say, self._said = say, time.perf_counter()
+        console = console or Console(stderr=True)
+        self._bar = _bar(console, visible, [] if total is None else [MofNCompleteColumn()])
+        self._in_lines = visible and not _is_watched(console)
+        self._task = self._bar.add_task(stage, total=total)
+
+    def __enter__(self) -> "Rounds":
+        self._bar.start()
+        if self._in_lines:
+            self._say(f"{self.stage} ...")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def next(self) -> None:
+        """One more round is done."""
+        self.rounds += 1
+        self._bar.update(self._task, completed=self.rounds)
+        now = time.perf_counter()
+        if self._in_lines and now - self._said > _SHORTEST_SAID:
+            self._said = now
+            self._say(f"{self.stage}: {self.rounds} of {self.total} rounds")
+
+
 class TrainingProgress:
-    """One stage's progress: a bar where the console is a terminal, and one log line per chunk in any case.
+    """One stage's progress: a bar where there is a terminal, elsewhere one line per chunk, as in the log in any case.
 
     Once the second chunk is done, a line says how long the rest will take. The first one compiles, so its time tells
     nothing.
@@ -43,10 +95,10 @@ class TrainingProgress:
         stage: name of the stage, as the user reads it.
         num_steps: number of steps of the stage.
         first_step: steps already done, more than 0 after resuming.
-        shown: metrics to show, in this order; those that a history lacks are left out.
+        shown: metrics to show, in this order, the first one beside the bar; those that a history lacks are left out.
         console: where the bar goes, standard error by default.
         visible: whether there is a bar at all; it needs a terminal or a notebook.
-        say: prints the line about the time that is left; None for no such line.
+        say: prints a line; None for none but in the log.
     """
 
     def __init__(
@@ -57,7 +109,7 @@ class TrainingProgress:
         shown: tuple[str, ...] = ("loss",),
         console: Console | None = None,
         visible: bool = True,
-        say: Callable[[str], None] | None = None,
+        say: Say | None = None,
     ) -> None:
         self.stage = stage
         self.num_steps = num_steps
@@ -68,16 +120,9 @@ class TrainingProgress:
         self._chunks = 0
         self._time = time.perf_counter()
         console = console or Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[values]}"),
-            console=console,
-            disable=not visible or not (console.is_terminal or console.is_jupyter),
-        )
+        columns = [MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[values]}")]
+        self._bar = _bar(console, visible, columns)
+        self._tell: Say = say if say is not None and visible and not _is_watched(console) else logger.info
         self._task = self._bar.add_task(stage, total=num_steps, completed=first_step, values="")
 
     def __enter__(self) -> "TrainingProgress":
@@ -97,11 +142,11 @@ class TrainingProgress:
         self._time = now
         self.step = int(history.step[-1]) + 1
         means = chunk_means(history)
-        values = "  ".join(f"{name} {means[name]:.5g}" for name in self.shown if name in means)
-        self._bar.update(self._task, completed=self.step, values=values)
-        logger.info(
-            "%s: step %d of %d  %s  lr %.3g  %.1f ms a step",
-            *(self.stage, self.step, self.num_steps, values, history.learning_rate[-1], milliseconds),
+        values = [f"{name} {means[name]:.5g}" for name in self.shown if name in means]
+        self._bar.update(self._task, completed=self.step, values="".join(values[:1]))
+        self._tell(
+            f"{self.stage}: step {self.step} of {self.num_steps}  {'  '.join(values)}  "
+            f"lr {history.learning_rate[-1]:.3g}  {milliseconds:.1f} ms a step"
         )
         self._chunks += 1
         left = self.num_steps - self.step
@@ -115,6 +160,17 @@ class TrainingProgress:
                 "%s: skipped %d of the last %d steps, whose loss or gradient was not finite (%d so far)",
                 *(self.stage, skipped, len(history.step), self.skipped),
             )
+
+
+def _bar(console: Console, visible: bool, columns: list[ProgressColumn]) -> Progress:
+    shown = visible and (console.is_terminal or console.is_jupyter)
+    name, bar = TextColumn("{task.description}"), BarColumn(_BAR_WIDTH)
+    return Progress(name, bar, TimeElapsedColumn(), *columns, console=console, disable=not shown)
+
+
+def _is_watched(console: Console) -> bool:
+    """Whether bars are all that is wanted: not where the output goes to a file, or to another command."""
+    return console.is_jupyter or (console.is_terminal and sys.stdout.isatty())
 
 
 def _rounded(seconds: float) -> str:

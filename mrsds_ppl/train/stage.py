@@ -81,6 +81,11 @@ def run_stage(
         run_chunk: its compiled loop.
     """
     state = before.state
+    if state.step < settings.num_steps:
+        stages.say(
+            f"{name}: elbo is the bound on log p(y) in nats per observed value, higher is better; log_px, log_py and "
+            "log_qx are its parts, in nats of all training trials"
+        )
     first, parts, count = int(state.step), [before.history], state.skipped.size
     stacked = state.skipped.ndim > 0
     names = [f"{name}-{number}" for number in range(count)] if stacked else [name]

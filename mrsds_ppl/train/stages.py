@@ -16,6 +16,7 @@ from mrsds_ppl.models.filtering import smooth_anew
 from mrsds_ppl.models.mrsds import of_program
 from mrsds_ppl.storage.stores import Store
 from mrsds_ppl.train.history import History, Keys, TrainState
+from mrsds_ppl.train.progress import Rounds
 from mrsds_ppl.train.restarts import best_restart, fold_each, held_out_bounds
 from mrsds_ppl.train.stage import Stages, run_stage
 from mrsds_ppl.train.training import TrainingSettings, TrainResult, initial_state, make_run_chunk
@@ -41,18 +42,19 @@ def fit_stages(
         params: parameters at the start, of restarts along a leading axis.
         stages: what is trained, and what it is trained with.
         settings: of the optimiser.
-        resume: go on from the latest checkpoint.
+        resume: go on from the latest checkpoint; without any, from the beginning.
         dynamics_only: of the second stage, which trains the program under the guide as it is; None for no such stage.
 
     Raises:
-        RunError: nothing to resume, or steps that stay non-finite.
+        RunError: steps that stay non-finite.
     """
     restarts = stages.held_out is not None
     joint, alone = stages.stores.joint, stages.stores.dynamics
     # Restarts have a store of their own: the run's holds one state, the best, once there is one.
     running = stages.stores.restarts if restarts else joint
     if resume and running.latest() is None and joint.latest() is None:
-        raise RunError("the run holds no checkpoint to resume from; leave --resume out to start anew.")
+        stages.say("resumed from the beginning: the run was stopped before its first checkpoint")
+        resume = False
     if not resume:
         for store in (joint, alone, stages.stores.restarts):
             store.clear()
@@ -154,12 +156,14 @@ def _finished(key: Keys, fit: TrainResult, stages: Stages, settings: TrainingSet
     x, params = medians.pop("x"), fit.params
     values |= medians
     if rounds > 0:
-        found = fit_transitions(values, stages.model, stages.data, x, num_rounds=rounds)
+        with Rounds("transitions", None, stages.say, stages.progress):
+            found = fit_transitions(values, stages.model, stages.data, x, num_rounds=rounds)
         before, after = (np.round(np.diag(transition_matrix(some)), 3) for some in (values, found))
         stages.say(f"transitions: probability of staying in a state {before}, with the latents summed out {after}")
         values, params = found, {**params, "transitions$params": found["transitions$params"]}
     if stages.entries_of is not None:
-        params = {**params, **stages.entries_of(smooth_anew(values, stages.model, stages.data, x))}
+        with Rounds("smoothing of the training trials", None, stages.say, stages.progress):
+            params = {**params, **stages.entries_of(smooth_anew(values, stages.model, stages.data, x))}
     state = state._replace(params=params)
     store.save(int(state.step), state, {**extra, _FINISHED: True})
     return fit._replace(state=fit.state._replace(params=params))

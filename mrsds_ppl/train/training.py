@@ -5,6 +5,7 @@ it. Everything random in step s is drawn from the run's key folded with s, and c
 so a run that goes on from a state saved at the end of a chunk repeats the uninterrupted run bit for bit.
 """
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,13 +32,15 @@ from mrsds_ppl.train.settings import TrainingSettings as TrainingSettings
 Objective: TypeAlias = Callable[
     [Any, PRNGKeyArray, Batch, Int[Array, ""]], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
 ]
-RunChunk: TypeAlias = Callable[["TrainState", Batch], tuple["TrainState", "History"]]
+RunChunk: TypeAlias = Callable[["TrainState", Batch, int], tuple["TrainState", "History"]]
 
 ADAM = optax.scale_by_adam()
 
 # Axes of restarts in a state and in a row of the history; they share the count of steps and its learning rate.
 STACKED_STATE: PyTree[int] = TrainState._make((0, 0, 0, None, 0, 0))
 STACKED_OUT: PyTree[int] = (STACKED_STATE, History._make((None, 1, None, 1, 1, 1, 1)))
+# Nothing is answered while compiled code computes: calls are about as long as a user waits for an answer.
+_LONGEST_CALL = 1.0  # seconds
 
 
 class TrainResult(NamedTuple):
@@ -99,10 +102,11 @@ def initial_state(params: PyTree, key: Keys, settings: TrainingSettings, *, stac
 def make_run_chunk(
     objective: Objective, settings: TrainingSettings, trainable: PyTree | None = None, *, stacked: bool = False
 ) -> RunChunk:
-    """Compiles `(state, data) -> (state, history)`, which does the steps up to the next multiple of `chunk_steps`.
+    """Compiles `(state, data, most) -> (state, history)`, the steps up to the next multiple of `chunk_steps`.
 
-    The number of steps is a traced bound of one loop: a last, shorter chunk and a chunk after resuming run the same
-    program, which is traced once. Inside, nothing moves between host and device. The state passed in is consumed.
+    The number of steps is a traced bound of one loop: a last, shorter chunk, a chunk after resuming, and one that is
+    done in several calls of at most `most` steps run the same program, which is traced once. Inside, nothing moves
+    between host and device. The state passed in is consumed.
 
     Args:
         objective: what is minimised.
@@ -157,7 +161,9 @@ def make_run_chunk(
         bad_gradient = jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.int32)
         return after, History(state.step, loss, learning_rate, norm, ~ok, bad_gradient, metrics)
 
-    def chunk_of_one(whole: TrainState, data: Batch) -> tuple[TrainState, History]:
+    def chunk_of_one(
+        whole: TrainState, data: Batch, most: int | Array = settings.chunk_steps
+    ) -> tuple[TrainState, History]:
         flat, unravel = ravel_pytree(whole.params)
         state = whole._replace(params=flat)
         # Compiled on its own so that the shapes of the history below come from the trace that the loop then reuses.
@@ -166,7 +172,8 @@ def make_run_chunk(
         history = jax.tree.map(lambda leaf: jnp.zeros((settings.chunk_steps, *leaf.shape), leaf.dtype), row)
         history = history._replace(step=jnp.full_like(history.step, -1))
         first = state.step
-        last = jnp.minimum(first + settings.chunk_steps - first % settings.chunk_steps, settings.num_steps)
+        left = settings.chunk_steps - first % settings.chunk_steps
+        last = jnp.minimum(first + jnp.minimum(left, most), settings.num_steps)
 
         def more(carry: tuple[TrainState, History]) -> Bool[Array, ""]:
             # One restart that goes wrong does not stop the others, which share its count of steps.
@@ -184,12 +191,12 @@ def make_run_chunk(
     if not stacked:
         return jax.jit(chunk_of_one, donate_argnums=0)
     if not on_cores():
-        chunk_of_all = jax.vmap(chunk_of_one, in_axes=(STACKED_STATE, None), out_axes=STACKED_OUT)
-        return jax.jit(chunk_of_all, donate_argnums=0)
+        of_all = jax.vmap(chunk_of_one, in_axes=(STACKED_STATE, None, None), out_axes=STACKED_OUT)
+        return jax.jit(lambda state, data, most=settings.chunk_steps: of_all(state, data, most), donate_argnums=0)
     run_each = each_on_a_core(chunk_of_one, donate_argnums=0)
 
-    def chunk_of_each(state: TrainState, data: Batch) -> tuple[TrainState, History]:
-        return _joined(run_each([(one, data) for one in _apart(state)]))
+    def chunk_of_each(state: TrainState, data: Batch, most: int = settings.chunk_steps) -> tuple[TrainState, History]:
+        return _joined(run_each([(one, data, most) for one in _apart(state)]))
 
     return chunk_of_each
 
@@ -243,7 +250,7 @@ def train(
         settings: how it is optimised.
         on_chunk: called after each chunk with the state, whose arrays the next chunk takes over (save or copy them
             before returning), and with the steps of the chunk.
-        should_stop: asked before each chunk; True ends the run there.
+        should_stop: asked about once a second; True ends the run there.
         trainable: see `make_run_chunk`.
         last_checkpoint: path of the latest checkpoint, for the message when training fails.
         run_chunk: the compiled loop, where several calls share one (see `make_run_chunk`).
@@ -262,15 +269,27 @@ def train(
     end = settings.num_steps if until is None else min(until, settings.num_steps)
     state = _copied(state)
     data = jax.device_put(data)
+    stop = should_stop or (lambda: False)
+    parts: list[History] = []
     histories: list[History] = []
-    while int(state.step) < end and not (should_stop is not None and should_stop()):
-        state, chunk = run_chunk(state, data)
-        chunk = chunk.trimmed()
+    most, asked = 1, stop()
+    while int(state.step) < end and not asked:
+        began = time.perf_counter()
+        state, part = run_chunk(state, data, most)
+        parts.append(part.trimmed())
+        seconds_a_step = (time.perf_counter() - began) / max(len(parts[-1].step), 1)
+        most = int(np.clip(_LONGEST_CALL / seconds_a_step, 1, settings.chunk_steps))
+        step, asked = int(state.step), stop()
+        failed = int(np.min(state.skipped_in_row)) >= settings.max_skipped_in_row
+        if step % settings.chunk_steps and step < end and not asked and not failed:
+            continue
+        chunk, parts = History.concatenate(parts), []
         histories.append(chunk)
-        if int(np.min(state.skipped_in_row)) >= settings.max_skipped_in_row:
+        if failed:
             one, last = (state.restart(0), chunk.restart(0)) if state.skipped.ndim else (state, chunk)
             checkpoint = last_checkpoint() if last_checkpoint else None
             raise RunError(failure_message(one, last, settings.num_steps, settings.learning_rate, checkpoint))
         if on_chunk is not None:
             on_chunk(state, chunk)
+            asked = asked or stop()
     return TrainResult(state, History.concatenate(histories), int(state.step) < end)

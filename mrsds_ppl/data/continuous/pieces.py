@@ -68,7 +68,11 @@ def in_pieces(dataset: xr.Dataset, piece: float | int | None) -> xr.Dataset:
     places = np.flatnonzero(seen)
     if not len(places):
         raise DataError("y: no value of the recording is observed.")
-    _warn_of(np.flatnonzero(~seen), count)
+    attrs, unseen = dict(dataset.attrs), np.flatnonzero(~seen)
+    if len(unseen):
+        note = f"{len(unseen)} of {count} pieces are left out, in which nothing was observed: {listed(unseen)}."
+        warnings.warn(note, stacklevel=3)
+        attrs["notes"] = [*attrs.get("notes", []), note]
     coords = {name: coord for name, coord in dataset.coords.items() if not {"trial", "time"} & set(coord.dims)}
     return xr.Dataset(
         {
@@ -83,7 +87,7 @@ def in_pieces(dataset: xr.Dataset, piece: float | int | None) -> xr.Dataset:
             "follows": ("trial", np.diff(places, prepend=-2) == 1),
             "time": ("time", np.arange(size) * width),
         },
-        dataset.attrs,
+        attrs,
     )
 
 
@@ -102,11 +106,3 @@ def _cut(values: np.ndarray, count: int, size: int, fill: float | int) -> np.nda
     padded = np.full((count * size, *values.shape[1:]), fill, values.dtype)
     padded[: len(values)] = values
     return padded.reshape(count, size, *values.shape[1:])
-
-
-def _warn_of(places: np.ndarray, total: int) -> None:
-    if len(places):
-        warnings.warn(
-            f"{len(places)} of {total} pieces are left out, in which nothing was observed: {listed(places)}.",
-            stacklevel=4,
-        )

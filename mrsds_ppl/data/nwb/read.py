@@ -216,7 +216,7 @@ def _of_fluorescence(file: "pynwb.NWBFile", asked: _Asked) -> Trials:
         bin_width=width,
         labels=None if when["labels"] is None else bins.of_kept(when["labels"], "labels"),
         trial_ids=bins.ids,
-    )
+    ).noting(bins.notes)
 
 
 def _frames(plane: Plane, edges: np.ndarray, gaps: np.ndarray) -> np.ndarray:

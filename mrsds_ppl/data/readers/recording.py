@@ -71,14 +71,28 @@ def load_recording(
         return trials.in_pieces(piece)
 
 
-def _recording(path: Path, bin_width: float | None, region_names: Sequence[str] | None, options: NwbOptions) -> Trials:
+def needs_binning(path: str | Path) -> bool:
+    """Whether a file holds spike times or series, which the options of :func:`load_recording` say how to read.
+
+    Raises:
+        DataError: as :func:`load_recording`.
+    """
+    return not _kind(Path(path))[1]
+
+
+def _kind(path: Path) -> tuple[str, bool]:
+    """Kind of the file, and whether it holds binned trials."""
     with _named(path):
         kind = kind_of(path)
         kind = _reading(path, kind, kind_of_hdf5) if kind == "HDF5" else kind
     if kind in _PACKAGES:
         require(_PACKAGES[kind], path)
     with _named(path):
-        binned = kind != "NWB" or _reading(path, kind, holds_arrays)
+        return kind, kind != "NWB" or _reading(path, kind, holds_arrays)
+
+
+def _recording(path: Path, bin_width: float | None, region_names: Sequence[str] | None, options: NwbOptions) -> Trials:
+    kind, binned = _kind(path)
     if not binned:
         return read_nwb(path, bin_width=bin_width, region_names=region_names, **options)
     with _named(path):

@@ -33,12 +33,16 @@ class Timed(NamedTuple):
 
 
 class TrialBins(NamedTuple):
-    """Bins of trials: ``edges`` (bin + 1,) of each in seconds; ``kept``, its place among those ``given``; ``ids``."""
+    """Bins of trials: ``edges`` (bin + 1,) of each in seconds; ``kept``, its place among those ``given``; ``ids``.
+
+    ``notes`` says which trials were left out, and why.
+    """
 
     given: int
     kept: Int[np.ndarray, " trial"]
     ids: Shaped[np.ndarray, " trial"]
     edges: list[np.ndarray]
+    notes: tuple[str, ...] = ()
 
     @property
     def lengths(self) -> list[int]:
@@ -125,8 +129,17 @@ def trial_bins(
             f"trials: none lies in the recording: trials from {first:g} to {last:g} s, the recording from {span[0]:g} "
             f"to {span[1]:g} s. {CLOCKS}."
         )
-    _warn_of(names[~timed], len(given), "have no time (NaN)")
-    _warn_of(names[timed & ~inside], len(given), f"lie outside the recording ({span[0]:g} to {span[1]:g} s)")
+    reasons = (
+        (~timed, "have no time (NaN)"),
+        (timed & ~inside, f"lie outside the recording ({span[0]:g} to {span[1]:g} s)"),
+    )
+    notes = [
+        f"{some.sum()} of {len(given)} trials are left out, which {why}: {listed(names[some])}."
+        for some, why in reasons
+        if some.any()
+    ]
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
     kept = np.flatnonzero(inside)
     counts = np.floor((given[kept, 1] - given[kept, 0]) / bin_width + ROUNDING).astype(int)
     if counts.min() < 1:
@@ -136,7 +149,7 @@ def trial_bins(
             f"{given[short, 1]:g} s). Take narrower bins, longer trials, or leave it out. {CLOCKS}."
         )
     edges = [given[i, 0] + bin_width * np.arange(n + 1) for i, n in zip(kept, counts, strict=True)]
-    return TrialBins(len(given), kept, names[kept], edges)
+    return TrialBins(len(given), kept, names[kept], edges, tuple(notes))
 
 
 def bin_means(signal: Timed, edges: Float[np.ndarray, " edge"], *, fill: bool) -> Float[np.ndarray, "bin channel"]:
@@ -225,8 +238,3 @@ def _check_clocks(trials: tuple[float, float], recording: tuple[float, float]) -
             f"trials: found them from {trials[0]:g} to {trials[1]:g} s, and the recording from {recording[0]:g} to "
             f"{recording[1]:g} s. {CLOCKS}; leave out what was recorded on other days."
         )
-
-
-def _warn_of(names: np.ndarray, total: int, why: str) -> None:
-    if len(names):
-        warnings.warn(f"{len(names)} of {total} trials are left out, which {why}: {listed(names)}.", stacklevel=4)

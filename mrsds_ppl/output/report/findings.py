@@ -19,6 +19,7 @@ class Score(NamedTuple):
 
     name: str
     r2: float
+    ceiling: float
     r2_average: float
     r2_linear: float | None = None
     bits: float | None = None

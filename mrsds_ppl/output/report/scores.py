@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from mrsds_ppl.analysis.baselines import hidden_from_visible, next_from_last, trial_average
-from mrsds_ppl.analysis.metrics import Scores, bits_per_spike, evaluate
+from mrsds_ppl.analysis.metrics import Scores, bits_per_spike, evaluate, noise_ceiling
 from mrsds_ppl.analysis.posterior import Reconstruction
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.output.report.findings import Score
@@ -28,6 +29,7 @@ def score_lines(fit: "mrsds_ppl.fitted.Fit", predicted: Predicted) -> tuple[list
     train, test = fit.split.train, fit.split.test
     average = trial_average(train.y, train.observed, test.num_bins)
     repeated = np.broadcast_to(average, test.y.shape)
+    emissions = fit.model.networks_from(fit.params).emissions
 
     def line(
         name: str,
@@ -42,8 +44,10 @@ def score_lines(fit: "mrsds_ppl.fitted.Fit", predicted: Predicted) -> tuple[list
         def of(prediction: np.ndarray) -> Scores:
             return evaluate(trials.y, observed, np.asarray(prediction, np.float64), fit.counts, some)
 
-        ours = of(estimate)
-        return Score(name, ours.r2, of(simple).r2, None if linear is None else of(linear).r2, ours.bits_per_spike)
+        ours, variance = of(estimate), 1.0 / np.asarray(emissions.information(jnp.asarray(estimate)), np.float64)
+        ceiling = noise_ceiling(trials.y, observed, variance, some)
+        r2_linear = None if linear is None else of(linear).r2
+        return Score(name, ours.r2, ceiling, of(simple).r2, r2_linear, ours.bits_per_spike)
 
     fitted = fit.train.y_mean
     own = np.broadcast_to(trial_average(train.y, train.observed, train.num_bins), train.y.shape)
@@ -89,19 +93,20 @@ def scores_section(scores: Sequence[Score], recovery: Sequence[str]) -> Section:
         recovery: sentences on what is recovered of a simulation.
     """
     counts = any(score.bits is not None for score in scores)
-    head = ["Prediction of", "this model, R²", "trial average, R²", "linear regression, R²"]
+    head = ["Prediction of", "this model, R²", "noise ceiling, R²", "trial average, R²", "linear regression, R²"]
     rows = [
-        [score.name, f"{score.r2:.3f}", f"{score.r2_average:.3f}", _number(score.r2_linear)]
+        [score.name, f"{score.r2:.3f}", _number(score.ceiling), f"{score.r2_average:.3f}", _number(score.r2_linear)]
         + ([_number(score.bits)] if counts else [])
         for score in scores
     ]
     text = [
         "R² is the share of each neuron's variance over time and trials that a prediction explains, averaged over "
-        "neurons: 1 is perfect, 0 is no better than the neuron's mean. Noise sets a ceiling below 1 that differs from "
-        "recording to recording, so compare along a row: a model of interest beats the trial average, which knows only "
-        "the time since the start of a trial, and comes close to or beats linear regression on other neurons (hidden "
-        "ones) or on the last bin (one bin ahead). One bin ahead starts from latents inferred from the whole trial, "
-        "later bins included: it tests the dynamics and is no forecast, which gives it an advantage over regression."
+        "neurons: 1 is perfect, 0 is no better than the neuron's mean. The noise ceiling is the R² of the true mean, "
+        "by the noise that the fit finds: only a prediction that has seen the values themselves passes it. Compare "
+        "along a row: a model of interest beats the trial average, which knows only the time since the start of a "
+        "trial, and comes close to or beats linear regression on other neurons (hidden ones) or on the last bin (one "
+        "bin ahead). One bin ahead starts from latents inferred from the whole trial, later bins included: it tests "
+        "the dynamics and is no forecast, which gives it an advantage over regression."
     ]
     if recovery:
         text.append("The recording is a simulation, so the truth is known. " + " ".join(recovery))
