@@ -26,7 +26,7 @@ with answered(said, last_words="ended"):
 """
 _STEPS = {"batch_size": 5, "log_steps": 4, "save_steps": 4, "num_steps": 12}
 _DYNAMICS = {"dynamics_only": True, "num_steps_do": 8, "lr_warmup_steps_do": 2}
-# Every stage that a fit can have, in two fits.
+# Every stage that a fit can have, in three fits.
 STAGES = {
     "smoothing": (
         {"optimiser": {**_STEPS, **_DYNAMICS}, "start": {"method": "smoothing", "evidence_steps": 2, "steps": 8}},
