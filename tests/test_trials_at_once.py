@@ -83,21 +83,21 @@ def test_parts_are_smoothed_and_filtered_as_all_trials_at_once() -> None:
         shared = shared_terms(networks)
 
         @jax.jit
-        def around(x):
-            return linearised(networks, model, batch, x)
+        def at_once(x, states):
+            once = smooth_path(shared, linearised(networks, model, batch, x), states)
+            path = smooth_path(shared, linearised(networks, model, batch, once.mean), states)
+            around = linearised(networks, model, batch, path.mean)
+            return path, state_posterior(shared, around), expected_transitions(shared, around)
 
-        once = smooth_path(shared, around(x), states)
-        expected = smooth_path(shared, around(once.mean), states)
+        expected, posterior, counted = at_once(x, states)
         paths, likeliest = filtering.smooth_and_find_states(networks, model, parts, x, states)
         valid = np.arange(x.shape[1]) < np.asarray(batch.lengths)[:, None]
         for a, b in zip(paths, expected, strict=True):
             np.testing.assert_allclose(np.asarray(a)[valid], np.asarray(b)[valid], rtol=1e-6, atol=1e-9)
-        posterior = jax.jit(lambda x: state_posterior(shared, around(x)))(expected.mean)
         np.testing.assert_allclose(likeliest.log_evidence, posterior.log_evidence, rtol=1e-6)
         np.testing.assert_array_equal(
             np.asarray(likeliest.states).argmax(-1)[valid], np.asarray(posterior.probabilities).argmax(-1)[valid]
         )
-        counted = jax.jit(lambda x: expected_transitions(shared, around(x)))(expected.mean)
         found = filtering.count_transitions(networks, model, parts, paths.mean)
         np.testing.assert_allclose(found.log_evidence, counted.log_evidence, rtol=1e-6)
         np.testing.assert_allclose(found.transitions, counted.transitions, rtol=1e-5, atol=1e-9)
