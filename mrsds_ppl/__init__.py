@@ -1,7 +1,7 @@
 """Multi-region switching dynamical systems (MR-SDS) as a NumPyro program.
 
-The public names are here, imported when they are first used: ``fit``, ``load``, ``read``, ``read_nwb``, ``simulate``,
-``Trials``, ``Fit``, and the errors.
+The public names are here, imported when they are first used: ``fit``, ``join``, ``load``, ``read``, ``read_nwb``,
+``simulate``, ``Trials``, ``Fit``, and the errors.
 """
 
 import sys
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mrsds_ppl.data.nwb.read import read_nwb as read_nwb
     from mrsds_ppl.data.readers import load_recording as read
+    from mrsds_ppl.data.sessions.join import join as join
     from mrsds_ppl.data.simulate import simulate as simulate
     from mrsds_ppl.data.trials import Trials as Trials
     from mrsds_ppl.errors import ConfigError as ConfigError
@@ -36,6 +37,7 @@ _PLACES = {
     "Fit": ("fitted", "Fit"),
     "read_nwb": ("data.nwb.read", "read_nwb"),
     "read": ("data.readers", "load_recording"),
+    "join": ("data.sessions.join", "join"),
     "simulate": ("data.simulate", "simulate"),
     "Trials": ("data.trials", "Trials"),
     **{name: ("errors", name) for name in ("MrsdsError", "ConfigError", "DataError", "RunError")},
@@ -48,6 +50,7 @@ __all__ = [
     "RunError",
     "Trials",
     "fit",
+    "join",
     "load",
     "read",
     "read_nwb",

@@ -66,6 +66,24 @@ class TrialArrays:
         return self.dataset["session"].values if "session" in self.dataset.coords else None
 
     @property
+    def session_names(self) -> list[str] | None:
+        """Name of each session, where several were joined; also of those that a selection holds no trial of."""
+        return self.dataset["session_name"].values.tolist() if self.sessions is not None else None
+
+    @property
+    def session_numbers(self) -> np.ndarray | None:
+        """Place of each trial's session among their names, where several were joined."""
+        if self.sessions is None:
+            return None
+        order = {name: number for number, name in enumerate(self.session_names or [])}
+        return np.array([order[name] for name in self.sessions.tolist()], np.int32)
+
+    @property
+    def own_neurons(self) -> np.ndarray | None:
+        """(session, neuron), id of the neuron in each column, empty where a session has none; of joined sessions."""
+        return self.dataset["own_neuron"].values if "own_neuron" in self.dataset.coords else None
+
+    @property
     def starts(self) -> np.ndarray | None:
         """Seconds from the start of the recording to that of each trial, where they are its pieces."""
         return self.dataset["start"].values if "start" in self.dataset.coords else None
@@ -77,7 +95,7 @@ class TrialArrays:
 
     @property
     def ids(self) -> np.ndarray:
-        """Id of each trial in the recording; its place there by default."""
+        """Id of each trial in the recording; its place there by default. ``session/id`` where several were joined."""
         return self.dataset["trial"].values
 
     @property
@@ -87,7 +105,7 @@ class TrialArrays:
 
     @property
     def region_sizes(self) -> list[int]:
-        """Neurons of each region."""
+        """Neurons of each region; of the largest session in it, where several were joined."""
         return list(self.dataset.attrs["region_sizes"])
 
     @property
@@ -97,7 +115,7 @@ class TrialArrays:
 
     @property
     def neuron_ids(self) -> np.ndarray:
-        """Name of each neuron in the recording."""
+        """Name of each neuron in the recording; of its column where several sessions were joined."""
         return self.dataset["neuron"].values
 
     @property

@@ -9,7 +9,7 @@ class Batch(NamedTuple):
     y (trial, time, neuron), zero where not observed; u (trial, time, input); observed and visible (trial, time,
     neuron): what the likelihood scores and what an encoder may see; lengths (trial,): valid bins; stage (trial, time,
     stage), one-hot; number (trial,): the number of each trial in its recording, by which a table of trials is read.
-    Inputs and stages may have width 0.
+    Inputs and stages may have width 0. session (trial,): the number of each trial's session, where several were joined.
     """
 
     y: Any
@@ -19,3 +19,4 @@ class Batch(NamedTuple):
     lengths: Any
     stage: Any
     number: Any
+    session: Any = None

@@ -1,7 +1,7 @@
 """The dataset inside Trials: put together from the arrays of each trial, and checked for what a likelihood needs."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -139,6 +139,8 @@ def digest_of(dataset: xr.Dataset) -> str:
         values = np.ascontiguousarray(dataset[name].values)
         found.update(f"{name} {values.shape} {values.dtype}".encode())
         found.update(values.tobytes())
+    if "session" in dataset.coords:
+        found.update("\n".join(map(str, dataset["session"].values)).encode())
     return found.hexdigest()[:16]
 
 
@@ -171,14 +173,24 @@ def check_values(dataset: xr.Dataset, refused: Sequence[Sequence[Refused]]) -> N
         raise DataError(
             f"us: trial {ids[t]}, bin {b}, {dataset['input'].values[m]} is {u[t, b, m]}; inputs must be finite."
         )
-    never = np.flatnonzero(~observed.any((0, 1)))
-    if len(never):
-        named = ", ".join(f"{n} ({neurons[n]})" for n in never[:5])
-        raise DataError(f"ys: neuron {named} is never observed. Remove it from ys and from its region.")
+    for name, seen, there in _neurons_seen(dataset, observed):
+        never = np.flatnonzero(there & ~seen)
+        if len(never):
+            named = ", ".join(f"{n} ({neurons[n]})" for n in never[:5])
+            raise DataError(f"{name}ys: neuron {named} is never observed. Remove it from ys and from its region.")
     for rule in dict.fromkeys(rule for rules in refused for rule in rules):
         with np.errstate(invalid="ignore"):
             found = rule.found(y) & np.array([rule in rules for rules in refused])
         reject(found, rule.what, rule.remedy)
+
+
+def _neurons_seen(dataset: xr.Dataset, observed: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Of each session what errors call it, which of the columns are observed, and which hold a neuron of it."""
+    if "own_neuron" not in dataset.coords:
+        yield "", observed.any((0, 1)), np.ones(observed.shape[2], bool)
+        return
+    for name, own in zip(dataset["session_name"].values, dataset["own_neuron"].values, strict=True):
+        yield f"session {name}: ", observed[dataset["session"].values == name].any((0, 1)), own != ""
 
 
 def _checked_trial_ids(ids: Iterable[object] | None, count: int) -> np.ndarray:

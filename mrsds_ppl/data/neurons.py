@@ -84,6 +84,28 @@ def without(dataset: xr.Dataset, ids: Iterable[object]) -> xr.Dataset:
     return dataset.isel(neuron=keep).assign_attrs(region_sizes=sizes, left_out=left_out)
 
 
+def of_session(dataset: xr.Dataset, name: str) -> xr.Dataset:
+    """The dataset of one of the joined sessions, with its own ids, neurons and regions.
+
+    Raises:
+        DataError: there is no such session.
+    """
+    names = dataset["session_name"].values.tolist() if "session_name" in dataset.coords else []
+    if name not in names:
+        raise DataError(f"session: found {name!r}; allowed: {', '.join(names) or 'none, as no sessions were joined'}.")
+    own, some = dataset["own_neuron"].sel(session_name=name), np.flatnonzero(dataset["session"].values == name)
+    there = own.values != ""
+    plain = dataset.drop_vars(["session", "session_name", "own_neuron"]).isel(neuron=there, trial=some)
+    lengths, regions = plain["lengths"].values, plain["region"].values
+    sizes = {region: int((regions == region).sum()) for region in dataset.attrs["region_names"]}
+    ids = [_name(str(i).removeprefix(f"{name}/")) for i in plain["trial"].values]
+    # Text that stands for whole numbers is what it was before.
+    whole = all(str(i).lstrip("-").isdigit() for i in ids)
+    return plain.isel(time=slice(0, int(lengths.max(initial=0)))).assign_coords(
+        trial=np.array([int(i) for i in ids] if whole else ids), neuron=own.values[there]
+    ).assign_attrs(region_names=[r for r, n in sizes.items() if n], region_sizes=[n for n in sizes.values() if n])  # fmt: skip
+
+
 def unique_ids(ids: Iterable[object], count: int, what: str) -> list[str | int]:
     """Ids of neurons or trials, whole numbers or text. Raises DataError where there is not one of its own for each."""
     found = [_name(value) for value in ids]

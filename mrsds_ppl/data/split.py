@@ -26,6 +26,8 @@ class Split(NamedTuple):
 def split_trials(trials: Trials, test_fraction: float, seed: int) -> Split:
     """Random split by trials, or by blocks of pieces of one recording; each part keeps its order in the recording.
 
+    Of joined sessions each is split by itself.
+
     Neighbours in time are alike: pieces are held out in blocks, and those right before and after one are left out.
 
     Args:
@@ -36,15 +38,25 @@ def split_trials(trials: Trials, test_fraction: float, seed: int) -> Split:
     Raises:
         DataError: fewer than two trials, or four pieces.
     """
+    test, gap = np.zeros(trials.num_trials, bool), np.zeros(trials.num_trials, bool)
+    for number, (name, part) in enumerate(trials.by_session().items()):
+        own = slice(None) if trials.sessions is None else trials.sessions == name
+        test[own], gap[own] = _held_out(part, test_fraction, seed + number, f"session {name}: " if name else "")
+    return Split(*(trials.select(np.flatnonzero(part)) for part in (~test & ~gap, test, gap)))
+
+
+def _held_out(trials: Trials, fraction: float, seed: int, session: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which trials of a session are for test, and which are between those and the ones to train on."""
     if trials.follows is not None:
-        test, gap = held_out_blocks(trials.numbers, trials.follows, test_fraction, seed)
-        return Split(*(trials.select(np.flatnonzero(part)) for part in (~test & ~gap, test, gap)))
+        return held_out_blocks(trials.numbers, trials.follows, fraction, seed)
     if trials.num_trials < 2:
-        raise DataError(f"ys: found {trials.num_trials} trial; need at least 2, one to train on and one to test on.")
-    count = min(max(1, round(test_fraction * trials.num_trials)), trials.num_trials - 1)
-    order = np.random.default_rng(seed).permutation(trials.num_trials)
-    train, test = np.sort(order[count:]), np.sort(order[:count])
-    return Split(trials.select(train), trials.select(test), trials.select(slice(0)))
+        raise DataError(
+            f"{session}ys: found {trials.num_trials} trial; need at least 2, one to train on and one to test on."
+        )
+    count = min(max(1, round(fraction * trials.num_trials)), trials.num_trials - 1)
+    test = np.zeros(trials.num_trials, bool)
+    test[np.random.default_rng(seed).permutation(trials.num_trials)[:count]] = True
+    return test, np.zeros_like(test)
 
 
 def choose_held_out_neurons(region_sizes: list[int], fraction: float, seed: int) -> Int[np.ndarray, " hidden"]:

@@ -10,7 +10,7 @@ from mrsds_ppl.data.arrays import TrialArrays
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.data.continuous.pieces import OneRecording, in_pieces, one_trial
 from mrsds_ppl.data.dataset import Beside, Names, check_values, limited, signals_of, trials_dataset, widened
-from mrsds_ppl.data.neurons import arrange_neurons, without
+from mrsds_ppl.data.neurons import arrange_neurons, of_session, without
 from mrsds_ppl.data.signals import NOT_COUNTS, Refused
 from mrsds_ppl.data.spikes.bins import inputs_in_bins, trial_bins, trial_intervals
 from mrsds_ppl.data.spikes.counts import spike_counts, units_of
@@ -25,6 +25,8 @@ class Trials(TrialArrays):
     time, stage), lengths (trial), and of simulations x (trial, time, latent), z (trial, time) and messages (trial,
     time, target, source, latent of the target); coordinates: id and number of each trial, time in seconds, region and
     id of each neuron, name of each input. NaN in y is missing. Neurons are sorted by region, first seen first.
+
+    Of joined sessions there is also the session of each trial, and the neuron of each session in each column.
 
     Pieces of one recording are trials that also have ``start`` (seconds from its start) and ``follows`` (whether a
     piece carries on where the one before it ended).
@@ -180,6 +182,17 @@ class Trials(TrialArrays):
         """The trials at these positions, padded as before."""
         return Trials(self.dataset.isel(trial=indices))
 
+    def of_session(self, name: str) -> "Trials":
+        """The trials of one of the joined sessions, with its own neurons and regions, as they were before."""
+        return Trials(of_session(self.dataset, name))
+
+    def by_session(self) -> "dict[str, Trials]":
+        """The trials of each session, their neurons in the columns of all. One recording is one session, named ``""``."""
+        if self.sessions is None:
+            return {"": self}
+        found = {name: np.flatnonzero(self.sessions == name) for name in self.session_names or []}
+        return {name: self.select(some) for name, some in found.items() if len(some)}
+
     def limit_bins(self, limit: int) -> "Trials":
         """Leave out trials of more than ``limit`` bins (the published ``tlim``)."""
         return Trials(limited(self.dataset, limit))
@@ -211,4 +224,6 @@ class Trials(TrialArrays):
             visible[..., np.asarray(hidden_neurons, int)] = False
         seen = np.where(self.observed, self.y, 0.0)
         y, u, stage = (values.astype(np.float32) for values in (seen, self.u, self.stage))
-        return Batch(y, u, self.observed, visible, self.lengths.astype(np.int32), stage, self.numbers)
+        return Batch(
+            y, u, self.observed, visible, self.lengths.astype(np.int32), stage, self.numbers, self.session_numbers
+        )
