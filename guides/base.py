@@ -20,6 +20,7 @@ from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.models.program import Program
 from mrsds_ppl.nn import draws
+from mrsds_ppl.nn.by_session import BySession
 from mrsds_ppl.nn.encoders import ENCODERS, EncoderOptions, Linear
 
 
@@ -27,19 +28,28 @@ class Standardizer(eqx.Module):
     """(y - center) / spread of the neurons the encoder may see, zero for the others.
 
     Where some of a region's neurons are hidden the rest are scaled up, so that sums over a region keep their size.
+    ``present`` is 1 for the columns that hold a neuron of a session, and None where all do.
     """
 
     center: Float[Array, " neuron"]
     spread: Float[Array, " neuron"]
     region_sizes: tuple[int, ...] = eqx.field(static=True)
+    present: Float[Array, " neuron"] | None = None
 
     def __call__(self, batch: Batch) -> Float[Array, "trial bin neuron"]:
         seen = batch.visible.astype(batch.y.dtype)
         member = np.repeat(np.eye(len(self.region_sizes)), self.region_sizes, axis=0)
-        fraction = seen @ (member / member.sum(0)).astype(seen.dtype)
+        fraction = seen @ self._share(member, seen.dtype)
         gain = (1.0 / jnp.maximum(fraction, 1e-3)) @ member.T.astype(seen.dtype)
         center, spread = lax.stop_gradient((self.center, self.spread))
         return (batch.y - center) / spread * seen * gain
+
+    def _share(self, member: np.ndarray, kind: jnp.dtype) -> Float[Array, "neuron region"]:
+        """What each neuron is of all in its region."""
+        if self.present is None:
+            return (member / member.sum(0)).astype(kind)
+        count = lax.stop_gradient(self.present).astype(kind) @ member.astype(kind)
+        return member.astype(kind) / jnp.maximum(count, 1.0)
 
 
 class Recognition(eqx.Module):
@@ -60,6 +70,28 @@ class Recognition(eqx.Module):
         numbers = lax.optimization_barrier(self.head(features))
         outputs = jnp.split(numbers, np.cumsum(self.sizes)[:-1], axis=-1)
         return [outputs[0] + y @ self.direct, *outputs[1:]]
+
+
+class SessionRecognition(eqx.Module):
+    """Recognition with a first layer, and standardised signals, for each session."""
+
+    parts: BySession[Recognition]
+
+    def __init__(self, recognition: Recognition, num_sessions: int) -> None:
+        """All sessions begin with the same."""
+        present = jnp.ones_like(recognition.standardizer.center)
+        begun = eqx.tree_at(lambda r: r.standardizer.present, recognition, present, is_leaf=lambda leaf: leaf is None)
+        self.parts = BySession(begun, _of_neurons, num_sessions)
+
+    def __call__(self, batch: Batch) -> list[Float[Array, "trial bin feature"]]:
+        def one(recognition: Recognition, trial: Batch) -> list[Array]:
+            return [outputs[0] for outputs in recognition(jax.tree.map(lambda leaf: leaf[None], trial))]
+
+        return self.parts.over_trials(one, batch.session, batch)
+
+
+def _of_neurons(recognition: Recognition) -> tuple[object, ...]:
+    return recognition.standardizer, recognition.direct, recognition.encoder.embedding.weights[0]  # type: ignore[attr-defined]
 
 
 class AmortizedOptions(TypedDict, total=False):
@@ -102,13 +134,15 @@ class AmortizedGuide(AutoGuide):
         keys = draws.split(key, 3)
         features = ENCODERS[encoder](model.region_sizes, model.num_inputs, options or EncoderOptions(), key=keys[0])
         sizes = tuple(self.head_sizes())
-        self.recognition = Recognition(
+        recognition = Recognition(
             standardizer=Standardizer(jnp.zeros(num_neurons), jnp.ones(num_neurons), model.region_sizes),
             encoder=features,
             direct=draws.normal(keys[2], (num_neurons, self.num_latents), 0.01),
             head=Linear(features.num_features, sum(sizes), key=keys[1], scale=0.1),
             sizes=sizes,
         )
+        several = model.num_sessions
+        self.recognition = recognition if several is None else SessionRecognition(recognition, several)
         self.global_guide = guide_of_weights(model)
 
     def head_sizes(self) -> Sequence[int]:

@@ -196,6 +196,11 @@ class PathGuide(AutoGuide):
                 f"the training trials: found {times.max()} of number {numbers[times.argmax()]}; each needs a number of "
                 "its own, by which its entry is found"
             )
+        if whole.session is not None:
+            # Components of sessions are not alike; where a start smooths, it gives the paths.
+            shape = (whole.y.shape[2], self.model.num_latents)
+            self._direct = np.zeros(shape[0]), np.zeros(shape)
+            return self._entries(batch)
         signals = np.where(whole.observed, whole.y, np.nan)
         paths = [y[:length] for y, length in zip(signals, whole.lengths, strict=True)]
         trials = Trials.from_arrays(paths, region_sizes=self.model.region_sizes)

@@ -27,6 +27,7 @@ from mrsds_ppl.models.covariance import AnyArray
 from mrsds_ppl.models.dynamics import Dynamics
 from mrsds_ppl.models.emissions import EMISSIONS
 from mrsds_ppl.models.emissions.emissions import Emissions
+from mrsds_ppl.models.emissions.sessions import AnyEmissions, SessionEmissions
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.options import ModelOptions as ModelOptions
 from mrsds_ppl.models.readout import Readout
@@ -46,7 +47,7 @@ class Networks(NamedTuple):
     initial: Initial
     transitions: Transitions
     dynamics: Dynamics
-    emissions: Emissions
+    emissions: AnyEmissions
 
 
 def of_program(name: str) -> bool:
@@ -60,12 +61,13 @@ class MRSDS:
     ``model.enumerated`` is the same program with z as a discrete site of NumPyro's own idiom.
 
     Args:
-        region_sizes: neurons of each region.
+        region_sizes: neurons of each region; of the largest session in it, where there are several.
         latent_sizes: latent dimensions of each region (an int for all).
         num_states: K.
         num_inputs: width of ``batch.u``.
         num_stages: width of ``batch.stage``.
         options: form of the model.
+        num_sessions: of which each has emissions of its own; None for one recording.
         num_trials: trials of the data set; a mini-batch is scaled to it. ``None``: a batch is the data set.
         log_normalizer: how the chain is summed (sequential, or parallel in time for a GPU).
         key: random key for the initial weights.
@@ -81,6 +83,7 @@ class MRSDS:
         num_inputs: int = 0,
         num_stages: int = 0,
         options: ModelOptions | None = None,
+        num_sessions: int | None = None,
         num_trials: int | None = None,
         log_normalizer: LogNormalizer = sequential_log_normalizer,
     ) -> None:
@@ -90,6 +93,7 @@ class MRSDS:
         self.region_sizes = tuple(region_sizes)
         self.latent_sizes = (sum(latent_sizes),) if options.dynamics.single_region_latent else tuple(latent_sizes)
         self.num_states, self.num_inputs, self.num_trials = num_states, num_inputs, num_trials
+        self.num_sessions = num_sessions
         self.log_normalizer = log_normalizer
         self.num_latents = sum(self.latent_sizes)
         num_features = self.num_latents * options.xz + num_inputs * options.uz + num_stages * options.sz
@@ -97,6 +101,14 @@ class MRSDS:
         keys = draws.split(key, 4)
         readout = Readout(
             self.region_sizes, self.latent_sizes, emissions.layers, emissions.activations or (), key=keys[3]
+        )
+        laws = emissions.of_regions([f"region{r}" for r in range(len(region_sizes))])
+        of_one = Emissions(
+            readout,
+            [EMISSIONS[law] for law in laws],
+            final_activation=emissions.final_activation,
+            triangular=emissions.triangular_cov,
+            trainable=emissions.trainable_cov,
         )
         self.networks = Networks(
             initial=Initial(
@@ -108,13 +120,7 @@ class MRSDS:
             ),
             transitions=Transitions(num_states, num_features, hidden=hidden, key=keys[1]),
             dynamics=Dynamics(num_states, self.latent_sizes, num_inputs * options.ux, options.dynamics, key=keys[2]),
-            emissions=Emissions(
-                readout,
-                [EMISSIONS[law] for law in emissions.of_regions([f"region{r}" for r in range(len(region_sizes))])],
-                final_activation=emissions.final_activation,
-                triangular=emissions.triangular_cov,
-                trainable=emissions.trainable_cov,
-            ),
+            emissions=of_one if num_sessions is None else SessionEmissions(of_one, num_sessions),
         )
 
     def __call__(self, batch: Batch) -> Num[Array, "trial bin neuron"]:
@@ -136,7 +142,8 @@ class MRSDS:
         switching = self.switching(networks, batch)
         with self.trials_plate(batch):
             _, x = chain(switching)
-            return numpyro.sample("y", networks.emissions.law(x, batch.observed), obs=batch.y)
+            law = networks.emissions.of_trials(batch.session).law(x, batch.observed)
+            return numpyro.sample("y", law, obs=batch.y)
 
     def trials_plate(self, batch: Batch) -> AbstractContextManager:
         """The plate of trials, which program and guide share.

@@ -18,6 +18,7 @@ class Program(Protocol):
     num_latents: int
     num_states: int
     num_inputs: int
+    num_sessions: int | None
     options: ModelOptions
 
     def __call__(self, batch: Batch) -> Array:

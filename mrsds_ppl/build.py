@@ -99,6 +99,7 @@ def make_model(config: RunConfig, trials: Trials, num_trials: int) -> MRSDS:
         num_inputs=trials.num_inputs,
         num_stages=trials.num_stages,
         options=options,
+        num_sessions=None if trials.session_names is None else len(trials.session_names),
         num_trials=num_trials,
     )
 

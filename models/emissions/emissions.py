@@ -52,6 +52,10 @@ class Emissions(eqx.Module):
             neurons.append(tuple(own.tolist()))
         self.laws, self.neurons = tuple(laws), tuple(neurons)
 
+    def of_trials(self, session: None) -> "Emissions":
+        """Those of some trials, which are the same for all: of one session."""
+        return self
+
     @property
     def counts(self) -> Bool[np.ndarray, " neuron"]:
         """Which neurons' signals are counts."""

@@ -55,12 +55,24 @@ def scores(
 ) -> xr.Dataset:
     """Scores of the expected signals: given all data, one bin ahead, and of neurons that were hidden.
 
+    Sessions that were joined are scored one by one, along the axis ``session``, as their neurons are not the same.
+
     Args:
         key: random key.
         sampler: of the fitted program and guide, which serve the trials.
         trials: the trials.
         hidden: neurons to hide.
     """
+    if trials.sessions is not None:
+        parts = trials.by_session()
+        each = [_scores_of_one(key, sampler, part, hidden) for part in parts.values()]
+        return xr.concat(each, xr.IndexVariable("session", list(parts)))
+    return _scores_of_one(key, sampler, trials, hidden)
+
+
+def _scores_of_one(
+    key: PRNGKeyArray, sampler: PosteriorSampler, trials: Trials, hidden: Int[np.ndarray, " hidden"]
+) -> xr.Dataset:
     plain, counts = sampler.reconstruct(key, trials), sampler.fitted.networks.emissions.counts
     estimates: list[tuple[np.ndarray, Any]] = [(plain.y_mean, None), (plain.y_next, None)]
     if len(hidden):
@@ -174,6 +186,7 @@ def _trial_coords(trials: Trials, sets: Mapping[str, PosteriorSet]) -> dict[str,
     return {
         "trial": trials.ids,
         **place_coords(trials),
+        **session_coord(trials),
         "time": ("time", np.arange(trials.num_bins) * trials.bin_width, {"units": "s"}),
         "split": ("trial", [split[number] for number in trials.ids.tolist()]),
     }
@@ -184,6 +197,11 @@ def place_coords(trials: Trials) -> dict[str, Any]:
     if trials.starts is None:
         return {}
     return {"start": ("trial", trials.starts, {"units": "s"}), "follows": ("trial", trials.follows)}
+
+
+def session_coord(trials: Trials) -> dict[str, Any]:
+    """The session of each trial, where several were joined; else nothing."""
+    return {} if trials.sessions is None else {"session": ("trial", trials.sessions)}
 
 
 def _neuron_coords(trials: Trials) -> dict[str, Any]:

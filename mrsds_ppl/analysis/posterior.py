@@ -93,7 +93,7 @@ class PosteriorSampler:
         weights = np.moveaxis(weights, 1, 2).reshape(-1, len(batch.lengths)).astype(float)
         by_draw = y_draws = None
         if predictive:
-            y_draws = self._predicted(random.fold_in(key, 2), found["x_draws"])
+            y_draws = self._predicted(random.fold_in(key, 2), found["x_draws"], batch.session)
             several = weights[: draws * _WEIGHTS_PER_DRAW].reshape(draws, _WEIGHTS_PER_DRAW, -1)
             by_draw = logsumexp(several, axis=1) - np.log(_WEIGHTS_PER_DRAW)
         return PosteriorSet(
@@ -139,14 +139,21 @@ class PosteriorSampler:
             "given_draws": np.isnan(drawn.z_prob).any((1, 2)),
         }
 
-    def _predicted(self, key: PRNGKeyArray, x_draws: Float[np.ndarray, "draw trial time latent"]) -> np.ndarray:
+    def _predicted(
+        self,
+        key: PRNGKeyArray,
+        x_draws: Float[np.ndarray, "draw trial time latent"],
+        session: Int[np.ndarray, " trial"] | None,
+    ) -> np.ndarray:
         """A draw of the signals for each of the first few draws of x: (draw, trial, time, neuron)."""
         kept = x_draws[:_PREDICTIVE_DRAWS]
         paths = kept.reshape(-1, *kept.shape[2:])
-        activity = over_rounds(lambda _, x: _active(self.fitted, x), None, paths)
+        session = None if session is None else np.tile(session, len(kept))
+        activity = over_rounds(lambda _, *some: _active(self.fitted, *some), None, paths, session)
         # Drawn by numpy: JAX draws counts tens of times more slowly.
         rng = np.random.default_rng(np.asarray(random.key_data(key)))
-        return self.fitted.networks.emissions.draw(rng, activity).reshape(*kept.shape[:3], -1)
+        emissions = self.fitted.networks.emissions.of_trials(session)
+        return emissions.draw(rng, activity).reshape(*kept.shape[:3], -1)
 
     @staticmethod
     def _in_rounds(
@@ -183,8 +190,10 @@ def _read(
 
 
 @compiled
-def _active(fitted: FittedProgram, x: Float[Array, "trial time latent"]) -> Float[Array, "trial time neuron"]:
-    return fitted.networks.emissions.activity(x)
+def _active(
+    fitted: FittedProgram, x: Float[Array, "trial time latent"], session: Int[Array, " trial"] | None
+) -> Float[Array, "trial time neuron"]:
+    return fitted.networks.emissions.of_trials(session).activity(x)
 
 
 @compiled
@@ -228,6 +237,7 @@ def _expected(
     from the same draw; the first bin has no step and repeats the former.
     """
     switching, u = model.switching(networks, batch), jnp.swapaxes(model.dynamics_inputs(batch.u), 0, 1)
+    emissions = networks.emissions.of_trials(batch.session)
 
     def one(total: tuple[Array, Array], path: Array) -> tuple[tuple[Array, Array], Array]:
         means = networks.dynamics.means(jnp.swapaxes(path[:, :-1], 0, 1), u[1:])
@@ -235,7 +245,7 @@ def _expected(
         marginals = smooth(chain).marginals
         pairs = jnp.exp(chain.transition) * marginals[:-1, :, None]
         ahead = jnp.einsum("tkb,ktbd->btd", pairs.sum(1), means)
-        found = networks.emissions.activity(path), networks.emissions.activity(ahead)
+        found = emissions.activity(path), emissions.activity(ahead)
         return jax.tree.map(jnp.add, total, found), jnp.transpose(marginals, (2, 0, 1))
 
     zeros = jnp.zeros(batch.y.shape, x.dtype)

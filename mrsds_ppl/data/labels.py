@@ -36,18 +36,24 @@ def read_labels(path: Path, ids: Sequence[int] | np.ndarray) -> Shaped[np.ndarra
         raise DataError(f"{path}: cannot be read ({reason}); {form}.") from error
     if header != _HEADER:
         raise DataError(f"{path}: found the header {','.join(header)!r}; {form}.")
-    found: dict[int, str] = {}
+    found: dict[int | str, str] = {}
+    # Trials of joined sessions have text for ids.
+    text = np.asarray(ids).dtype.kind == "U"
     for row in lines:
-        if len(row) != 2 or not row[0].lstrip("-").isdigit():
+        if len(row) != 2 or not (text or row[0].lstrip("-").isdigit()):
             raise DataError(f"{path}: found the line {','.join(row)!r}; {form}.")
-        number = int(row[0])
+        number = row[0] if text else int(row[0])
         if found.setdefault(number, row[1]) != row[1]:
             raise DataError(f"{path}: trial {number} has the labels {found[number]!r} and {row[1]!r}; give it one.")
-    known = [int(number) for number in ids]
-    missing, unknown = [number for number in known if number not in found], sorted(set(found) - set(known))
+    known = np.asarray(ids).tolist()
+    missing, unknown = [number for number in known if number not in found], sorted(set(found) - set(known), key=str)
     for numbers, what, remedy in (
         (missing, "no label for the trials", "add them"),
-        (unknown, "labels of trials that do not exist", f"the ids are {min(known)} to {max(known)}"),
+        (
+            unknown,
+            "labels of trials that do not exist",
+            f"the ids are {known[0]} to {known[-1]}" if text else f"the ids are {min(known)} to {max(known)}",
+        ),
     ):
         if numbers:
             raise DataError(f"{path}: {what} {listed(numbers)}; {remedy}.")

@@ -148,6 +148,7 @@ def posterior_tree(
                 **({"u": _variable(("trial", "time", "input"), u, valid)} if u.shape[2] else {}),
                 "observed": xr.Variable(("trial", "time", "neuron"), observed, encoding=_COMPRESSED),
                 "lengths": xr.Variable(("trial",), lengths),
+                **_own_neurons(recordings[0]),
                 **standing,
             },
         ),
@@ -206,8 +207,11 @@ def _coordinates(
     latent_regions = regions if len(latent_region_sizes) == len(regions) else ["+".join(regions)]
     neuron_region = np.repeat(regions, recording.region_sizes)
     latent_region = np.repeat(latent_regions, latent_region_sizes)
+    ids = np.concatenate([part.trial_ids for part in chosen])
+    sessions = {} if recording.sessions is None else {"session": [str(i).partition("/")[0] for i in ids]}
     return {
-        "trial": xr.Variable(("trial",), np.concatenate([part.trial_ids for part in chosen])),
+        "trial": xr.Variable(("trial",), ids),
+        **{name: xr.Variable(("trial",), each) for name, each in sessions.items()},
         "split": xr.Variable(("trial",), np.repeat(splits, [len(part.trial_ids) for part in chosen])),
         "time": xr.Variable(
             ("time",),
@@ -220,6 +224,16 @@ def _coordinates(
         "latent_region": xr.Variable(("latent",), latent_region),
         "state": xr.Variable(("state",), np.arange(num_states)),
         "input": xr.Variable(("input",), recording.input_names),
+    }
+
+
+def _own_neurons(recording: Trials) -> dict[str, xr.Variable]:
+    """The neuron of each joined session in each column, empty where it has none."""
+    if recording.own_neurons is None:
+        return {}
+    return {
+        "own_neuron": xr.Variable(("session_name", "neuron"), recording.own_neurons),
+        "session_name": xr.Variable(("session_name",), recording.session_names),
     }
 
 

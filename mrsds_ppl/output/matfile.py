@@ -73,6 +73,7 @@ def write_latents(
         # Text as MATLAB has it, a cell for each.
         "region_names": np.array(train_trials.region_names, object),
         "neuron_ids": np.array([str(name) for name in train_trials.neuron_ids], object),
+        **_sessions(train_trials),
         "input_names": np.array(train_trials.input_names, object),
     }
     for key, values in (*history.items(), *evaluations.items()):
@@ -80,6 +81,16 @@ def write_latents(
     contents |= {key: np.asarray(values, dtype=np.float32) for key, values in emissions.items()}
     with written_aside(path) as aside:
         scipy.io.savemat(aside, contents, appendmat=False, do_compression=True, oned_as="row")
+
+
+def _sessions(trials: Trials) -> dict[str, np.ndarray]:
+    """Names of joined sessions, and the neuron of each in each column; nothing for one recording."""
+    if trials.own_neurons is None:
+        return {}
+    return {
+        "session_names": np.array(trials.session_names, object),
+        "own_neurons": trials.own_neurons.astype(object),
+    }
 
 
 def split_arrays(split: str, posterior: PosteriorSet, trials: Trials) -> dict[str, np.ndarray]:
@@ -109,7 +120,9 @@ def split_arrays(split: str, posterior: PosteriorSet, trials: Trials) -> dict[st
         ("pareto_k", posterior.pareto_k),
     ):
         arrays[f"{name}_{split}"] = np.asarray(values, dtype=np.float64)
-    arrays[f"{split}_ids"] = np.asarray(posterior.trial_ids, dtype=np.int64)
+    ids = np.asarray(posterior.trial_ids)
+    # Of joined sessions they are text, ``session/id``.
+    arrays[f"{split}_ids"] = ids.astype(object) if ids.dtype.kind == "U" else ids.astype(np.int64)
     arrays[f"{split}_lengths"] = np.asarray(posterior.lengths, dtype=np.int64)
     return arrays
 
@@ -149,7 +162,8 @@ def read_set(mat: Mapping[str, np.ndarray], split: str, trials: Trials, latent_s
             y_draws=None,
             log_likelihood_draws=None,
         )
-        if not np.array_equal(mat[f"{split}_ids"].ravel(), trials.ids):
+        ids = [str(np.ravel(i)[0]) for i in mat[f"{split}_ids"].ravel()]
+        if ids != [str(i) for i in trials.ids]:
             raise ValueError(f"the {split} trials are others")
     except (KeyError, ValueError) as error:
         raise RunError(f"the .mat file of the run does not fit its configuration ({error}); fit again.") from error

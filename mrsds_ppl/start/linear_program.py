@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
 from mrsds_ppl.models.emissions.emissions import Emissions
+from mrsds_ppl.models.emissions.sessions import AnyEmissions, SessionEmissions
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.models.readout import Readout
@@ -49,7 +50,7 @@ class LinearNetworks(NamedTuple):
 
     initial: Initial
     dynamics: LinearDynamics
-    emissions: Emissions
+    emissions: AnyEmissions
 
 
 class LinearProgram(NamedTuple):
@@ -80,7 +81,7 @@ class LinearProgram(NamedTuple):
         weights = weights.at[..., :latents].multiply(scale) / scale[:, None]
         dynamics = _with_noise(eqx.tree_at(lambda d: d.weights, networks.dynamics, weights),
                                networks.dynamics.noise.scale / scale)  # fmt: skip
-        emissions = _with_loadings(networks.emissions, _loadings(networks.emissions.readout) * scale)
+        emissions = _scaled(networks.emissions, scale)
         both = scale[:, None] * scale
         moments = PathMoments(paths.mean / scale, paths.covariance / both, paths.lagged / both)
         return self._replace(networks=networks._replace(dynamics=dynamics, emissions=emissions)), moments
@@ -119,7 +120,7 @@ def improved(program: LinearProgram, data: Batch, u: Array, paths: PathMoments, 
     dynamics = _dynamics(networks.dynamics, data, u, paths, program.states, step)
     emissions = networks.emissions
     if emissions.readout.hidden is None:
-        emissions = _emissions(emissions, data, paths)
+        emissions = improved_emissions(emissions, data, paths)
     return program._replace(networks=networks._replace(dynamics=dynamics, emissions=emissions))
 
 
@@ -141,6 +142,24 @@ def _dynamics(
     if step != 1.0:
         variance = before * jnp.clip(variance / before, _SMALLEST, _LARGEST) ** step
     return _with_noise(eqx.tree_at(lambda d: d.weights, dynamics, weights), jnp.sqrt(jnp.maximum(variance, 1e-4)))
+
+
+def improved_emissions(emissions: AnyEmissions, data: Batch, paths: PathMoments) -> AnyEmissions:
+    """Affine emissions after one step of Newton's method for given paths, those of each session by its own trials.
+
+    Args:
+        emissions: as they were when the paths were smoothed.
+        data: the trials.
+        paths: moments of the paths.
+    """
+    if not isinstance(emissions, SessionEmissions):
+        return _emissions(emissions, data, paths)
+
+    def of_session(own: Emissions, number: Array) -> Emissions:
+        shown = data.observed & (data.session == number)[:, None, None]
+        return _emissions(own, data._replace(observed=shown), paths)
+
+    return emissions.each(of_session)
 
 
 def _emissions(emissions: Emissions, data: Batch, paths: PathMoments) -> Emissions:
@@ -181,6 +200,13 @@ def _emissions(emissions: Emissions, data: Batch, paths: PathMoments) -> Emissio
     emissions = _with_loadings(emissions, coefficients[:, :-1])
     emissions = eqx.tree_at(lambda e: e.readout.bias, emissions, coefficients[:, -1].astype(readout.bias.dtype))
     return emissions.with_residual(jnp.where(seen, square, 0.0).sum((0, 1)) / jnp.maximum(seen.sum((0, 1)), 1))
+
+
+def _scaled(emissions: AnyEmissions, scale: Array) -> AnyEmissions:
+    """Emissions of latents that were divided by ``scale``."""
+    if isinstance(emissions, SessionEmissions):
+        return emissions.each(lambda own, _: _with_loadings(own, _loadings(own.readout) * scale))
+    return _with_loadings(emissions, _loadings(emissions.readout) * scale)
 
 
 def _loadings(readout: Readout) -> Float[Array, "neuron latent"]:

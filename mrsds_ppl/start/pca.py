@@ -5,6 +5,8 @@ mean of one bin, x = (I + C^T S^-1 C)^-1 C^T S^-1 (y - b). Switching models fail
 every latent where the activity is.
 """
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,9 +15,11 @@ from jaxtyping import Bool, Float, Int, PyTree
 from numpyro.infer.autoguide import AutoGuide
 
 from mrsds_ppl.data.trials import Batch, Trials
-from mrsds_ppl.guides.base import Recognition
+from mrsds_ppl.guides.base import Recognition, SessionRecognition
 from mrsds_ppl.models.emissions.emissions import Emissions
+from mrsds_ppl.models.emissions.sessions import SessionEmissions
 from mrsds_ppl.models.mrsds import MRSDS
+from mrsds_ppl.statespace.aligned_components import aligned_components
 from mrsds_ppl.statespace.principal_components import Components, principal_components
 from mrsds_ppl.train.history import Keys
 
@@ -72,6 +76,8 @@ def initialize(params: dict[str, PyTree], trials: Trials, latent_sizes: tuple[in
         trials: training trials.
         latent_sizes: latents of each region.
     """
+    if trials.sessions is not None:
+        return _of_sessions(params, trials, aligned_components(trials, latent_sizes))
     found = principal_components(trials, latent_sizes)
     before: Emissions = params["emissions$params"]
     emissions = before.at_components(found)
@@ -82,6 +88,24 @@ def initialize(params: dict[str, PyTree], trials: Trials, latent_sizes: tuple[in
     if "recognition$params" in params:
         spread = encoder_spread(found.spread, trials.region_of_neuron, emissions.counts)
         params["recognition$params"] = _recognition(params["recognition$params"], found._replace(spread=spread))
+    return params
+
+
+def _of_sessions(params: dict[str, PyTree], trials: Trials, found: Sequence[Components]) -> dict[str, PyTree]:
+    """:func:`initialize` from the components of each session."""
+    before: SessionEmissions = params["emissions$params"]
+    each = [before.parts.of(number).at_components(one) for number, one in enumerate(found)]
+    params = {**params, "emissions$params": before.of_sessions(each)}
+    if "recognition$params" in params:
+        recognition: SessionRecognition = params["recognition$params"]
+        started = []
+        for number, one in enumerate(found):
+            spread = encoder_spread(one.spread, trials.region_of_neuron, before.counts)
+            own = _recognition(recognition.parts.of(number), one._replace(spread=spread))
+            present = jnp.asarray(trials.own_neurons[number] != "", jnp.float32)
+            started.append(eqx.tree_at(lambda r: r.standardizer.present, own, present))
+        parts = recognition.parts.of_each(started)
+        params["recognition$params"] = eqx.tree_at(lambda r: r.parts, recognition, parts)
     return params
 
 

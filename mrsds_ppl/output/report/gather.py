@@ -248,7 +248,7 @@ def _example(fit: "mrsds_ppl.fitted.Fit", predicted: Predicted, trial: int) -> E
         "generated": _generated(fit, trial)[:bins],
     }
     return Example(
-        number=int(test.ids[trial]),
+        number=test.ids[trial].item(),
         seconds=np.arange(bins) * test.bin_width,
         x=shown,
         z_prob=z_prob,

@@ -43,7 +43,7 @@ def horizon_scores(
     if num_horizons == 0:
         return jnp.zeros((0, x.shape[0]), x.dtype)
     valid = jnp.arange(x.shape[1]) < batch.lengths[:, None]
-    u = batch.u[..., : networks.dynamics.num_inputs]
+    u, emissions = batch.u[..., : networks.dynamics.num_inputs], networks.emissions.of_trials(batch.session)
     first = jax.nn.logsumexp(chain.initial, axis=0)
     states = jnp.transpose(smooth(chain).marginals, (1, 2, 0))
 
@@ -60,7 +60,7 @@ def horizon_scores(
         moved = jnp.where(valid[:, 1:, None], jnp.einsum("kbt,kbtd->btd", later, means), 0.0)
         path = jnp.concatenate([path[:, :1], moved], axis=1)
         states = jnp.concatenate([states[..., :1], later], axis=-1)
-        return (states, path), score + networks.emissions.law(path, batch.observed).log_prob(batch.y)
+        return (states, path), score + emissions.law(path, batch.observed).log_prob(batch.y)
 
     _, scores = lax.scan(ahead, (states, x), None, length=num_horizons)
     return scores
