@@ -23,7 +23,7 @@ from scipy.optimize import minimize
 _LAGS = (0, 1, 2, 3, 5, 8)
 _SMOOTHING = 1.5  # bins, standard deviation, of trial averages, whose neighbours then are as one for about 5 bins
 _ALIKE = 5.0
-_STARTS, _TURNS, _MOST_SIGNS = 8, 4, 8
+_STARTS, _SWEEPS, _TURNS, _MOST_SIGNS = 24, 3, 4, 8
 _LEAST_VARIANCE = 1e-4
 
 
@@ -92,8 +92,10 @@ def aligned(
         # A sign of a region that descent cannot find a way to.
         found = min(found, problem.descend(problem.best_signs(found[1], blocks), blocks), key=lambda one: one[0])
         best = min(best, found, key=lambda one: one[0])
-    turned = problem.descend(problem.other_turns(rng, best[1], blocks), blocks)
-    return min(best, turned, key=lambda one: one[0])[1]
+    for _ in range(_SWEEPS):
+        turned = problem.descend(problem.other_turns(rng, best[1], blocks), blocks)
+        best = min(best, turned, key=lambda one: one[0])
+    return best[1]
 
 
 class _Problem:
