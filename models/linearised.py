@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.dynamics import Dynamics, StateDynamics
-from mrsds_ppl.models.emissions.sessions import AnyEmissions
+from mrsds_ppl.models.emissions.sessions import SomeEmissions
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 from mrsds_ppl.ppl.markov import potentials
@@ -36,7 +36,7 @@ class Program(Protocol):
     def dynamics(self) -> StateDynamics: ...
 
     @property
-    def emissions(self) -> AnyEmissions: ...
+    def emissions(self) -> SomeEmissions: ...
 
 
 def with_dynamics(networks: Networks, dynamics: StateDynamics) -> Networks:
@@ -80,7 +80,7 @@ def linearised_with(
     return TrialTerms(steps, signals, log_transition, jnp.asarray(batch.lengths))
 
 
-def signal_terms(emissions: AnyEmissions, batch: Batch, x: Float[Array, "trial bin latent"]) -> SignalTerms:
+def signal_terms(emissions: SomeEmissions, batch: Batch, x: Float[Array, "trial bin latent"]) -> SignalTerms:
     """Gaussian terms of the signals that an encoder may see, around a path; padded bins have none."""
     emissions = emissions.of_trials(batch.session)
     seen = batch.observed & batch.visible & valid_bins(batch.lengths, batch.y.shape[1])[..., None]

@@ -23,11 +23,12 @@ from jaxtyping import Array, Num, PRNGKeyArray
 from numpyro.contrib.module import eqx_from_dict, eqx_module, eqx_to_dict, random_eqx_module
 
 from mrsds_ppl.data.batch import Batch
+from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.models.covariance import AnyArray
 from mrsds_ppl.models.dynamics import Dynamics
 from mrsds_ppl.models.emissions import EMISSIONS
 from mrsds_ppl.models.emissions.emissions import Emissions
-from mrsds_ppl.models.emissions.sessions import AnyEmissions, SessionEmissions
+from mrsds_ppl.models.emissions.sessions import SessionEmissions, SomeEmissions
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.options import ModelOptions as ModelOptions
 from mrsds_ppl.models.readout import Readout
@@ -47,7 +48,7 @@ class Networks(NamedTuple):
     initial: Initial
     transitions: Transitions
     dynamics: Dynamics
-    emissions: AnyEmissions
+    emissions: SomeEmissions
 
 
 def of_program(name: str) -> bool:
@@ -94,6 +95,8 @@ class MRSDS:
         self.latent_sizes = (sum(latent_sizes),) if options.dynamics.single_region_latent else tuple(latent_sizes)
         self.num_states, self.num_inputs, self.num_trials = num_states, num_inputs, num_trials
         self.num_sessions = num_sessions
+        if num_sessions is not None and options.weight_prior is not None:
+            raise ConfigError("model.weight_prior: found one with sessions that were joined; leave it out, or fit one")
         self.log_normalizer = log_normalizer
         self.num_latents = sum(self.latent_sizes)
         num_features = self.num_latents * options.xz + num_inputs * options.uz + num_stages * options.sz

@@ -82,8 +82,7 @@ def make_model(config: RunConfig, trials: Trials, num_trials: int) -> MRSDS:
     """
     laws, sizes = config.model.emissions.of_regions(trials.region_names), config.model.latent_sizes
     options = replace(config.model, emissions=replace(config.model.emissions, dist=laws))
-    regions = len(trials.region_sizes)
-    if not isinstance(sizes, int) and len(sizes) != regions:
+    if not isinstance(sizes, int) and len(sizes) != (regions := len(trials.region_sizes)):
         raise ConfigError(f"model.latent_sizes: found {len(sizes)} sizes, but the recording has {regions} regions")
     if config.weighs_paths:
         options = replace(
@@ -99,7 +98,7 @@ def make_model(config: RunConfig, trials: Trials, num_trials: int) -> MRSDS:
         num_inputs=trials.num_inputs,
         num_stages=trials.num_stages,
         options=options,
-        num_sessions=None if trials.session_names is None else len(trials.session_names),
+        num_sessions=trials.num_sessions,
         num_trials=num_trials,
     )
 

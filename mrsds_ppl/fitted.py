@@ -1,7 +1,7 @@
 """``Fit``: what a fit knows and can do. Results are xarray objects, with coordinates to select by."""
 
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
@@ -17,15 +17,21 @@ from mrsds_ppl.analysis.communication import region_labels
 from mrsds_ppl.analysis.forecast import Origins, forecast
 from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
 from mrsds_ppl.analysis.silencing import SilencingOptions, silence
-from mrsds_ppl.build import hidden_neurons
+from mrsds_ppl.build import hidden_neurons, make_model
 from mrsds_ppl.config.loading import RunConfig
+from mrsds_ppl.data.check import check_kind
 from mrsds_ppl.data.labels import Labels
+from mrsds_ppl.data.sessions.join import join
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.fitted_messages import FittedMessages
+from mrsds_ppl.guides import GaussianMarkovPaths
+from mrsds_ppl.models.emissions.emissions import refused_of
+from mrsds_ppl.models.mrsds import of_program
 from mrsds_ppl.output.plots.of_fit import Plots
 from mrsds_ppl.output.results import read_run, save_run, tree_of
 from mrsds_ppl.output.shown import as_html, as_text
+from mrsds_ppl.start.new_session import fit_new_session
 from mrsds_ppl.storage.paths import RunPaths, find_run
 from mrsds_ppl.train.history import History
 from mrsds_ppl.train.training import TrainResult
@@ -33,6 +39,7 @@ from mrsds_ppl.train.training import TrainResult
 # Of a spread of two numbers nothing can be said.
 _FEWEST = 3
 _GAP_DRAWS = 20
+_ALIGNING_DRAWS = 5
 
 
 @dataclass(frozen=True)
@@ -154,9 +161,46 @@ class Fit(FittedMessages):
         """
         return labelled.flow(self.program, self.trials, self.latents.values, region, count)
 
-    def infer(self, trials: Trials, *, draws: int = 100, seed: int = 0) -> xr.DataTree:
-        """Posterior of new trials of the same neurons: as ``posterior``, where they stand as test trials."""
+    def infer(self, trials: Trials, *, new_neurons: bool = False, draws: int = 100, seed: int = 0) -> xr.DataTree:
+        """Posterior of new trials: as ``posterior``, where they stand as test trials.
+
+        Args:
+            trials: of the neurons of the fit, or with ``new_neurons`` a session with others, in some of its regions:
+                its emissions alone are fitted to it first.
+            new_neurons: whether the neurons are others.
+            draws, seed: number of draws of the latents, and their seed.
+
+        Raises:
+            DataError: the trials were recorded otherwise than those of the fit.
+        """
+        if new_neurons:
+            fit = self.with_new_neurons(trials)
+            return fit.infer(fit.trials, draws=draws, seed=seed)
         return tree_of(self, {"test": (self.infer_set(trials, draws=draws, seed=seed), trials)}, "test")
+
+    def with_new_neurons(self, trials: Trials, *, name: str = "new") -> "Fit":
+        """The fitted dynamics, transitions and latents with emissions for a session with other neurons.
+
+        What it has of training and test trials is that of this fit; ask it for what takes ``trials``, and give its own.
+
+        Args:
+            trials: the session, with the inputs, stages and bins of the fit and some of its regions.
+            name: of the session.
+
+        Raises:
+            DataError: the trials were recorded otherwise than those of the fit.
+        """
+        check_kind(trials, self.trials)
+        session = join([trials], [name], regions=self.trials.region_names)
+        session.validate(refused=refused_of(self.config.model.emissions, session))
+        model = make_model(self.config, session, session.num_trials)
+        draws = np.asarray(self.train.x_draws[:_ALIGNING_DRAWS])
+        params = fit_new_session(
+            {n: v for n, v in self.params.items() if of_program(n)}, model, session, self.split.train, draws
+        )
+        guide = GaussianMarkovPaths(model)
+        guide.begin(session.batch())
+        return replace(self, model=model, guide=guide, params=params, trials=session, tree=None)
 
     def infer_set(self, trials: Trials, *, draws: int = 100, seed: int = 0) -> PosteriorSet:
         """The same in plain arrays."""

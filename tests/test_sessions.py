@@ -23,9 +23,10 @@ FIRST, SECOND = session(1, {"V1": 4, "CA1": 3}), session(2, {"MOs": 2, "V1": 6},
 
 def test_each_session_comes_back_as_it_was_given():
     joined = mrsds.join([FIRST, SECOND], ["monday", "tuesday"])
-    assert joined.region_names == ["V1", "CA1", "MOs"] and joined.region_sizes == [6, 3, 2]
+    assert (joined.region_names, joined.region_sizes) == (["V1", "CA1", "MOs"], [6, 3, 2])
     assert joined.num_neurons == 11 < FIRST.num_neurons + SECOND.num_neurons
-    assert joined.ids[0] == "monday/0" and joined.ids[-1] == "tuesday/5" and joined.numbers.tolist() == list(range(14))
+    assert (joined.ids[0], joined.ids[-1]) == ("monday/0", "tuesday/5")
+    assert joined.numbers.tolist() == list(range(14))
     for name, before in (("monday", FIRST), ("tuesday", SECOND)):
         after = joined.of_session(name)
         order = [after.neuron_ids.tolist().index(neuron) for neuron in before.neuron_ids]
@@ -64,7 +65,8 @@ def test_a_file_gives_back_joined_trials(tmp_path):
     joined = mrsds.join([FIRST, SECOND], ["monday", "tuesday"])
     write_trials(tmp_path / "trials.nc", joined)
     found = read_trials(tmp_path / "trials.nc")
-    assert found.dataset.identical(joined.dataset) and found.digest == joined.digest
+    assert found.dataset.identical(joined.dataset)
+    assert found.digest == joined.digest
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ class SessionEmissions(eqx.Module):
         return jnp.asarray(self.session)
 
 
-AnyEmissions = Emissions | SessionEmissions
+SomeEmissions = Emissions | SessionEmissions
 
 
 class _LawOfTrials(dist.Distribution):

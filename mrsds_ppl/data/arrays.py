@@ -71,6 +71,11 @@ class TrialArrays:
         return self.dataset["session_name"].values.tolist() if self.sessions is not None else None
 
     @property
+    def num_sessions(self) -> int | None:
+        """How many were joined; None for one recording."""
+        return None if self.session_names is None else len(self.session_names)
+
+    @property
     def session_numbers(self) -> np.ndarray | None:
         """Place of each trial's session among their names, where several were joined."""
         if self.sessions is None:

@@ -24,6 +24,11 @@ def check_trials(trials: Trials, fitted: Trials, *, refused: Sequence[Sequence[R
     Raises:
         DataError: what differs, as found and as fitted; or the same names in another order.
     """
+    if trials.session_names != fitted.session_names:
+        raise DataError(
+            f"sessions: found {_sessions(trials)}, but the fit is of {_sessions(fitted)}. Join trials of its sessions "
+            "under their names, in its order; infer(..., new_neurons=True) is for a session with other neurons."
+        )
     for what, found, wanted in (
         ("region_sizes", trials.region_sizes, fitted.region_sizes),
         ("us: number of inputs", trials.num_inputs, fitted.num_inputs),
@@ -43,11 +48,7 @@ def check_trials(trials: Trials, fitted: Trials, *, refused: Sequence[Sequence[R
             raise DataError(
                 f"{what}: found those of the fit in another order: {names[:5]}, but the fit has {known[:5]}."
             )
-    if not np.isclose(trials.bin_width, fitted.bin_width):
-        raise DataError(
-            f"bin_width: found bins of {trials.bin_width:g} s, but the fit is of bins of "
-            f"{fitted.bin_width:g} s, and its dynamics go from bin to bin. Bin the recording anew."
-        )
+    _check_bins(trials, fitted)
     if not trials.observed.any():
         raise DataError("ys: no value of any trial is observed, so there is nothing to infer from.")
     # Whoever fits needs every neuron at least once; whoever infers does not.
@@ -56,6 +57,39 @@ def check_trials(trials: Trials, fitted: Trials, *, refused: Sequence[Sequence[R
         y=trials.dataset["y"].where(seen, 0.0), observed=trials.dataset["observed"].where(seen, True)
     )
     Trials(filled).validate(refused=refused)
+
+
+def check_kind(trials: Trials, fitted: Trials) -> None:
+    """Check that a session with other neurons was recorded as that of a fit: the same inputs, stages and bins.
+
+    Args:
+        trials: the session.
+        fitted: the trials of the fit.
+
+    Raises:
+        DataError: what differs, as found and as fitted.
+    """
+    if trials.sessions is not None:
+        raise DataError("found several sessions that were joined; give the trials of one new session.")
+    for what, found, wanted in (
+        ("inputs", trials.input_names, fitted.input_names),
+        ("stages: number of stages", trials.num_stages, fitted.num_stages),
+    ):
+        if found != wanted:
+            raise DataError(f"{what}: found {found}, but the fit is of {wanted}. Give the same in the same order.")
+    _check_bins(trials, fitted)
+
+
+def _sessions(trials: Trials) -> str:
+    return "one recording" if trials.session_names is None else ", ".join(trials.session_names)
+
+
+def _check_bins(trials: Trials, fitted: Trials) -> None:
+    if not np.isclose(trials.bin_width, fitted.bin_width):
+        raise DataError(
+            f"bin_width: found bins of {trials.bin_width:g} s, but the fit is of bins of "
+            f"{fitted.bin_width:g} s, and its dynamics go from bin to bin. Bin the recording anew."
+        )
 
 
 def known_trials(trials: str | Trials, fitted: Trials, split: Split, *, refused: Sequence[Sequence[Refused]]) -> Trials:

@@ -101,9 +101,10 @@ def of_session(dataset: xr.Dataset, name: str) -> xr.Dataset:
     ids = [_name(str(i).removeprefix(f"{name}/")) for i in plain["trial"].values]
     # Text that stands for whole numbers is what it was before.
     whole = all(str(i).lstrip("-").isdigit() for i in ids)
-    return plain.isel(time=slice(0, int(lengths.max(initial=0)))).assign_coords(
-        trial=np.array([int(i) for i in ids] if whole else ids), neuron=own.values[there]
-    ).assign_attrs(region_names=[r for r, n in sizes.items() if n], region_sizes=[n for n in sizes.values() if n])  # fmt: skip
+    plain = plain.isel(time=slice(0, int(lengths.max(initial=0))))
+    plain = plain.assign_coords(trial=np.array([int(i) for i in ids] if whole else ids), neuron=own.values[there])
+    own_regions = {region: size for region, size in sizes.items() if size}
+    return plain.assign_attrs(region_names=list(own_regions), region_sizes=list(own_regions.values()))
 
 
 def unique_ids(ids: Iterable[object], count: int, what: str) -> list[str | int]:

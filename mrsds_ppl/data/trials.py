@@ -187,7 +187,7 @@ class Trials(TrialArrays):
         return Trials(of_session(self.dataset, name))
 
     def by_session(self) -> "dict[str, Trials]":
-        """The trials of each session, their neurons in the columns of all. One recording is one session, named ``""``."""
+        """The trials of each session, neurons in the columns of all; one recording is one session, named ``""``."""
         if self.sessions is None:
             return {"": self}
         found = {name: np.flatnonzero(self.sessions == name) for name in self.session_names or []}

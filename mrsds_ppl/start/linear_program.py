@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.covariance import Covariance, inverse_softplus
 from mrsds_ppl.models.emissions.emissions import Emissions
-from mrsds_ppl.models.emissions.sessions import AnyEmissions, SessionEmissions
+from mrsds_ppl.models.emissions.sessions import SessionEmissions, SomeEmissions
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.models.readout import Readout
@@ -50,7 +50,7 @@ class LinearNetworks(NamedTuple):
 
     initial: Initial
     dynamics: LinearDynamics
-    emissions: AnyEmissions
+    emissions: SomeEmissions
 
 
 class LinearProgram(NamedTuple):
@@ -144,7 +144,7 @@ def _dynamics(
     return _with_noise(eqx.tree_at(lambda d: d.weights, dynamics, weights), jnp.sqrt(jnp.maximum(variance, 1e-4)))
 
 
-def improved_emissions(emissions: AnyEmissions, data: Batch, paths: PathMoments) -> AnyEmissions:
+def improved_emissions(emissions: SomeEmissions, data: Batch, paths: PathMoments) -> SomeEmissions:
     """Affine emissions after one step of Newton's method for given paths, those of each session by its own trials.
 
     Args:
@@ -202,7 +202,7 @@ def _emissions(emissions: Emissions, data: Batch, paths: PathMoments) -> Emissio
     return emissions.with_residual(jnp.where(seen, square, 0.0).sum((0, 1)) / jnp.maximum(seen.sum((0, 1)), 1))
 
 
-def _scaled(emissions: AnyEmissions, scale: Array) -> AnyEmissions:
+def _scaled(emissions: SomeEmissions, scale: Array) -> SomeEmissions:
     """Emissions of latents that were divided by ``scale``."""
     if isinstance(emissions, SessionEmissions):
         return emissions.each(lambda own, _: _with_loadings(own, _loadings(own.readout) * scale))

@@ -1,7 +1,7 @@
 """Principal components of several sessions in the coordinates of the one with the most trials."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.statespace.moment_alignment import Moments, aligned, moments_of
@@ -21,7 +21,7 @@ def aligned_components(trials: Trials, latent_sizes: tuple[int, ...]) -> list[Co
     found = [principal_components(session, latent_sizes) for session in sessions]
     moments = [component_moments(*both, latent_sizes) for both in zip(sessions, found, strict=True)]
     first = int(np.argmax([session.num_trials for session in sessions]))
-    regions = np.stack([_regions(trials, number, latent_sizes) for number in range(len(sessions))])
+    regions = np.stack([region_there(trials, number, latent_sizes) for number in range(len(sessions))])
     for number, (own, one) in enumerate(zip(moments, found, strict=True)):
         if number != first:
             matrix = aligned(own, moments[first], latent_sizes, regions[number] & regions[first])
@@ -42,7 +42,7 @@ def unbiased_latents(trials: Trials, found: Components) -> Float[np.ndarray, "tr
     return np.where(trials.observed, trials.y - found.center, 0.0) @ (weighted @ inverse)
 
 
-def _regions(trials: Trials, session: int, latent_sizes: tuple[int, ...]) -> np.ndarray:
+def region_there(trials: Trials, session: int, latent_sizes: tuple[int, ...]) -> Bool[np.ndarray, " region"]:
     """Which regions a session has; a pooled latent is of all."""
     if len(latent_sizes) == 1:
         return np.ones(1, bool)

@@ -43,11 +43,14 @@ def moments_of(
     u: Float[np.ndarray, "trial bin input"],
     lengths: Int[np.ndarray, " trial"],
     sizes: Sequence[int],
+    *,
+    noisy: bool = True,
 ) -> Moments:
-    """Moments of latents of which only an estimate with independent noise in each bin is known.
+    """Moments of latents of mean zero.
 
     Args:
-        x: the estimate, unbiased, of latents with unit variance.
+        x: draws of them, or ``noisy`` an unbiased estimate of latents with unit variance, whose errors are independent
+            from bin to bin.
         u: inputs, in any unit that sessions share.
         lengths: valid bins.
         sizes: latents of each region, which are uncorrelated within it.
@@ -61,7 +64,7 @@ def moments_of(
         return np.stack([np.einsum("bti,btj->bij", x[:, lag:], other[:, : x.shape[1] - lag]) for lag in lags], 1)
 
     lagged = sums(x)
-    for block in _blocks(sizes):
+    for block in _blocks(sizes) if noisy else []:
         # What noise adds within a region is not known, but the latents are.
         lagged[:, 0, block, block] = np.eye(block.stop - block.start) * count[:, 0]
     enough = valid.sum(0) >= 0.5 * valid[:, 0].sum()
@@ -81,7 +84,7 @@ def aligned(
         sizes: latents of each region.
         there: regions that both have; the others stay as they are.
     """
-    problem = _Problem(own, reference, sizes)
+    problem = _Problem(own, reference, sizes, there)
     blocks = [block for block, both in zip(problem.blocks, there, strict=True) if both]
     rng, best = np.random.default_rng(0), (np.inf, np.eye(sum(sizes)))
     for _ in range(_STARTS):
@@ -92,6 +95,8 @@ def aligned(
         # A sign of a region that descent cannot find a way to.
         found = min(found, problem.descend(problem.best_signs(found[1], blocks), blocks), key=lambda one: one[0])
         best = min(best, found, key=lambda one: one[0])
+        if best[0] < problem.num_terms:  # what is to be expected of errors alone
+            return best[1]
     for _ in range(_SWEEPS):
         turned = problem.descend(problem.other_turns(rng, best[1], blocks), blocks)
         best = min(best, turned, key=lambda one: one[0])
@@ -101,7 +106,9 @@ def aligned(
 class _Problem:
     """The sum of squares as a function of M, and ways to lower it."""
 
-    def __init__(self, own: Moments, reference: Moments, sizes: Sequence[int]) -> None:
+    def __init__(
+        self, own: Moments, reference: Moments, sizes: Sequence[int], there: Bool[np.ndarray, " region"]
+    ) -> None:
         self.blocks = _blocks(sizes)
         self.pairs = [(mean, other) for (mean, _), (other, _) in zip(own, reference, strict=True)]
         bins = min(len(own.average[0]), len(reference.average[0]))
@@ -112,6 +119,15 @@ class _Problem:
         ]
         errors = [a[1][:n] + b[1][:n] for a, b, n in zip(own, reference, (lags, lags, bins), strict=True)]
         self.weights = [1.0 / np.maximum(error, _LEAST_VARIANCE) for error in self._by_block(*errors)]
+        # Of a region that one of them lacks nothing is known.
+        known = np.repeat(there, sizes).astype(float)
+        shapes = (known[:, None] * known, known[:, None], known)
+        self.weights = [weight * shape for weight, shape in zip(self.weights, shapes, strict=True)]
+
+    @property
+    def num_terms(self) -> int:
+        """Of the sum."""
+        return sum(weight.size for weight in self.weights)
 
     def _by_block(self, lagged: np.ndarray, driven: np.ndarray, average: np.ndarray) -> list[np.ndarray]:
         """Errors averaged over the latents of a region, between which M turns, and over bins."""

@@ -19,7 +19,9 @@ _OPTIONAL = ("x", "z", "messages")
 _OF_TRIALS = ("label", "start", "follows")
 
 
-def join(sessions: Sequence[Trials], names: Sequence[str] | None = None) -> Trials:
+def join(
+    sessions: Sequence[Trials], names: Sequence[str] | None = None, *, regions: Sequence[str] | None = None
+) -> Trials:
     """Sessions as one recording, for one fit with shared dynamics, transitions and latents and with emissions for each.
 
     A region may be missing in some sessions. The id of a trial becomes ``name/id``. Labels, and the truth of
@@ -28,6 +30,7 @@ def join(sessions: Sequence[Trials], names: Sequence[str] | None = None) -> Tria
     Args:
         sessions: recordings with the same inputs and bins, and with neurons of their own.
         names: of the sessions; default ``session0``, ``session1``, ...
+        regions: their order; default as they first appear. One that no session has is a region without neurons.
 
     Raises:
         DataError: bins, inputs or stages differ, a session shares no region with the others, or names are wrong.
@@ -35,15 +38,15 @@ def join(sessions: Sequence[Trials], names: Sequence[str] | None = None) -> Tria
     sessions = list(sessions)
     _check(sessions)
     given = _names(names, len(sessions))
-    regions = list(dict.fromkeys(region for session in sessions for region in session.region_names))
+    regions = _order(regions, list(dict.fromkeys(region for session in sessions for region in session.region_names)))
     sizes = [dict(zip(session.region_names, session.region_sizes, strict=True)) for session in sessions]
-    widest = [max(own.get(region, 0) for own in sizes) for region in regions]
+    widest = [max(1, *(own.get(region, 0) for own in sizes)) for region in regions]
     columns = [_columns(own, regions, widest) for own in sizes]
     bins, kept = max(session.num_bins for session in sessions), _kept(sessions)
-    arrays = {
-        name: (dims, np.concatenate([_padded(s, name, bins, sum(widest), c) for s, c in zip(sessions, columns, strict=True)]))
-        for name, dims in kept.items()
-    }  # fmt: skip
+    arrays = {}
+    for name, dims in kept.items():
+        parts = [_padded(one, name, bins, sum(widest), own) for one, own in zip(sessions, columns, strict=True)]
+        arrays[name] = (dims, np.concatenate(parts))
     own_neuron = np.full((len(sessions), sum(widest)), "", object)
     for row, session, places in zip(own_neuron, sessions, columns, strict=True):
         row[places] = session.neuron_ids.astype(str)
@@ -106,6 +109,15 @@ def _names(names: Sequence[str] | None, count: int) -> list[str]:
     if len(found) != count or len(set(found)) < count or not all(found) or any("/" in name for name in found):
         raise DataError(f"names: found {found} for {count} sessions; need a name of its own for each, without a slash.")
     return found
+
+
+def _order(regions: Sequence[str] | None, found: list[str]) -> list[str]:
+    if regions is None:
+        return found
+    unknown = [region for region in found if region not in regions]
+    if unknown:
+        raise DataError(f"regions: found {listed(unknown)}; allowed: {', '.join(regions)}. Leave other neurons out.")
+    return list(regions)
 
 
 def _columns(own: dict[str, int], regions: Sequence[str], widest: Sequence[int]) -> np.ndarray:
