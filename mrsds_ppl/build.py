@@ -12,18 +12,14 @@ from jaxtyping import PRNGKeyArray
 from numpyro.distributions import biject_to
 from numpyro.infer.autoguide import AutoGuide
 
-from mrsds_ppl.config.loading import RunConfig, reject_unknown
+from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.config.names import ROLLOUT_GUIDES, TRIANGULAR_GUIDES
-from mrsds_ppl.data.check import idle_neurons
-from mrsds_ppl.data.readers import load_recording, load_user_function
-from mrsds_ppl.data.simulate import SIMULATORS, simulation_options
-from mrsds_ppl.data.split import Split, choose_held_out_neurons, split_trials
+from mrsds_ppl.data.split import Split, choose_held_out_neurons
 from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.guides import GUIDES, AmortizedGuide, GaussianMarkovPaths, Guide, PathGuide, for_new_trials
 from mrsds_ppl.guides.user import check_sites, make_of, user_guide
 from mrsds_ppl.models import MRSDS
-from mrsds_ppl.models.emissions.emissions import refused_of
 from mrsds_ppl.ppl.markov import summed_out
 from mrsds_ppl.start.laplace_em import LaplaceEM
 from mrsds_ppl.start.pca import initialize
@@ -39,35 +35,6 @@ _HELD = (
     "training.regimen.beta_max: the covariances of the dynamics and of the first bin stay as they start; trained under "
     "a weight above 1, latents would shrink without end"
 )
-
-
-def make_trials(config: RunConfig) -> Trials:
-    """The recording, validated for the likelihood that the configuration names.
-
-    Raises:
-        ConfigError, DataError: the source or what it holds is wrong.
-    """
-    data = config.data
-    if data.is_simulation:
-        simulator = SIMULATORS[data.data_source]
-        reject_unknown("data.simulation", data.simulation, simulation_options(data.data_source))
-        trials = simulator(config.training.seeds.data, **data.simulation)
-    elif ".py:" in data.data_source:
-        trials = load_user_function(
-            data.data_source, data.data_path, bin_width=data.bin_width, region_names=data.region_names
-        )
-    else:
-        trials = load_recording(data.recording(), **data.reading())
-    if data.tlim is not None:
-        trials = trials.limit_bins(data.tlim)
-    if data.input_width is not None and trials.num_inputs:
-        trials = trials.with_inputs(data.input_width)
-    trials = trials.in_pieces(data.piece)
-    if data.drop_silent_neurons:
-        train = split_trials(trials, config.training.split.test_perc, config.training.seeds.data).train
-        trials = trials.without_neurons(trials.neuron_ids[idle_neurons(train)])
-    trials.validate(refused=refused_of(config.model.emissions, trials))
-    return trials
 
 
 def make_model(config: RunConfig, trials: Trials, num_trials: int) -> MRSDS:

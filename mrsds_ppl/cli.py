@@ -71,7 +71,8 @@ def _fit(args: argparse.Namespace) -> None:
     from mrsds_ppl.commands import fit as command
 
     # A recording may be a loader, file.py:function.
-    own = Path(str(path or recording).partition(".py:")[0]).stem
+    named = [path or recording] if path or isinstance(recording, str) else recording or []
+    own = "-".join(Path(str(one).partition(".py:")[0]).stem for one in named)
     command.fit(
         config,
         trials,
@@ -99,7 +100,8 @@ def _simulate(args: argparse.Namespace) -> None:
 def _infer(args: argparse.Namespace) -> None:
     from mrsds_ppl.commands import infer as command
 
-    command.infer(args.fitted, args.data, out=args.out, draws=args.draws, seed=args.seed, log=_log)
+    options = {"out": args.out, "draws": args.draws, "seed": args.seed, "new_neurons": args.new_neurons}
+    command.infer(args.fitted, args.data, log=_log, **options)
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -141,7 +143,7 @@ def _init(args: argparse.Namespace) -> None:
     command.init(args.recording, out=args.out, settings=settings, log=_log)
 
 
-def _load(path: Path | None, recording: str | None, args: argparse.Namespace) -> Any:
+def _load(path: Path | None, recording: str | list[str] | None, args: argparse.Namespace) -> Any:
     """The configuration with what the command line says about it, and the trials where they had to be read for it.
 
     An option of its own wins over --set.
@@ -158,7 +160,8 @@ def _load(path: Path | None, recording: str | None, args: argparse.Namespace) ->
     }
     overrides.update({key: value for key, value in options.items() if value is not None})
     if recording is not None:
-        overrides |= {"data.data_source" if ".py:" in recording else "data.data_path": recording}
+        loader = isinstance(recording, str) and ".py:" in recording
+        overrides |= {"data.data_source" if loader else "data.data_path": recording}
     if path is not None:
         return load_config(path, overrides), None
 
@@ -235,6 +238,7 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--draws", metavar="N", type=int, help="draws of each trial; default: those of the run")
     parser.add_argument("--seed", metavar="I", type=int, default=0, help="default: 0")
+    parser.add_argument("--new-neurons", action="store_true", help="of a session with other neurons")
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
@@ -271,7 +275,14 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recording", metavar="DATA", nargs="?", type=absolute, help="recording: .mat, .npz, .nc, .zarr, .nwb, ..."
     )
-    parser.add_argument("--data-path", "-datapath", metavar="FILE", type=absolute, help="the same as DATA")
+    parser.add_argument(
+        "--data-path",
+        "-datapath",
+        metavar="FILE",
+        type=absolute,
+        action="append",
+        help="the same as DATA; repeatable, for sessions with other neurons each",
+    )
     parser.add_argument("-configpath", metavar="FILE", type=Path, help="the same as CONFIG")
 
 

@@ -5,8 +5,8 @@ import pytest
 import tiny_run
 import yaml
 
-from mrsds_ppl.build import make_trials
 from mrsds_ppl.config.loading import load_config
+from mrsds_ppl.config.recording import make_trials
 from mrsds_ppl.data import Trials, load_recording, split_trials
 from mrsds_ppl.data.simulate import simulate_oscillators
 from mrsds_ppl.data.trials_file import read_trials, write_trials

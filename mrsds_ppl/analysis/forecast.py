@@ -99,7 +99,8 @@ def forecast(
     scores = []
     for h in range(horizon):
         observed = trials.observed[:, index[:, h]] & inside[:, :, h, None]
-        scores.append(evaluate(trials.y[:, index[:, h]], observed, y_mean[:, :, h], counts))
+        ahead = trials.y[:, index[:, h]], observed, y_mean[:, :, h]
+        scores.append(evaluate(*ahead, counts, sessions=trials.sessions))
     return Forecast(bins, np.moveaxis(masked(y_mean, inside[..., None]), 0, 1), scores)
 
 

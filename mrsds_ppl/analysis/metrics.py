@@ -4,6 +4,7 @@ Every function takes ``observed``: what was not observed (padded bins, missing v
 enters no sum, whatever number stands there. Sums are accumulated in float64.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,8 @@ def evaluate(
     y_mean: Float[np.ndarray, "trial time neuron"],
     counts: bool | Bool[np.ndarray, "neuron"],
     neurons: Int[np.ndarray, "scored"] | None = None,
+    *,
+    sessions: np.ndarray | None = None,
 ) -> Scores:
     """All scores of one prediction.
 
@@ -44,7 +47,14 @@ def evaluate(
         y_mean: predicted mean; for counts, the rate in spikes per bin.
         counts: which neurons' ``y`` are spike counts, one answer for each or for all; ``bits_per_spike`` is of these.
         neurons: indices of the neurons to score, such as those hidden for co-smoothing; None scores all.
+        sessions: of each trial, where several were joined: a column is another neuron in each, and what was never
+            observed in one is no neuron of it.
     """
+    if sessions is not None:
+        owns = [sessions == name for name in np.unique(sessions)]
+        each = [evaluate(y[own], observed[own], y_mean[own], counts, neurons) for own in owns]
+        scored, spikes = _amounts(y, observed, counts, neurons)
+        return _together(each, *([amount[own].sum() for own in owns] for amount in (scored, spikes)), owns)
     counted = np.broadcast_to(counts, y.shape[-1:])
     if neurons is not None:
         y, observed, y_mean, counted = (a[..., neurons] for a in (y, observed, y_mean, counted))
@@ -171,6 +181,39 @@ def bits_per_spike(
     null_rate = _ratio(spikes.sum(axis=(0, 1)), observed.sum(axis=(0, 1)).astype(np.float64))
     gain = _poisson_terms(spikes, rate.astype(np.float64)) - _poisson_terms(spikes, null_rate)
     return float(np.where(observed, gain, 0.0).sum() / (total * np.log(2.0)))
+
+
+def _amounts(
+    y: np.ndarray, observed: np.ndarray, counts: bool | np.ndarray, neurons: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scored values and spikes of each trial."""
+    which = np.zeros(y.shape[-1], bool)
+    which[slice(None) if neurons is None else neurons] = True
+    scored = observed & which
+    return scored.sum((1, 2)), np.where(scored & counts, y, 0.0).sum((1, 2), dtype=float)
+
+
+def _together(
+    each: Sequence[Scores], scored: Sequence[float], spikes: Sequence[float], owns: Sequence[np.ndarray]
+) -> Scores:
+    """Scores of several sessions as those of all their values, neurons, trials and spikes."""
+    by_neuron = np.concatenate([one.r2_by_neuron for one in each])
+    bits = [one.bits_per_spike for one in each if one.bits_per_spike is not None]
+    return Scores(
+        mse=_weighted([one.mse for one in each], scored),
+        r2=_mean_of_finite(by_neuron),
+        r2_published=_weighted([one.r2_published for one in each], [own.sum() for own in owns]),
+        bits_per_spike=_weighted(bits, spikes) if len(bits) == len(each) else None,
+        r2_by_neuron=by_neuron,
+    )
+
+
+def _weighted(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Weighted mean of what is not NaN; NaN if nothing is left."""
+    kept = ~np.isnan(values) & (np.asarray(weights) > 0)
+    return (
+        float(np.average(np.asarray(values)[kept], weights=np.asarray(weights)[kept])) if kept.any() else float("nan")
+    )
 
 
 def _poisson_terms(spikes: np.ndarray, rate: np.ndarray) -> np.ndarray:

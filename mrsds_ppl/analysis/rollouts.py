@@ -49,6 +49,7 @@ def generate(
     start: Start | None = None,
     z: Int[np.ndarray, "path time"] | None = None,
     stages: Float[np.ndarray, "path time stage"] | None = None,
+    sessions: Int[np.ndarray, " path"] | None = None,
 ) -> Generated:
     """Paths sampled from the model.
 
@@ -61,6 +62,7 @@ def generate(
             model where not given.
         z: fixed states of all bins, which then also stand for the state of ``start``; sampled where not given.
         stages: trial stages, for a model whose transitions read them.
+        sessions: number of each path's session, for a model of several.
 
     Raises:
         RunError: the fixed states are not states of the model.
@@ -74,7 +76,7 @@ def generate(
             raise RunError(f"z: path {i}, bin {t} is {z[i, t]}; the model has states 0 to {num_states - 1}.")
         z = np.clip(z, 0, num_states - 1)
     stages = np.zeros((*inputs.shape[:2], 0)) if stages is None else stages
-    found = _generate(key, fitted, _driven(inputs, stages, lengths), start, z)
+    found = _generate(key, fitted, _driven(inputs, stages, lengths, sessions), start, z)
     states, x, y_mean = (np.asarray(a) for a in found)
     valid = valid_bins(lengths, inputs.shape[1])
     return Generated(np.where(valid, states, -1), masked(x, valid[..., None]), masked(y_mean, valid[..., None]))
@@ -117,9 +119,14 @@ def _generate(
     return _roll(key, fitted.model, fitted.networks, driven, start, z)
 
 
-def _driven(u: Array | np.ndarray, stage: Array | np.ndarray, lengths: Array | np.ndarray) -> Batch:
+def _driven(
+    u: Array | np.ndarray,
+    stage: Array | np.ndarray,
+    lengths: Array | np.ndarray,
+    session: Array | np.ndarray | None,
+) -> Batch:
     """Trials to be generated, of which only what drives them is known."""
-    return Batch(None, u, None, None, lengths, stage, None)
+    return Batch(None, u, None, None, lengths, stage, None, session)
 
 
 def _roll(
@@ -139,7 +146,7 @@ def _roll(
         states, x = ancestral(switching, key, first)
     else:
         states, x = z, _given_states(key, switching, z, None if first is None else first[1])
-    return states, x, networks.emissions.activity(x)
+    return states, x, networks.emissions.of_trials(driven.session).activity(x)
 
 
 def _given_states(key: Array, switching: Switching, z: Array, first: Array | None) -> Float[Array, "path bin latent"]:
@@ -208,9 +215,10 @@ def rolled_ahead(
         )
 
     u, stage = (repeated(jnp.take_along_axis(a, index, axis=1)) for a in (batch.u, batch.stage))
+    session = None if batch.session is None else repeated(batch.session)
     lengths = repeated(jnp.clip(batch.lengths - first, 1, horizon + 1))
     flat = states.reshape(-1), latents.reshape(trials * draws, -1)
-    found = _roll(key, model, networks, _driven(u, stage, lengths), flat)
+    found = _roll(key, model, networks, _driven(u, stage, lengths, session), flat)
     z, x, y_mean = (a.reshape(trials, draws, *a.shape[1:]) for a in found)
     return z, x, y_mean.mean(1)
 

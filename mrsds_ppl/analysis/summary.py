@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int, PRNGKeyArray
+from jaxtyping import Int, PRNGKeyArray
 
 from mrsds_ppl.analysis.metrics import Scores, evaluate, noise_ceiling
 from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
@@ -95,9 +95,7 @@ def evaluate_run(
 
     def scores(trials: Trials, estimate: np.ndarray | None, neurons: np.ndarray | None = None) -> Scores:
         assert estimate is not None, "a posterior that was read from a file, which holds no prediction one bin ahead"
-        if trials.sessions is None:
-            return evaluate(trials.y, trials.observed, estimate, counts, neurons)
-        return _evaluated_by_session(trials, estimate, counts, neurons)
+        return evaluate(trials.y, trials.observed, estimate, counts, neurons, sessions=trials.sessions)
 
     def ceiling(trials: Trials, estimate: np.ndarray, neurons: np.ndarray | None = None) -> float:
         # The inverse information is the variance, or less in a law that is no exponential family.
@@ -120,39 +118,6 @@ def evaluate_run(
             ceiling(split.test, smoothed.y_mean, some),
         ),
     )
-
-
-def _evaluated_by_session(
-    trials: Trials, estimate: np.ndarray, counts: Bool[np.ndarray, " neuron"], neurons: np.ndarray | None
-) -> Scores:
-    """Scores of all sessions together, whose columns of neurons are not the same neurons."""
-    each, spikes, values = [], [], []
-    for name in trials.by_session():
-        own = trials.sessions == name
-        y, observed = trials.y[own], trials.observed[own]
-        each.append(evaluate(y, observed, estimate[own], counts, neurons))
-        scored = observed if neurons is None else observed[..., neurons]
-        signals = y if neurons is None else y[..., neurons]
-        counted = counts if neurons is None else counts[neurons]
-        values.append((scored.sum(), own.sum()))
-        spikes.append(np.where(scored, signals, 0.0)[..., counted].sum())
-    by_neuron = np.concatenate([one.r2_by_neuron for one in each])
-    observed, count = zip(*values, strict=True)
-    bits = [one.bits_per_spike for one in each]
-    return Scores(
-        mse=_weighted([one.mse for one in each], observed),
-        r2=_weighted(by_neuron, np.ones(len(by_neuron))),
-        r2_published=_weighted([one.r2_published for one in each], count),
-        bits_per_spike=None if None in bits else _weighted([b for b in bits if b is not None], spikes),
-        r2_by_neuron=by_neuron,
-    )
-
-
-def _weighted(values: Sequence[float] | np.ndarray, weights: Sequence[float] | np.ndarray) -> float:
-    """Mean of what is not NaN."""
-    values, weights = np.asarray(values, float), np.asarray(weights, float)
-    kept = ~np.isnan(values) & (weights > 0)
-    return float(np.average(values[kept], weights=weights[kept])) if kept.any() else float("nan")
 
 
 def recovery_lines(split: Split, test: PosteriorSet, model: MRSDS) -> list[str]:

@@ -48,13 +48,14 @@ def is_configuration(text: str) -> bool:
     return Path(text).suffix.lower() in (".yaml", ".yml")
 
 
-def sources(args: argparse.Namespace) -> tuple[Path | None, str | None]:
-    """The configuration and the recording that a command line names, in any of their places; one may be absent.
+def sources(args: argparse.Namespace) -> tuple[Path | None, str | list[str] | None]:
+    """The configuration and the recording, or recordings, that a command line names; one of the two may be absent.
 
     Exits with status 2 where one is given twice, or neither.
     """
     configs = [path for path in (args.configpath,) if path is not None]
-    recordings = [path for path in (args.recording, args.data_path) if path is not None]
+    several = args.data_path or []
+    recordings = [path for path in (args.recording, *several) if path is not None]
     if args.first is not None:
         # Beside a recording it can be nothing but the configuration, whatever its name.
         if is_configuration(args.first) or (recordings and not configs):
@@ -63,11 +64,13 @@ def sources(args: argparse.Namespace) -> tuple[Path | None, str | None]:
             recordings.append(absolute(args.first))
     if len(configs) > 1:
         args.refuse("found CONFIG and -configpath; give the configuration file once")
-    if len(recordings) > 1:
-        args.refuse("found DATA and --data-path; give the recording once")
+    if len(recordings) > max(len(several), 1):
+        args.refuse("found DATA and --data-path; give the recording once, or several sessions each with --data-path")
+    if len(recordings) > 1 and any(".py:" in path for path in recordings):
+        args.refuse("found a function among several recordings; join sessions in it, with mrsds_ppl.join")
     if not configs and not recordings:
         args.refuse("found neither CONFIG nor DATA; give a configuration file (.yaml), a recording, or both")
-    return (configs[0] if configs else None), (recordings[0] if recordings else None)
+    return (configs[0] if configs else None), (recordings if len(recordings) > 1 else next(iter(recordings), None))
 
 
 def refuse_misspelt(

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Unpack
 
 from mrsds_ppl.analysis.summary import not_finite_sentence
-from mrsds_ppl.build import make_trials
 from mrsds_ppl.config.choice import choose_start
 from mrsds_ppl.config.loading import RunConfig
+from mrsds_ppl.config.recording import make_trials
 from mrsds_ppl.data.split import split_trials
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import ScoreError

@@ -26,6 +26,7 @@ def infer(
     out: Path | None = None,
     draws: int | None = None,
     seed: int = 0,
+    new_neurons: bool = False,
     log: Callable[[str], None] = print,
 ) -> PosteriorSet:
     """Infer new trials and write ``OUT_posterior.nc`` and ``OUT_latents.mat``, in which they stand as test trials.
@@ -36,6 +37,7 @@ def infer(
         out: folder and beginning of the files' names; by default those of the run with the name of the data.
         draws: posterior draws of each trial; those of the run's configuration by default.
         seed: of the draws.
+        new_neurons: the trials are of a session with other neurons, whose emissions are fitted to them first.
         log: prints a line for the user.
 
     Raises:
@@ -50,7 +52,10 @@ def infer(
         raise RunError(f"--out {out}: this would replace the files of the run itself; choose another name.")
     enable_compilation_cache()
     fit = Fit.load(given)
-    trials = load_new_trials(fit, data)
+    trials = load_new_trials(fit, data, new_neurons=new_neurons)
+    if new_neurons:
+        fit = fit.with_new_neurons(trials, name=Path(data.rpartition(":")[0] or data).stem)
+        trials = fit.trials
     log(f"{paths.folder / paths.name}: step {fit.trained.step}; {trials.num_trials} trials of {data}")
     for note in trials.dataset.attrs.get("notes", []):
         log(f"note: {note}")
@@ -79,7 +84,7 @@ def infer(
     return found
 
 
-def load_new_trials(fit: Fit, data: str) -> Trials:
+def load_new_trials(fit: Fit, data: str, *, new_neurons: bool = False) -> Trials:
     """Trials to infer: a file that :func:`load_recording` reads as it did that of the fit, or ``file.py:function``.
 
     Raises:
@@ -96,7 +101,7 @@ def load_new_trials(fit: Fit, data: str) -> Trials:
         trials = trials.with_inputs(settings.input_width)
     if fit.trials.starts is not None and trials.num_trials == 1 and trials.num_bins > fit.trials.num_bins:
         trials = trials.in_pieces(fit.trials.num_bins * width)
-    if settings.drop_silent_neurons:
+    if settings.drop_silent_neurons and not new_neurons:
         left_out = fit.trials.dataset.attrs.get("left_out", [])
         trials = trials.without_neurons(trials.neuron_ids[np.isin(trials.neuron_ids.astype(str), left_out)])
     return trials

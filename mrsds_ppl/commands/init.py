@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mrsds_ppl.build import make_trials
 from mrsds_ppl.commands.arguments import is_configuration
 from mrsds_ppl.config.loading import RunConfig, config_of
 from mrsds_ppl.config.names import RECORDING
+from mrsds_ppl.config.recording import make_trials
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import BinWidthError, ConfigError, RunError
 from mrsds_ppl.storage.atomic import write_text

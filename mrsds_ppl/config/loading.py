@@ -265,6 +265,8 @@ def _locate_files(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     path = data.get("data_path")
     if isinstance(path, str):
         located["data_path"] = str(_find(path, folder) or path)
+    elif isinstance(path, list):
+        located["data_path"] = [str(_find(one, folder) or one) if isinstance(one, str) else one for one in path]
     return located
 
 

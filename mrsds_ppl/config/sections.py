@@ -46,7 +46,8 @@ def _inputs(value: object) -> object:
 class DataConfig:
     """Where the trials come from.
 
-    ``data_source`` is a simulator's name, ``mydata`` (a recording in ``data_path``), or ``file.py:function``.
+    ``data_source`` is a simulator's name, ``mydata`` (a recording in ``data_path``, or several sessions,
+    which are joined), or ``file.py:function``.
     ``simulation`` holds arguments of the simulator. ``tlim`` leaves out trials with more bins, ``piece`` is the length
     of those into which a recording of one trial is cut, ``inputs`` pads the inputs with zeros to that width,
     ``drop_silent_neurons`` leaves out neurons that never vary in training; ``bin_width`` and ``piece`` in seconds.
@@ -55,7 +56,7 @@ class DataConfig:
     """
 
     data_source: str = SIMULATORS[0]
-    data_path: str | None = None
+    data_path: str | tuple[str, ...] | None = None
     bin_width: Positive | None = None
     region_names: tuple[str, ...] | None = None
     tlim: Count | None = None
@@ -96,14 +97,14 @@ class DataConfig:
             asked["inputs"] = self.inputs
         return {name: value for name, value in asked.items() if value is not None}
 
-    def recording(self) -> str:
-        """Path of the recording that ``mydata`` stands for. Raises ConfigError where none was given."""
-        if self.data_path is None:
+    def recordings(self) -> list[str]:
+        """Paths of the sessions that ``mydata`` stands for, mostly one. Raises ConfigError where none was given."""
+        if not self.data_path:
             raise ConfigError(
                 f"data.data_path: found nothing, but data.data_source is {self.data_source!r}; give the recording with "
                 "--data-path FILE or as data.data_path in the configuration"
             )
-        return self.data_path
+        return [self.data_path] if isinstance(self.data_path, str) else list(self.data_path)
 
 
 def _sizes(value: object) -> int | tuple[int, ...]:

@@ -19,11 +19,11 @@ from mrsds_ppl.build import (
     make_guide,
     make_model,
     make_settings,
-    make_trials,
     needs_every_trial,
 )
 from mrsds_ppl.config.loading import RunConfig, load_config, resolved_yaml
 from mrsds_ppl.config.names import RECORDING
+from mrsds_ppl.config.recording import make_trials
 from mrsds_ppl.data.split import split_trials
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.data.trials_file import write_trials
@@ -206,7 +206,7 @@ def with_source(config: RunConfig, paths: RunPaths, before: RunPaths | None = No
         before: where they are, if anywhere.
     """
     given = config.data.data_path
-    own = given is None or (before is not None and Path(given).name == before.trials.name)
+    own = given is None or (before is not None and isinstance(given, str) and Path(given).name == before.trials.name)
     if config.data.data_source != RECORDING or not own:
         return config
     return config.model_copy(update={"data": replace(config.data, data_path=paths.trials.name)})
