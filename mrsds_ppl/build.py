@@ -20,8 +20,11 @@ from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.guides import GUIDES, AmortizedGuide, GaussianMarkovPaths, Guide, PathGuide, for_new_trials
 from mrsds_ppl.guides.user import check_sites, make_of, user_guide
 from mrsds_ppl.models import MRSDS
+from mrsds_ppl.models.emissions.emissions import refused_of
+from mrsds_ppl.models.mrsds import of_program
 from mrsds_ppl.ppl.markov import summed_out
 from mrsds_ppl.start.laplace_em import LaplaceEM
+from mrsds_ppl.start.new_session import fit_new_session
 from mrsds_ppl.start.pca import initialize
 from mrsds_ppl.start.smoothing_start import GuideTraining, SmoothingStart
 from mrsds_ppl.start.staged import Staged
@@ -30,7 +33,7 @@ from mrsds_ppl.train.regimen.chosen import Terms, make_terms
 from mrsds_ppl.train.settings import Adam, TrainingSettings
 from mrsds_ppl.train.stage import Stages, Start
 
-_START_STEPS = 200
+_START_STEPS, _ALIGNING_DRAWS = 200, 5
 _HELD = (
     "training.regimen.beta_max: the covariances of the dynamics and of the first bin stay as they start; trained under "
     "a weight above 1, latents would shrink without end"
@@ -179,6 +182,36 @@ def fitted_values(key: PRNGKeyArray, guide: Guide, values: dict[str, Any], split
     # Weights that have a prior enter what follows by their posterior medians.
     values = values | medians(values, split.test.batch())
     return for_new_trials(random.fold_in(key, 4), values, guide, [part.batch() for part in split.new])
+
+
+class NewSession(NamedTuple):
+    """Program, guide and values of the sites for a session with new neurons."""
+
+    model: MRSDS
+    guide: GaussianMarkovPaths
+    params: dict[str, Any]
+
+
+def for_new_neurons(
+    config: RunConfig, params: dict[str, Any], session: Trials, fitted: Trials, draws: np.ndarray
+) -> NewSession:
+    """A fitted program whose emissions are those of another session.
+
+    Args:
+        config, params: of the fit.
+        session: joined by itself, with the regions of the fit in their order.
+        fitted, draws: training trials of the fit, and draws (draw, trial, bin, latent) of their latents.
+
+    Raises:
+        DataError: a value that the emissions may not have, or a neuron never observed.
+    """
+    session.validate(refused=refused_of(config.model.emissions, session))
+    model = make_model(config, session, session.num_trials)
+    sites = {name: value for name, value in params.items() if of_program(name)}
+    guide = GaussianMarkovPaths(model)
+    guide.begin(session.batch())
+    draws = np.asarray(draws[:_ALIGNING_DRAWS])
+    return NewSession(model, guide, fit_new_session(sites, model, session, fitted, draws))
 
 
 def hidden_neurons(config: RunConfig, split: Split) -> np.ndarray:

@@ -17,7 +17,7 @@ from mrsds_ppl.analysis.communication import region_labels
 from mrsds_ppl.analysis.forecast import Origins, forecast
 from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
 from mrsds_ppl.analysis.silencing import SilencingOptions, silence
-from mrsds_ppl.build import hidden_neurons, make_model
+from mrsds_ppl.build import for_new_neurons, hidden_neurons
 from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.data.check import check_kind
 from mrsds_ppl.data.labels import Labels
@@ -25,13 +25,9 @@ from mrsds_ppl.data.sessions.join import join
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.fitted_messages import FittedMessages
-from mrsds_ppl.guides import GaussianMarkovPaths
-from mrsds_ppl.models.emissions.emissions import refused_of
-from mrsds_ppl.models.mrsds import of_program
 from mrsds_ppl.output.plots.of_fit import Plots
 from mrsds_ppl.output.results import read_run, save_run, tree_of
 from mrsds_ppl.output.shown import as_html, as_text
-from mrsds_ppl.start.new_session import fit_new_session
 from mrsds_ppl.storage.paths import RunPaths, find_run
 from mrsds_ppl.train.history import History
 from mrsds_ppl.train.training import TrainResult
@@ -39,7 +35,6 @@ from mrsds_ppl.train.training import TrainResult
 # Of a spread of two numbers nothing can be said.
 _FEWEST = 3
 _GAP_DRAWS = 20
-_ALIGNING_DRAWS = 5
 
 
 @dataclass(frozen=True)
@@ -192,15 +187,8 @@ class Fit(FittedMessages):
         """
         check_kind(trials, self.trials)
         session = join([trials], [name], regions=self.trials.region_names)
-        session.validate(refused=refused_of(self.config.model.emissions, session))
-        model = make_model(self.config, session, session.num_trials)
-        draws = np.asarray(self.train.x_draws[:_ALIGNING_DRAWS])
-        params = fit_new_session(
-            {n: v for n, v in self.params.items() if of_program(n)}, model, session, self.split.train, draws
-        )
-        guide = GaussianMarkovPaths(model)
-        guide.begin(session.batch())
-        return replace(self, model=model, guide=guide, params=params, trials=session, tree=None)
+        found = for_new_neurons(self.config, self.params, session, self.split.train, self.train.x_draws)
+        return replace(self, **found._asdict(), trials=session, tree=None)
 
     def infer_set(self, trials: Trials, *, draws: int = 100, seed: int = 0) -> PosteriorSet:
         """The same in plain arrays."""
@@ -222,8 +210,9 @@ class Fit(FittedMessages):
             progress: print a line for each.
 
         Raises:
-            RunError: there are fewer than three replicates.
+            RunError: there are fewer than three replicates, or sessions were joined.
         """
+        self._demand_one_recording("calibrate")
         if replicates < _FEWEST:
             raise RunError(f"replicates: found {replicates}, need at least {_FEWEST}; twenty tell how intervals hold.")
         keys = random.split(random.key(seed), replicates)
@@ -247,7 +236,11 @@ class Fit(FittedMessages):
             path: where it shall appear.
             labels: conditions of the trials, as in :meth:`contrast`; those of the recording by default.
             quick: leave out which messages are there and which differ, whose tests take long with many regions.
+
+        Raises:
+            RunError: sessions were joined.
         """
+        self._demand_one_recording("report")
         from mrsds_ppl.output.report.gather import write_report
 
         return write_report(self, Path(path), labels, quick=quick)
@@ -263,6 +256,10 @@ class Fit(FittedMessages):
             RunError: a run of this name exists, or a file cannot be written.
         """
         return save_run(self, RunPaths(Path(path).parent, Path(path).name), overwrite=overwrite)
+
+    def _demand_one_recording(self, what: str) -> None:
+        if self.trials.sessions is not None:
+            raise RunError(f"{what}: needs a fit of one recording, and this one is of sessions that were joined.")
 
     @classmethod
     def load(cls, given: str | Path) -> "Fit":

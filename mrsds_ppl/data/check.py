@@ -52,11 +52,7 @@ def check_trials(trials: Trials, fitted: Trials, *, refused: Sequence[Sequence[R
     if not trials.observed.any():
         raise DataError("ys: no value of any trial is observed, so there is nothing to infer from.")
     # Whoever fits needs every neuron at least once; whoever infers does not.
-    seen = trials.observed.any((0, 1))
-    filled = trials.dataset.assign(
-        y=trials.dataset["y"].where(seen, 0.0), observed=trials.dataset["observed"].where(seen, True)
-    )
-    Trials(filled).validate(refused=refused)
+    trials.validate(refused=refused, unseen=True)
 
 
 def check_kind(trials: Trials, fitted: Trials) -> None:

@@ -144,8 +144,10 @@ def digest_of(dataset: xr.Dataset) -> str:
     return found.hexdigest()[:16]
 
 
-def check_values(dataset: xr.Dataset, refused: Sequence[Sequence[Refused]]) -> None:
+def check_values(dataset: xr.Dataset, refused: Sequence[Sequence[Refused]], *, unseen: bool = False) -> None:
     """Refuse one bin a trial, infinite values, inputs not finite, neurons never observed, what a neuron may not have.
+
+    With ``unseen`` neurons may be never observed.
 
     Raises:
         DataError: trial, bin and neuron are named.
@@ -173,7 +175,7 @@ def check_values(dataset: xr.Dataset, refused: Sequence[Sequence[Refused]]) -> N
         raise DataError(
             f"us: trial {ids[t]}, bin {b}, {dataset['input'].values[m]} is {u[t, b, m]}; inputs must be finite."
         )
-    for name, seen, there in _neurons_seen(dataset, observed):
+    for name, seen, there in () if unseen else _neurons_seen(dataset, observed):
         never = np.flatnonzero(there & ~seen)
         if len(never):
             named = ", ".join(f"{n} ({neurons[n]})" for n in never[:5])

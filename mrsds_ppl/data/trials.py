@@ -209,13 +209,17 @@ class Trials(TrialArrays):
         """Inputs widened with zeros to ``width`` (the published ``inputs``)."""
         return Trials(widened(self.dataset, width))
 
-    def validate(self, counts: bool = False, *, refused: Sequence[Sequence[Refused]] = ()) -> None:
+    def validate(
+        self, counts: bool = False, *, refused: Sequence[Sequence[Refused]] = (), unseen: bool = False
+    ) -> None:
         """Check what a likelihood needs: ``refused`` has values that signals of each neuron may not have.
+
+        With ``unseen`` neurons may be observed in no trial.
 
         Raises:
             DataError: an infinite value, a neuron never observed, a refused value, or with ``counts`` what is no count.
         """
-        check_values(self.dataset, [NOT_COUNTS] * self.num_neurons if counts else refused)
+        check_values(self.dataset, [NOT_COUNTS] * self.num_neurons if counts else refused, unseen=unseen)
 
     def batch(self, hidden_neurons: Sequence[int] | np.ndarray | None = None) -> Batch:
         """Arrays for programs and guides; ``hidden_neurons`` are scored but not shown to an encoder."""
