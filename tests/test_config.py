@@ -367,14 +367,14 @@ def test_missing_file_and_folder_are_refused(tmp_path):
 def test_recording_without_a_file_is_refused(tmp_path):
     path = write(tmp_path, "data: {data_source: mydata}")
     with pytest.raises(ConfigError, match=r"data\.data_path.*--data-path FILE"):
-        load_config(path).data.recording()
-    assert load_config(path, {"data.data_path": "a.mat"}).data.recording() == "a.mat"
+        load_config(path).data.recordings()
+    assert load_config(path, {"data.data_path": "a.mat"}).data.recordings() == ["a.mat"]
 
 
 def test_a_recording_among_the_overrides_is_read_in_place_of_a_simulation(tmp_path):
     path = write(tmp_path, "data: {data_source: oscillators, simulation: {num_trials: 5}, tlim: 9}")
     config = load_config(path, {"data.data_path": "a.mat"})
-    assert (config.data.recording(), config.data.data_source, config.data.tlim) == ("a.mat", "mydata", 9)
+    assert (config.data.recordings(), config.data.data_source, config.data.tlim) == (["a.mat"], "mydata", 9)
     assert config.notes == ("the trials are those of a.mat, in place of the simulation oscillators",)
     assert ignored_keys(config) == []
     # A file that names no simulation has none to replace.

@@ -338,7 +338,7 @@ def test_a_configuration_asks_for_the_same(recording, tmp_path):
     config = load_config(
         path, dict([parse_assignment("data.window=[0, 1]"), parse_assignment("data.align=cues.onset")])
     )
-    found = mrsds.read(config.data.recording(), **config.data.reading())
+    found = mrsds.read(config.data.recordings()[0], **config.data.reading())
     same = mrsds.read_nwb(
         recording,
         bin_width=WIDTH,

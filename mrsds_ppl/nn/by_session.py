@@ -1,6 +1,8 @@
 """A module of which some arrays are those of one session: what neurons have to do with."""
 
+import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 import equinox as eqx
@@ -71,4 +73,5 @@ class BySession(eqx.Module, Generic[Part]):
 
     def _own(self, module: Part) -> Part:
         """What a session has for itself of a module."""
-        return jax.tree.map(lambda _, leaf: leaf, self.own, module)
+        none = partial(operator.is_, None)
+        return jax.tree.map(lambda own, leaf: None if own is None else leaf, self.own, module, is_leaf=none)
