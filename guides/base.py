@@ -44,8 +44,8 @@ class Standardizer(eqx.Module):
         center, spread = lax.stop_gradient((self.center, self.spread))
         return (batch.y - center) / spread * seen * gain
 
-    def _share(self, member: np.ndarray, kind: jnp.dtype) -> Float[Array, "neuron region"]:
-        """What each neuron is of all in its region."""
+    def _share(self, member: np.ndarray, kind: np.dtype) -> Array | np.ndarray:
+        """What each neuron is of all in its region, (neuron, region)."""
         if self.present is None:
             return (member / member.sum(0)).astype(kind)
         count = lax.stop_gradient(self.present).astype(kind) @ member.astype(kind)
