@@ -1,6 +1,7 @@
 """What would be fitted, in words, and what its numbers depend on."""
 
 import jax
+import numpy as np
 
 from mrsds_ppl import __version__
 from mrsds_ppl.backend.device import device_line
@@ -11,6 +12,22 @@ from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import listed
 from mrsds_ppl.models import EMISSIONS
+
+
+def _neurons_of_trials(trials: Trials) -> int | np.ndarray:
+    """Neurons that each trial was recorded of."""
+    if trials.own_neurons is None:
+        return trials.num_neurons
+    return (trials.own_neurons != "").sum(1)[trials.session_numbers]
+
+
+def _sessions(trials: Trials) -> list[str]:
+    """A line for joined sessions, whose regions below are those of the largest."""
+    each = [(name, part.num_trials, trials.of_session(name)) for name, part in trials.by_session().items() if name]
+    if not each:
+        return []
+    listed_each = ", ".join(f"{name} ({count} trials, {own.num_neurons} neurons)" for name, count, own in each)
+    return [f"sessions: {listed_each}; of each region the most neurons that one of them has:"]
 
 
 def describe(config: RunConfig, trials: Trials, split: Split) -> str:
@@ -26,7 +43,7 @@ def describe(config: RunConfig, trials: Trials, split: Split) -> str:
         f"{name} ({size} neurons)" for name, size in zip(trials.region_names, trials.region_sizes, strict=True)
     )
     lengths = trials.lengths
-    missing = f"{1 - trials.observed.sum() / (lengths.sum() * trials.num_neurons):.1%} missing"
+    missing = f"{1 - trials.observed.sum() / (lengths * _neurons_of_trials(trials)).sum():.1%} missing"
     silent = trials.ids[~trials.observed.any((1, 2))]
     if len(silent):
         missing += f", trials without any value: {', '.join(map(str, silent))}"
@@ -41,6 +58,7 @@ def describe(config: RunConfig, trials: Trials, split: Split) -> str:
         [
             f"trials: {split.train.num_trials} for training, {split.test.num_trials} for test; "
             f"{lengths.min()} to {lengths.max()} bins of {trials.bin_width:g} s; {trials.num_inputs} inputs",
+            *_sessions(trials),
             f"regions: {regions}; {missing}",
             f"model: {model.num_states} states, latents {list(model.latent_sizes)}, "
             f"{emissions_phrase(config, trials)}, {count:,} parameters",

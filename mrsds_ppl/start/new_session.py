@@ -14,6 +14,8 @@ from jaxtyping import Float, PyTree
 
 from mrsds_ppl.backend.trials_at_once import in_parts
 from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.errors import RunError
+from mrsds_ppl.models.emissions.sessions import SessionEmissions
 from mrsds_ppl.models.filtering import smooth_and_find_states, smooth_new_trials
 from mrsds_ppl.models.mrsds import MRSDS
 from mrsds_ppl.start.linear_program import improved_emissions
@@ -42,7 +44,13 @@ def fit_new_session(
         fitted: training trials of the fit.
         draws: of their latents, a few.
         say: prints a line of progress.
+
+    Raises:
+        RunError: the readout is a perceptron, whose hidden layers all sessions share.
     """
+    begun = model.networks.emissions
+    if not isinstance(begun, SessionEmissions) or begun.readout.hidden is not None:
+        raise RunError("new neurons: need affine emissions of sessions; the fit has hidden layers, so fit it anew.")
     sizes, valid = model.latent_sizes, np.arange(fitted.num_bins) < fitted.lengths[:, None]
     center = draws[:, valid].mean((0, 1))
     count = len(draws)
@@ -58,14 +66,12 @@ def fit_new_session(
     matrix = aligned(component_moments(trials, found, sizes), reference, sizes, there)
     loadings = found.loadings @ np.linalg.inv(matrix)
     found = found._replace(loadings=loadings, center=found.center - loadings @ center)
-    begun = model.networks.emissions
     params = {**params, _EMISSIONS: begun.of_sessions([begun.parts.of(0).at_components(found)])}
     data = jax.device_put(trials.batch())
     moments, states = smooth_new_trials(params, model, data)
     parts, evidence = in_parts(data), -np.inf
     for number in range(_ROUNDS):
-        if begun.readout.hidden is None:
-            params = {**params, _EMISSIONS: _improved(params[_EMISSIONS], data, moments)}
+        params = {**params, _EMISSIONS: _improved(params[_EMISSIONS], data, moments)}
         networks = model.networks_from(params)
         moments, likeliest = smooth_and_find_states(networks, model, parts, moments.mean, states)
         states, evidence = likeliest.states, likeliest.nats_a_bin(parts)
