@@ -122,7 +122,9 @@ class Plots:
         """R^2 of each neuron that was hidden from the posterior; of every neuron given all data where none was."""
         fit = self._fit
         found = fit.score(trials)["r2_by_neuron"].isel(prediction=-1 if len(fit.hidden_neurons) else 0).values
-        return plot_neuron_scores(found, fit.trials.region_of_neuron, fit.trials.region_names, ax=ax)
+        # Of joined sessions with a leading axis of these.
+        regions = np.broadcast_to(fit.trials.region_of_neuron, found.shape)
+        return plot_neuron_scores(found.ravel(), regions.ravel(), fit.trials.region_names, ax=ax)
 
     def training(self, *, axes: np.ndarray | None = None) -> np.ndarray:
         """Curves of training."""
