@@ -64,7 +64,7 @@ def test_the_session_with_the_most_trials_begins_as_it_would_alone():
     assert not np.asarray(signals[..., ~own]).any()
 
 
-@pytest.mark.parametrize("name", ["gaussian_markov", "mean_field", "switching_structured", "auto_normal"])
+@pytest.mark.parametrize("name", ["gaussian_markov", "switching_structured", "auto_normal"])
 def test_every_guide_has_a_gradient_for_each_session(name):
     model, guide = begun(JOINED, name)
     data = JOINED.batch()
