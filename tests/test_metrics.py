@@ -151,6 +151,19 @@ def test_scores_of_nothing_are_not_a_number():
     assert np.isnan(bits_per_spike(np.zeros_like(y), observed, rate))
 
 
+def test_sessions_are_scored_as_if_each_of_their_neurons_had_a_column_of_its_own():
+    y, observed, rate = recording(counts=True)
+    sessions = np.repeat(["a", "b"], [2, len(y) - 2])
+    wide = [np.zeros((*y.shape[:2], 2 * y.shape[2]), values.dtype) for values in (y, observed, rate)]
+    for place, name in enumerate("ab"):
+        own, columns = sessions == name, place * y.shape[2] + np.arange(y.shape[2])
+        for values, given in zip(wide, (y, observed, rate), strict=True):
+            values[np.ix_(own, np.arange(y.shape[1]), columns)] = given[own]
+    apart, together = evaluate(*wide, True), evaluate(y, observed, rate, True, sessions=sessions)
+    np.testing.assert_allclose(together[:4], apart[:4], rtol=1e-6)
+    np.testing.assert_allclose(together.r2_by_neuron, apart.r2_by_neuron, rtol=1e-6)
+
+
 def posterior(last_bound):
     found = posterior_of(two_region_trials())
     return replace(found, elbo=np.append(found.elbo[:-1], np.float32(last_bound)))

@@ -54,7 +54,7 @@ def evaluate(
         owns = [sessions == name for name in np.unique(sessions)]
         each = [evaluate(y[own], observed[own], y_mean[own], counts, neurons) for own in owns]
         scored, spikes = _amounts(y, observed, counts, neurons)
-        return _together(each, *([amount[own].sum() for own in owns] for amount in (scored, spikes)), owns)
+        return _together(each, *([float(amount[own].sum()) for own in owns] for amount in (scored, spikes)), owns)
     counted = np.broadcast_to(counts, y.shape[-1:])
     if neurons is not None:
         y, observed, y_mean, counted = (a[..., neurons] for a in (y, observed, y_mean, counted))
@@ -202,7 +202,7 @@ def _together(
     return Scores(
         mse=_weighted([one.mse for one in each], scored),
         r2=_mean_of_finite(by_neuron),
-        r2_published=_weighted([one.r2_published for one in each], [own.sum() for own in owns]),
+        r2_published=_weighted([one.r2_published for one in each], [float(own.sum()) for own in owns]),
         bits_per_spike=_weighted(bits, spikes) if len(bits) == len(each) else None,
         r2_by_neuron=by_neuron,
     )
