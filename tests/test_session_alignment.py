@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mrsds_ppl as mrsds
-from mrsds_ppl.analysis.recovery.alignment import align_latents
+from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states
 from mrsds_ppl.models.emissions import EMISSIONS
 from mrsds_ppl.models.emissions.emissions import Emissions
 from mrsds_ppl.models.emissions.sessions import SessionEmissions
@@ -102,6 +102,7 @@ def test_sessions_with_other_neurons_share_latents_and_states(seed):
     joint = mrsds.fit(mrsds.join(sessions), 2, 2, **options)
     trials, x = joint.trials, joint.latents.values
     whole = align_latents(trials.x, x, trials.lengths, [2, 2, 2])
+    states = match_states(trials.z, joint.states.values, trials.lengths).z_matched
     for number, session in enumerate(sessions):
         own = trials.session_numbers == number
         fit = mrsds.fit(session, 2, 2, **options)
@@ -109,5 +110,8 @@ def test_sessions_with_other_neurons_share_latents_and_states(seed):
         error = np.nansum((trials.x[own] - whole.aligned[own]) ** 2, (0, 1))
         spread = np.nansum((trials.x[own] - np.nanmean(trials.x[own], (0, 1))) ** 2, (0, 1))
         assert (1 - error / spread).mean() > alone.r2.mean() - 0.02
+        valid = trials.z[own] >= 0
+        accuracy = (states[own] == trials.z[own])[valid].mean()
+        assert accuracy > match_states(session.z, fit.states.values, session.lengths).accuracy - 0.02
         if number == 2:
             assert (1 - error / spread).mean() > alone.r2.mean()
