@@ -54,7 +54,8 @@ def evaluate(
         owns = [sessions == name for name in np.unique(sessions)]
         each = [evaluate(y[own], observed[own], y_mean[own], counts, neurons) for own in owns]
         scored, spikes = _amounts(y, observed, counts, neurons)
-        return _together(each, *([float(amount[own].sum()) for own in owns] for amount in (scored, spikes)), owns)
+        values, fired = ([float(amount[own].sum()) for own in owns] for amount in (scored, spikes))
+        return _together(each, values, fired, owns)
     counted = np.broadcast_to(counts, y.shape[-1:])
     if neurons is not None:
         y, observed, y_mean, counted = (a[..., neurons] for a in (y, observed, y_mean, counted))

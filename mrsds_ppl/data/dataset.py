@@ -192,7 +192,8 @@ def _neurons_seen(dataset: xr.Dataset, observed: np.ndarray) -> Iterator[tuple[s
         yield "", observed.any((0, 1)), np.ones(observed.shape[2], bool)
         return
     for name, own in zip(dataset["session_name"].values, dataset["own_neuron"].values, strict=True):
-        yield f"session {name}: ", observed[dataset["session"].values == name].any((0, 1)), own != ""
+        seen = observed[dataset["session"].values == name].any((0, 1))
+        yield f"session {name}: ", np.asarray(seen), own != ""
 
 
 def _checked_trial_ids(ids: Iterable[object] | None, count: int) -> np.ndarray:

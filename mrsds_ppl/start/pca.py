@@ -96,7 +96,7 @@ def _of_sessions(params: dict[str, PyTree], trials: Trials, found: Sequence[Comp
     before: SessionEmissions = params["emissions$params"]
     each = [before.parts.of(number).at_components(one) for number, one in enumerate(found)]
     params = {**params, "emissions$params": before.of_sessions(each)}
-    if "recognition$params" in params:
+    if "recognition$params" in params and trials.own_neurons is not None:
         recognition: SessionRecognition = params["recognition$params"]
         started = []
         for number, one in enumerate(found):

@@ -44,7 +44,7 @@ def unbiased_latents(trials: Trials, found: Components) -> Float[np.ndarray, "tr
 
 def region_there(trials: Trials, session: int, latent_sizes: tuple[int, ...]) -> Bool[np.ndarray, " region"]:
     """Which regions a session has; a pooled latent is of all."""
-    if len(latent_sizes) == 1:
-        return np.ones(1, bool)
+    if len(latent_sizes) == 1 or trials.own_neurons is None:
+        return np.ones(len(latent_sizes), bool)
     own = trials.own_neurons[session] != ""
     return np.bincount(trials.region_of_neuron[own], minlength=len(latent_sizes)) > 0
