@@ -275,14 +275,8 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recording", metavar="DATA", nargs="?", type=absolute, help="recording: .mat, .npz, .nc, .zarr, .nwb, ..."
     )
-    parser.add_argument(
-        "--data-path",
-        "-datapath",
-        metavar="FILE",
-        type=absolute,
-        action="append",
-        help="the same as DATA; repeatable, for sessions with other neurons each",
-    )
+    said = "the same as DATA; repeatable, for sessions with other neurons each"
+    parser.add_argument("--data-path", "-datapath", metavar="FILE", type=absolute, action="append", help=said)
     parser.add_argument("-configpath", metavar="FILE", type=Path, help="the same as CONFIG")
 
 
