@@ -234,7 +234,7 @@ def _global_parameters(networks: Networks) -> dict[str, Array]:
         "transition_weight": networks.transitions.weight,
         "readout_weight": networks.emissions.readout.weight,
         "readout_bias": networks.emissions.readout.bias,
-        **{f"emission_{name}": values for name, values in networks.emissions.parameters.items()},
+        **{f"emission_{name}": values for name, values in networks.emissions.parameters().items()},
     }
 
 

@@ -67,7 +67,6 @@ class Law(Protocol):
         """
         ...
 
-    @property
     def parameters(self) -> dict[str, Array]:
         """What it has learned beside the readout, by name, (neuron,), as users read it; empty where there is none."""
         ...

@@ -210,12 +210,12 @@ def test_what_each_law_has_learned_is_told_by_name_and_is_what_its_draws_show():
         "event_size": (slice(8, 10), -mean[8:] / np.log(zeros[8:])),
         "gamma_shape": (slice(8, 10), np.nanmean(sizes, 0) ** 2 / np.nanvar(sizes, 0)),
     }
-    found = emissions.parameters
+    found = emissions.parameters()
     assert found.keys() == shown.keys()
     for name, (own, values) in shown.items():
         np.testing.assert_allclose(found[name][own], values, rtol=0.05, err_msg=name)
         assert np.isnan(np.delete(found[name], own)).all()
-    assert Emissions(readout, [EMISSIONS["poisson"]] * 5).parameters == {}
+    assert Emissions(readout, [EMISSIONS["poisson"]] * 5).parameters() == {}
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,6 @@ class Bernoulli(eqx.Module):
                 "spike is the sigmoid of the readout; allowed: none"
             )
 
-    @property
     def parameters(self) -> dict[str, Float[Array, " neuron"]]:
         """Nothing: all follows from the probability."""
         return {}

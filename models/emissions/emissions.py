@@ -52,7 +52,7 @@ class Emissions(eqx.Module):
             neurons.append(tuple(own.tolist()))
         self.laws, self.neurons = tuple(laws), tuple(neurons)
 
-    def of_trials(self, session: None) -> "Emissions":
+    def of_trials(self, session: Array | np.ndarray | None) -> "Emissions":
         """Those of some trials, which are the same for all: of one session."""
         return self
 
@@ -67,12 +67,11 @@ class Emissions(eqx.Module):
         by_neuron = {n: law.refused for law, own in self._each() for n in own}
         return [by_neuron[n] for n in range(len(by_neuron))]
 
-    @property
     def parameters(self) -> dict[str, Float[Array, " neuron"]]:
         """What the laws have learned beside the readout, by name; NaN for neurons whose law has none of that name."""
         found: dict[str, Array] = {}
         for law, own in self._each():
-            for name, values in law.parameters.items():
+            for name, values in law.parameters().items():
                 whole = found.get(name, jnp.full(sum(map(len, self.neurons)), jnp.nan))
                 found[name] = whole.at[own].set(values)
         return found

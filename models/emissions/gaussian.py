@@ -30,7 +30,6 @@ class Gaussian(eqx.Module):
         self.final_activation = final_activation
         self.noise = Covariance((num_neurons,), 1.0, triangular=triangular, trainable=trainable)
 
-    @property
     def parameters(self) -> dict[str, Float[Array, " neuron"]]:
         """Standard deviation of each neuron's signal around its mean."""
         return {"noise_scale": jnp.sqrt((self.noise.cholesky**2).sum(-1))}

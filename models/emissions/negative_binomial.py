@@ -37,7 +37,6 @@ class NegativeBinomial(eqx.Module):
         """a of each neuron."""
         return jnp.exp(self.log_dispersion) + _SMALLEST
 
-    @property
     def parameters(self) -> dict[str, Float[Array, " neuron"]]:
         """a, the dispersion."""
         return {"dispersion": self.dispersion}

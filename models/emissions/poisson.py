@@ -26,7 +26,6 @@ class Poisson(eqx.Module):
         """Counts have no covariance, so the last two choices do not apply."""
         self.rate = Rate(final_activation or "softplus")
 
-    @property
     def parameters(self) -> dict[str, Float[Array, " neuron"]]:
         """Nothing: all follows from the rate."""
         return {}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -30,8 +31,9 @@ class SessionEmissions(eqx.Module):
         self.parts = BySession(emissions, lambda e: (e.readout.weight, e.readout.bias, e.laws), num_sessions)
         self.session = None
 
-    def of_trials(self, session: Int[Array, " trial"] | Int[np.ndarray, " trial"]) -> "SessionEmissions":
+    def of_trials(self, session: Array | np.ndarray | None) -> "SessionEmissions":
         """Those of some trials, whose sessions have these numbers."""
+        assert session is not None, "each trial of joined sessions has the number of its own"
         return eqx.tree_at(lambda e: e.session, self, session, is_leaf=lambda leaf: leaf is None)
 
     def of_sessions(self, found: Sequence[Emissions]) -> "SessionEmissions":
@@ -46,6 +48,10 @@ class SessionEmissions(eqx.Module):
     def readout(self) -> Readout:
         """Weights and biases have a leading axis of sessions."""
         return self.parts.whole.readout
+
+    def parameters(self) -> dict[str, Float[Array, "session neuron"]]:
+        """What the laws of each session have learned beside the readout, by name."""
+        return jax.vmap(lambda own: eqx.combine(self.parts.shared, own).parameters())(self.parts.own)
 
     @property
     def counts(self) -> Bool[np.ndarray, " neuron"]:

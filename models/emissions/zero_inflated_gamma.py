@@ -61,7 +61,6 @@ class ZeroInflatedGamma(eqx.Module):
         """k."""
         return jnp.exp(self.log_shape)
 
-    @property
     def parameters(self) -> dict[str, Float[Array, " neuron"]]:
         """s, the size of an event, and k, the shape of the gamma."""
         return {"event_size": self.size, "gamma_shape": self.shape}

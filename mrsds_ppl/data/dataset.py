@@ -189,11 +189,11 @@ def check_values(dataset: xr.Dataset, refused: Sequence[Sequence[Refused]], *, u
 def _neurons_seen(dataset: xr.Dataset, observed: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Of each session what errors call it, which of the columns are observed, and which hold a neuron of it."""
     if "own_neuron" not in dataset.coords:
-        yield "", observed.any((0, 1)), np.ones(observed.shape[2], bool)
+        yield "", np.asarray(observed.any((0, 1))), np.ones(observed.shape[2], bool)
         return
     for name, own in zip(dataset["session_name"].values, dataset["own_neuron"].values, strict=True):
         seen = observed[dataset["session"].values == name].any((0, 1))
-        yield f"session {name}: ", np.asarray(seen), own != ""
+        yield f"session {name}: ", np.asarray(seen), np.asarray(own != "")
 
 
 def _checked_trial_ids(ids: Iterable[object] | None, count: int) -> np.ndarray:
