@@ -4,10 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-import mrsds_ppl as mrsds
-from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states
 from mrsds_ppl.models.emissions import EMISSIONS
 from mrsds_ppl.models.emissions.emissions import Emissions
 from mrsds_ppl.models.emissions.sessions import SessionEmissions
@@ -78,40 +75,3 @@ def test_each_trial_has_the_emissions_of_its_session():
     np.testing.assert_allclose(activity, own_activity[session, trials], rtol=1e-4)
     np.testing.assert_allclose(densities, own_densities[session, trials], rtol=1e-4)
     np.testing.assert_allclose(bias, [each[0].readout.bias, each[1].readout.bias + 1])
-
-
-def dealt_out(seed: int, counts: tuple[int, ...], neurons: int, bins: int) -> list[mrsds.Trials]:
-    """Sessions of one simulation: trials and neurons of their own, the law of the latents in common."""
-    whole = mrsds.simulate(
-        "wells", seed=seed, num_trials=sum(counts), num_bins=bins, neurons_per_region=neurons * len(counts)
-    )
-    number = np.tile(np.repeat(np.arange(len(counts)), neurons), 3)
-    firsts = np.cumsum([0, *counts])
-    return [
-        whole.select(slice(firsts[s], firsts[s + 1])).without_neurons(whole.neuron_ids[number != s])
-        for s in range(len(counts))
-    ]
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_sessions_with_other_neurons_share_latents_and_states(seed):
-    """One affine map serves all sessions, and the session with a quarter of the trials gains from the others."""
-    sessions = dealt_out(seed, (100, 100, 25), 40, 80)
-    options = {"training": {"num_steps": 300}, "progress": False}
-    joint = mrsds.fit(mrsds.join(sessions), 2, 2, **options)
-    trials, x = joint.trials, joint.latents.values
-    whole = align_latents(trials.x, x, trials.lengths, [2, 2, 2])
-    states = match_states(trials.z, joint.states.values, trials.lengths).z_matched
-    for number, session in enumerate(sessions):
-        own = trials.session_numbers == number
-        fit = mrsds.fit(session, 2, 2, **options)
-        alone = align_latents(session.x, fit.latents.values, session.lengths, [2, 2, 2])
-        error = np.nansum((trials.x[own] - whole.aligned[own]) ** 2, (0, 1))
-        spread = np.nansum((trials.x[own] - np.nanmean(trials.x[own], (0, 1))) ** 2, (0, 1))
-        assert (1 - error / spread).mean() > alone.r2.mean() - 0.02
-        valid = trials.z[own] >= 0
-        accuracy = (states[own] == trials.z[own])[valid].mean()
-        assert accuracy > match_states(session.z, fit.states.values, session.lengths).accuracy - 0.02
-        if number == 2:
-            assert (1 - error / spread).mean() > alone.r2.mean()
