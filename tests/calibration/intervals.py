@@ -54,6 +54,25 @@ def fitted(system: str, seed: int) -> mrsds.Fit:
     return mrsds.fit(trials, 3, 2, start="smoothing", training={"num_steps": 300}, progress=False)
 
 
+def transitions(z: np.ndarray, lengths: np.ndarray, num_states: int) -> np.ndarray:
+    """How often each state follows each, (from, to); NaN after a state that no bin is in."""
+    counts, inside = np.zeros((num_states, num_states)), np.arange(1, z.shape[1]) < lengths[:, None]
+    np.add.at(counts, (z[:, :-1][inside], z[:, 1:][inside]), 1)
+    return np.divide(counts, counts.sum(1, keepdims=True), out=np.full(counts.shape, np.nan), where=counts > 0)
+
+
+def transitions_held(fit: mrsds.Fit, names: np.ndarray) -> list[int]:
+    """Of how many transitions of the test trials 50% and 90% intervals of the draws hold the frequency."""
+    test, count = fit.split.test, len(names)
+    true = transitions(test.z, test.lengths, count)
+    drawn = [transitions(names[z.argmax(-1)], test.lengths, count) for z in fit.test.z_prob_draws]
+    held = []
+    for level in (0.5, 0.9):
+        low, high = np.nanquantile(drawn, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+        held.append(int(((true >= low) & (true <= high)).sum()))
+    return [*held, int(np.isfinite(true).sum())]
+
+
 def measured(system: str, seed: int) -> dict[str, object]:
     fit = fitted(system, seed)
     trials, test = fit.trials, fit.split.test
@@ -71,6 +90,7 @@ def measured(system: str, seed: int) -> dict[str, object]:
         "latents": found.latents.tolist(),
         "messages": found.messages.tolist(),
         "states": list(map(float, states)),
+        "transitions": transitions_held(fit, names),
         "found": int(present[true > NOTHING].sum()),
         "there": int((true > NOTHING).sum()),
         "false": int(present[true <= NOTHING].sum()),
@@ -84,6 +104,8 @@ def measured(system: str, seed: int) -> dict[str, object]:
 def together(rows: list[dict]) -> Iterator[str]:
     for name in ("latents", "messages", "states"):
         yield f"{name}: mean {np.mean([row[name] for row in rows], 0).round(3)}"
+    held = np.sum([row["transitions"] for row in rows], 0)
+    yield f"transitions: {held[0]} and {held[1]} of {held[2]} in their intervals"
     found, there, false = (sum(row[name] for row in rows) for name in ("found", "there", "false"))
     yield f"edges: {found} of {there} found, {false} of {found + false} claims false"
 

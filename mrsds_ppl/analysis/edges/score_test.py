@@ -5,9 +5,10 @@ score of trial i, which nothing that the others could say has a part in, is
 
     u_i = B ( g_i - l_i I d ),      B = C[M,M]^-1 C[M,:],      d = - C[:,M] C[M,M]^-1 c[M],
 
-with the slope g_i of log p(y) and the information I of :mod:`mrsds_ppl.analysis.weights`, C = (I + P)^-1, and the
-trial's share l_i of all bins. Where there is no message the mean of u_i is zero, whatever the fit has made of noise;
-the statistic and its law are
+with the slope g_i and the information I of :mod:`mrsds_ppl.analysis.weights.information`, C = (I + P)^-1, and the
+trial's share l_i of all bins. The slope, too, is the one with gains held, whose variance is I: in the exact one gains
+and covariances tell more, of which I knows nothing. Where there is no message the mean of u_i is zero, whatever the fit
+has made of noise; the statistic and its law are
 
     T = (sum_i u_i)^T (B I B^T)^-1 (sum_i u_i),      and that of the same sum with a random sign for each trial,
 

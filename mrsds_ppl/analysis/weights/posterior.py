@@ -1,10 +1,16 @@
-"""The posterior of messages given the signals, Laplace's around the fit, and draws of it.
+"""The posterior of messages given the signals, Laplace's with one step of scoring from the fit, and draws of it.
 
-    c ~ N(0, C),      C = (I(c) + P)^-1,      P = 1 / tau^2 for each message
+    c ~ N(h C g, C),      C = (I + P)^-1,      P = 1 / tau^2 for each message
 
-with coefficients c of the changes of a message (:mod:`mrsds_ppl.analysis.weights.tangents`) and the information I(c) of
-the signals (:mod:`mrsds_ppl.analysis.weights.information`). A width tau is the size of the fitted message in such
-coefficients, over those that the signals tell of, which is where the evidence is largest:
+with coefficients c of the changes of a message (:mod:`mrsds_ppl.analysis.weights.tangents`), the information I and
+slope g of the signals (:mod:`mrsds_ppl.analysis.weights.information`). Training ends near the largest log p(y), not at
+it: early, or where the guide pulls it. One step of scoring from there is as good an estimator as the maximum itself
+(Le Cam 1956), with g and I of one objective: both hold gains and states. P is of changes, and pulls no message towards
+zero: it bounds those that the signals do not tell of. The length h is 1, or as much of it as raises log p(y) and the
+log density of the change together.
+
+A width tau is the size of the fitted message in such coefficients, over those that the signals tell of, which is where
+the evidence is largest:
 
     tau^2  <-  |w|^2 / gamma,      gamma = sum_i (1 - C_ii / tau^2).
 
@@ -22,13 +28,25 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.weights.information import information
-from mrsds_ppl.analysis.weights.tangents import Change, Tangents, by_message, changes, features, measure, tangents
+from mrsds_ppl.analysis.weights.tangents import (
+    Change,
+    Moved,
+    Tangents,
+    by_message,
+    changes,
+    features,
+    measure,
+    tangents,
+)
 from mrsds_ppl.backend.side_by_side import compiled
-from mrsds_ppl.backend.trials_at_once import in_parts, over_parts
+from mrsds_ppl.backend.trials_at_once import Parts, in_parts, over_parts
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models.dynamics import Dynamics, Rows, every_message
+from mrsds_ppl.models.filtering import count_transitions, smooth_paths
+from mrsds_ppl.models.linearised import with_dynamics
 
 _ROUNDS = 20
+_SHARES = (1.0, 0.5, 0.25)
 _RIDGE, _TINY = 1e-6, 1e-12
 # Of the coefficients of a message at least this share of one is known, so that widths stay finite.
 _LEAST = 0.1
@@ -37,8 +55,9 @@ _LEAST = 0.1
 class WeightPosterior(NamedTuple):
     """Directions of the messages, and what is known of their coefficients.
 
-    ``fitted`` are those of the fitted messages, ``slopes`` those of log p(y) of each training trial, ``information``
-    and ``prior`` the two parts of C^-1 (of the prior its diagonal), ``root`` the square root of C.
+    ``fitted`` are those of the fitted messages, ``slopes`` those of log p(y) of each training trial with gains held,
+    ``information`` and ``prior`` the two parts of C^-1 (of the prior its diagonal), ``root`` the square root of C,
+    ``mode`` the mean of the changes.
     """
 
     tangents: Tangents
@@ -47,12 +66,13 @@ class WeightPosterior(NamedTuple):
     information: Float[np.ndarray, "coefficient coefficient"]
     prior: Float[np.ndarray, " coefficient"]
     root: Float[np.ndarray, "coefficient coefficient"]
+    mode: Float[np.ndarray, " coefficient"]
 
     def draws(self, key: PRNGKeyArray, count: int) -> Change:
         """Changes of all weights, whose leaves have an axis of draws in front."""
         noise = random.normal(key, (count, len(self.root)))
-        coefficients = (noise @ jnp.asarray(self.root, noise.dtype).T).reshape(count, *self.tangents.scales.shape)
-        return _changed(self.tangents, coefficients)
+        root, mode = (jnp.asarray(some, noise.dtype) for some in (self.root, self.mode))
+        return _changed(self.tangents, (mode + noise @ root.T).reshape(count, *self.tangents.scales.shape))
 
     def change(self, coefficients: Float[np.ndarray, " coefficient"]) -> Change:
         """The change of all weights that coefficients stand for."""
@@ -98,15 +118,38 @@ def weight_posterior(
     found = tangents(key, networks.dynamics, steps)
     parts = in_parts(training.batch())
     kind = networks.dynamics.noise.raw_diagonal.dtype
-    paths = (np.nan_to_num(a).astype(kind) for a in (x, z_prob))
-    known = over_parts(lambda *some: information(networks, found, model, *some), parts, *paths)
-    told = np.sum([np.asarray(some.information, float) for some in known], axis=0)
-    slopes = np.concatenate([some.slope for some in known])[: parts.num_trials].astype(float)
+    start, states = (jnp.asarray(np.nan_to_num(a), kind) for a in (x, z_prob))
+    each = over_parts(partial(information, networks, found, model), parts, start, states)
+    told = np.sum([np.asarray(some.information, float) for some in each], axis=0)
+    held = np.concatenate([some.slope for some in each])[: parts.num_trials].astype(float)
     own = np.asarray(_own(networks.dynamics, found, steps), float)
     prior = _prior(told, own)
     squares, axes = np.linalg.eigh(_scaled(told, prior))
     root = axes / np.sqrt(prior[:, None] * (1.0 + np.maximum(squares, 0.0)))
-    return WeightPosterior(found, own, slopes, told, prior, root)
+    begun = WeightPosterior(found, own, held, told, prior, root, np.zeros(len(prior)))
+    return begun._replace(mode=_mode(fitted, begun, parts, start, states))
+
+
+def _mode(
+    fitted: FittedProgram,
+    known: WeightPosterior,
+    parts: Parts,
+    x: Float[Array, "trial bin latent"],
+    states: Float[Array, "trial bin state"],
+) -> Float[np.ndarray, " coefficient"]:
+    """A step of scoring from the fit that raises log p(y) and log density of the change together; none if none does."""
+    networks, model = fitted.networks, fitted.model
+
+    def value(coefficients: Float[np.ndarray, " coefficient"]) -> float:
+        moved = with_dynamics(networks, Moved(networks.dynamics, known.change(coefficients)))
+        paths = smooth_paths(moved, model, parts, x, states)
+        log_evidence = np.asarray(count_transitions(moved, model, parts, paths.mean).log_evidence, float).sum()
+        return float(log_evidence - (known.prior * coefficients**2).sum() / 2)
+
+    step = known.root @ (known.root.T @ known.slopes.sum(0))
+    least = value(known.mode)
+    rises = (share * step for share in _SHARES if value(share * step) > least)
+    return next(rises, known.mode)
 
 
 @compiled

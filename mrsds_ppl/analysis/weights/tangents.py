@@ -28,6 +28,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mrsds_ppl.backend.side_by_side import compiled
+from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.dynamics import Dynamics, Messages, Rows, every_message
 
 _MORE = 8  # random vectors beyond those sought, as in the source
@@ -127,6 +128,31 @@ class Change(NamedTuple):
         pairs = told[:, :, :regions]
         local = jnp.where(own, pairs, 0.0).sum(2) + dynamics.by_region(x)
         return Messages(local, jnp.where(own, 0.0, pairs), told[:, :, regions:])
+
+
+class Moved(eqx.Module):
+    """Dynamics whose weights are changed, messages taken as linear in them.
+
+    Args:
+        fitted: the dynamics.
+        change: of the weights.
+    """
+
+    fitted: Dynamics
+    change: Change
+
+    @property
+    def noise(self) -> Covariance:
+        """Q."""
+        return self.fitted.noise
+
+    def means(
+        self, x: Float[Array, "*batch latents"], u: Float[Array, "*batch input"]
+    ) -> Float[Array, "state *batch latents"]:
+        """f_k(x, u) of every state k."""
+        rows = x.reshape(-1, x.shape[-1]), u.reshape(x[..., 0].size, u.shape[-1])
+        flat = self.fitted.summed(self.change.split_messages(self.fitted, *rows))
+        return flat.reshape(flat.shape[0], *x.shape[:-1], flat.shape[-1])
 
 
 def changes(tangents: Tangents, coefficients: Float[Array, "group target source direction"]) -> Change:
