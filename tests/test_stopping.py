@@ -19,6 +19,8 @@ COMPUTES = """
 import ctypes, signal, sys
 from mrsds_ppl.train.interrupts import answered
 said = lambda line: print(line, flush=True)
+# A shell's background jobs begin without a handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with answered(said, last_words="ended"):
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     said("computing")
