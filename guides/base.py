@@ -195,16 +195,27 @@ class AmortizedGuide(AutoGuide):
         self, rng_key: Array, params: dict[str, Any], batch: Batch, *, sample_shape: tuple[int, ...] = ()
     ) -> dict[str, Array]:
         """Draws of every latent site, (*sample_shape, trial, bin, latent) for x."""
-        x_key, other_key = random.split(rng_key)
-        draws = {"x": self.path_law(params, batch).sample(x_key, sample_shape)}
-        if self.global_guide is not None:
-            draws |= self.global_guide.sample_posterior(other_key, params, batch, sample_shape=sample_shape)
-        return draws
+        return drawn_of(rng_key, self.path_law(params, batch), self.global_guide, params, sample_shape)
 
     def median(self, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
         """Posterior median of every latent site; that of x is the mean of a Gaussian path."""
         others = {} if self.global_guide is None else self.global_guide.median(params)
         return {"x": self.path_law(params, batch).mean, **others}
+
+
+def drawn_of(
+    key: Array,
+    law: dist.Distribution,
+    of_weights: AutoGuide | None,
+    params: dict[str, Any],
+    sample_shape: tuple[int, ...],
+) -> dict[str, Array]:
+    """Draws of every latent site: x from its law, weights from their guide where they have a prior."""
+    x_key, other_key = random.split(key)
+    draws = {"x": law.sample(x_key, sample_shape)}
+    if of_weights is not None:
+        draws |= of_weights.sample_posterior(other_key, params, sample_shape=sample_shape)
+    return draws
 
 
 def guide_of_weights(model: Program, *, point: bool = False) -> AutoNormal | AutoDelta | None:

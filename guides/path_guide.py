@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax import lax, random
+from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.infer.autoguide import AutoGuide
 
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.guides.base import guide_of_weights, padding
+from mrsds_ppl.guides.base import drawn_of, guide_of_weights, padding
 from mrsds_ppl.guides.guide import Guide
 from mrsds_ppl.models.filtering import smooth_new_trials
 from mrsds_ppl.models.program import Program
@@ -103,11 +103,7 @@ class PathGuide(AutoGuide):
         self, rng_key: Array, params: dict[str, Any], batch: Batch, *, sample_shape: tuple[int, ...] = ()
     ) -> dict[str, Array]:
         """Draws of every latent site, (*sample_shape, trial, bin, latent) for x."""
-        x_key, other_key = random.split(rng_key)
-        found = {"x": self.path_law(params, batch).sample(x_key, sample_shape)}
-        if self.global_guide is not None:
-            found |= self.global_guide.sample_posterior(other_key, params, sample_shape=sample_shape)
-        return found
+        return drawn_of(rng_key, self.path_law(params, batch), self.global_guide, params, sample_shape)
 
     def median(self, params: dict[str, Any], batch: Batch) -> dict[str, Array]:
         """Posterior median of every latent site."""

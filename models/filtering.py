@@ -26,7 +26,7 @@ from mrsds_ppl.statespace.gaussian_sum import (
     likeliest,
     state_posterior,
 )
-from mrsds_ppl.statespace.linear_gaussian import SharedTerms, TrialTerms
+from mrsds_ppl.statespace.linear_gaussian import Latents, SharedTerms, States, TrialTerms
 from mrsds_ppl.statespace.smoothing import PathMoments, smooth_path
 
 # Factors of Q's Cholesky factor while new trials are smoothed: first loose, then as fitted.
@@ -37,13 +37,13 @@ class SmoothedPaths(NamedTuple):
     """Posterior of every path, given the likeliest states, one-hot."""
 
     moments: PathMoments
-    states: Float[Array, "trial bin state"]
+    states: States
 
 
 class LikeliestStates(NamedTuple):
     """Each bin's likeliest state, one-hot, and log p(y) of each trial in nats."""
 
-    states: Float[Array, "trial bin state"]
+    states: States
     log_evidence: Float[Array, " trial"]
 
     def nats_a_bin(self, parts: Parts) -> float:
@@ -87,28 +87,18 @@ def iterated_smoother(
     return smooth(linearise(smooth(linearise(x)).mean))
 
 
-def smooth_paths(
-    networks: Networks,
-    model: MRSDS,
-    parts: Parts,
-    x: Float[Array, "trial bin latent"],
-    states: Float[Array, "trial bin state"],
-) -> PathMoments:
+def smooth_paths(networks: Networks, model: MRSDS, parts: Parts, x: Latents, states: States) -> PathMoments:
     """Paths under the program and given states, by :func:`iterated_smoother`."""
     return put_together(parts, over_parts(_smoother(networks, model), parts, x, states))
 
 
-def find_states(networks: Networks, model: MRSDS, parts: Parts, x: Float[Array, "trial bin latent"]) -> LikeliestStates:
+def find_states(networks: Networks, model: MRSDS, parts: Parts, x: Latents) -> LikeliestStates:
     """Likeliest states of the program linearised around paths, and its evidence in the likeliest paths of states."""
     return put_together(parts, over_parts(_state_finder(networks, model), parts, x))
 
 
 def smooth_and_find_states(
-    networks: Networks,
-    model: MRSDS,
-    parts: Parts,
-    x: Float[Array, "trial bin latent"],
-    states: Float[Array, "trial bin state"],
+    networks: Networks, model: MRSDS, parts: Parts, x: Latents, states: States
 ) -> tuple[PathMoments, LikeliestStates]:
     """:func:`smooth_paths`, and :func:`find_states` around what comes of it."""
     smoothed, found = _smoother(networks, model), _state_finder(networks, model)
@@ -120,9 +110,7 @@ def smooth_and_find_states(
     return put_together(parts, over_parts(both, parts, x, states))
 
 
-def count_transitions(
-    networks: Networks, model: MRSDS, parts: Parts, x: Float[Array, "trial bin latent"]
-) -> ExpectedTransitions:
+def count_transitions(networks: Networks, model: MRSDS, parts: Parts, x: Latents) -> ExpectedTransitions:
     """Evidence and expected transitions of the program linearised around paths, no path of states dropped."""
     shared = shared_of(networks)
 
@@ -132,9 +120,7 @@ def count_transitions(
     return put_together(parts, over_parts(counted, parts, x))
 
 
-def smooth_anew(
-    params: dict[str, PyTree], model: MRSDS, data: Batch, x: Float[Array, "trial bin latent"]
-) -> PathMoments:
+def smooth_anew(params: dict[str, PyTree], model: MRSDS, data: Batch, x: Latents) -> PathMoments:
     """Paths smoothed under a fitted program and its likeliest states, from where the fit left them.
 
     Steps of Adam on draws leave the covariances of a path wider and less alike than the program says.

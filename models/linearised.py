@@ -22,7 +22,7 @@ from mrsds_ppl.models.emissions.sessions import SomeEmissions
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 from mrsds_ppl.ppl.markov import potentials
-from mrsds_ppl.statespace.linear_gaussian import SharedTerms, SignalTerms, TrialTerms, linearise, valid_bins
+from mrsds_ppl.statespace.linear_gaussian import Latents, SharedTerms, SignalTerms, TrialTerms, linearise, valid_bins
 
 
 @runtime_checkable
@@ -55,7 +55,7 @@ def shared_terms(program: Program) -> SharedTerms:
     )
 
 
-def linearised(networks: Networks, model: MRSDS, batch: Batch, x: Float[Array, "trial bin latent"]) -> TrialTerms:
+def linearised(networks: Networks, model: MRSDS, batch: Batch, x: Latents) -> TrialTerms:
     """A model of some networks around paths.
 
     Args:
@@ -69,18 +69,14 @@ def linearised(networks: Networks, model: MRSDS, batch: Batch, x: Float[Array, "
 
 
 def linearised_with(
-    program: Program,
-    batch: Batch,
-    x: Float[Array, "trial bin latent"],
-    u: Float[Array, "trial bin input"],
-    log_transition: Float[Array, "trial pair from to"],
+    program: Program, batch: Batch, x: Latents, u: Array, log_transition: Float[Array, "trial pair from to"]
 ) -> TrialTerms:
     """A program around paths, with the transitions and the inputs of the dynamics given."""
     steps, signals = linearise(program.dynamics.means, x, u), signal_terms(program.emissions, batch, x)
     return TrialTerms(steps, signals, log_transition, jnp.asarray(batch.lengths))
 
 
-def signal_terms(emissions: SomeEmissions, batch: Batch, x: Float[Array, "trial bin latent"]) -> SignalTerms:
+def signal_terms(emissions: SomeEmissions, batch: Batch, x: Latents) -> SignalTerms:
     """Gaussian terms of the signals that an encoder may see, around a path; padded bins have none."""
     emissions = emissions.of_trials(batch.session)
     seen = batch.observed & batch.visible & valid_bins(batch.lengths, batch.y.shape[1])[..., None]

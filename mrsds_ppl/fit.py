@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 import jax
 from jax import random
@@ -120,23 +120,20 @@ def fit(
 
 
 class FileOptions(TypedDict, total=False):
-    """What :func:`fit_into_files` does with a run of that name, and where it computes."""
+    """What :func:`fit_into_files` does with a run of that name, where it computes, and whether it shows bars.
+
+    ``resume`` goes on from the latest checkpoint, ``overwrite`` replaces a run of this name; ``gpu`` is the number of
+    the GPU to use instead of the default device.
+    """
 
     resume: bool
     overwrite: bool
     gpu: int | None
+    progress: bool
 
 
 def fit_into_files(
-    trials: Trials,
-    config: RunConfig,
-    paths: RunPaths,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    gpu: int | None = None,
-    say: Say = print,
-    progress: bool = True,
+    trials: Trials, config: RunConfig, paths: RunPaths, *, say: Say = print, **options: Unpack[FileOptions]
 ) -> Fit:
     """:func:`fit_trials` that writes the files of a run as it goes on.
 
@@ -144,35 +141,33 @@ def fit_into_files(
         trials: the recording.
         config: the configuration; where its section ``data`` names no source, the trials are written beside the run.
         paths: where the files go.
-        resume: go on from the latest checkpoint.
-        overwrite: replace a run of this name.
-        gpu: number of the GPU to use; the default device otherwise.
-        say, progress: prints a line for the user; whether bars are shown.
+        say: prints a line for the user.
+        options: see :class:`FileOptions`.
 
     Raises:
         ConfigError, DataError, RunError: a run of this name exists, or the one to resume was begun as another; nothing
             is written then.
     """
-    started = time.perf_counter()
+    started, resume = time.perf_counter(), options.get("resume", False)
     split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
     choice = choose_start(config, split.train)
     config = choice.applied_to(with_source(config, paths))
     with locked(paths):
         if resume:
             demand_same_run(paths, config, trials)
-        elif not overwrite:
+        elif not options.get("overwrite", False):
             demand_free_name(paths)
         with run_log(paths.log, say, append=resume) as tell:
             tell(f"mrsds-ppl {__version__}: {paths.folder / paths.name}*")
             tell(describe(config, trials, split))
             for line in (choice.line, *(f"note: {note}" for note in notes(config, trials, split))):
                 tell(line)
-            device = choose_device(gpu, tell)
+            device = choose_device(options.get("gpu"), tell)
             about = {**versions(device), DATA_DIGEST: trials.digest}
             write_description(trials, config, paths, about)
             enable_compilation_cache()
             with jax.default_device(device):
-                found = _fit(trials, split, config, in_files(paths), resume, tell, progress)
+                found = _fit(trials, split, config, in_files(paths), resume, tell, options.get("progress", True))
             write_results(found, paths)
             tell(f"done in {time.perf_counter() - started:.0f} s: {paths.mat}, {paths.posterior}")
     return replace(found, paths=paths, versions=about)

@@ -14,6 +14,7 @@ from scipy.special import log_softmax, logsumexp
 from scipy.stats import multivariate_normal
 
 from mrsds_ppl.data.batch import Batch
+from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models import MRSDS
 from mrsds_ppl.ppl.elbo import MarkovELBO
 
@@ -304,3 +305,17 @@ def with_values(networks, maps, shifts, loading, bias, *, noise, first_noise, em
         return networks
     raw_emission = jnp.full(len(bias), np.log(np.expm1(emission_noise - 1e-4)))
     return eqx.tree_at(lambda n: n.emissions.laws[0].noise.raw_diagonal, networks, raw_emission)
+
+
+def linear_recording(
+    rng: np.random.Generator, maps: np.ndarray, loading: np.ndarray, shape: tuple[int, int], noise: float
+) -> Trials:
+    """Trials (number, bins) of two latents of state noise 0.5, of each of which three neurons are read."""
+    ys, xs = [], []
+    for _ in range(shape[0]):
+        x = 0.5 * rng.normal(size=(shape[1], 2))
+        for t in range(1, shape[1]):
+            x[t] += maps @ x[t - 1]
+        xs.append(x)
+        ys.append(np.repeat(x, 3, axis=1) * loading[:, 0] + noise * rng.normal(size=(shape[1], 6)))
+    return Trials.from_arrays(ys, region_sizes=[3, 3], x=xs)

@@ -317,8 +317,6 @@ model:
     inputs: {layers: [], activations: [null]}
   emissions: {dist: "gaussian", layers: [], activations: [null], final_activation: null}
 inference:
-  triangular_cov: False
-  trainable_cov: True
   transformer: True
   embedding: {layers: [6], activations: ["relu"]}
   transformer_params: {head_size: 50, num_heads: 3, ff_dim: 4, num_transformer_blocks: 1, mlp_units: [32]}

@@ -10,7 +10,7 @@ from jax import random
 
 from mrsds_ppl.config.loading import ignored_keys, load_config
 from mrsds_ppl.data.simulate import simulate_oscillators
-from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.models import MRSDS, DynamicsOptions, EmissionOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.dynamics import Dynamics, Rows, with_scaled_noise
@@ -28,16 +28,20 @@ def _as_params(model):
     return {f"{name}$params": part for name, part in model.networks._asdict().items()}
 
 
+def one_trial(bins: int, dynamics: DynamicsOptions) -> tuple[MRSDS, Batch]:
+    """A program of two regions and two states, and a trial."""
+    y = np.random.default_rng(0).normal(size=(bins, 4))
+    options = ModelOptions(ux=False, xz=False, dynamics=dynamics)
+    model = MRSDS([2, 2], 1, 2, key=random.key(0), options=options)
+    return model, jax.tree.map(jnp.asarray, Trials.from_arrays([y], region_sizes=[2, 2]).batch())
+
+
 @pytest.mark.slow
 @pytest.mark.compiling
 def test_the_gradient_of_the_evidence_is_that_of_the_sum_over_every_path_of_states():
     """Linear networks and Gaussian signals, where the linearised program is the program."""
     with jax.enable_x64(True):
-        y = np.random.default_rng(0).normal(size=(4, 4))
-        trials = Trials.from_arrays([y], region_sizes=[2, 2])
-        options = ModelOptions(ux=False, xz=False, dynamics=DynamicsOptions(layers=(), activations=(None,)))
-        model = MRSDS([2, 2], 1, 2, key=random.key(0), options=options)
-        batch = jax.tree.map(jnp.asarray, trials.batch())
+        model, batch = one_trial(4, DynamicsOptions(layers=(), activations=(None,)))
         params = _as_params(model)
 
         def weighed(dynamics):
@@ -77,14 +81,8 @@ def test_the_gradient_of_the_evidence_is_that_of_the_sum_over_every_path_of_stat
 @pytest.mark.compiling
 def test_the_slope_along_the_noise_is_that_of_finite_differences():
     with jax.enable_x64(True):
-        y = np.random.default_rng(0).normal(size=(6, 4))
-        trials = Trials.from_arrays([y], region_sizes=[2, 2])
-        options = ModelOptions(ux=False, xz=False, dynamics=DynamicsOptions(layers=(4,), activations=("tanh", None)))
-        model = MRSDS([2, 2], 1, 2, key=random.key(0), options=options)
-        batch, x = (
-            jax.tree.map(jnp.asarray, trials.batch()),
-            jnp.asarray(np.random.default_rng(1).normal(size=(1, 6, 2))),
-        )
+        model, batch = one_trial(6, DynamicsOptions(layers=(4,), activations=("tanh", None)))
+        x = jnp.asarray(np.random.default_rng(1).normal(size=(1, 6, 2)))
         weights = jnp.asarray(0.3 * np.random.default_rng(2).normal(size=(2, 2, num_features((1, 1), 0))))
         cubic = CubicDynamics(weights, model.networks.dynamics.noise, (1, 1))
 

@@ -15,7 +15,6 @@ from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.edges import score_test, training_steps
 from mrsds_ppl.analysis.weights import WeightPosterior, weight_posterior
 from mrsds_ppl.analysis.weights.tangents import Tangents
-from mrsds_ppl.data import Trials
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.models.linearised import linearised, shared_terms
 from mrsds_ppl.statespace.gaussian_sum import expected_transitions
@@ -94,13 +93,8 @@ def test_a_state_that_no_bin_is_in_says_nothing() -> None:
 def test_p_values_are_those_of_the_likelihood_ratio() -> None:
     """Four weights of a linear program of one state, one of them zero; the fit is near the largest evidence."""
     maps, rng = np.array([[0.7, 0.1], [0.0, 0.6]]), np.random.default_rng(3)
-    loading, xs, ys = rng.normal(size=(6, 1)), [], []
-    for _ in range(60):
-        x = 0.5 * rng.normal(size=(25, 2))
-        for t in range(1, 25):
-            x[t] += maps @ x[t - 1]
-        xs.append(x)
-        ys.append(np.repeat(x, 3, axis=1) * loading[:, 0] + 0.3 * rng.normal(size=(25, 6)))
+    loading = rng.normal(size=(6, 1))
+    trials = by_hand.linear_recording(rng, maps, loading, (60, 25), 0.3)
     with jax.enable_x64(True):
         options = ModelOptions(ux=False, xz=False, dynamics=DynamicsOptions(layers=(), activations=(None,)))
         model = by_hand.filled_model([3, 3], [1, 1], 1, options=options)
@@ -108,7 +102,6 @@ def test_p_values_are_those_of_the_likelihood_ratio() -> None:
             model.networks, (maps + 0.02)[None], np.zeros((1, 2)), loading, np.zeros(6),
             noise=0.5, first_noise=0.5, emission_noise=0.3, first_means=np.zeros((1, 2)),
         )  # fmt: skip
-        trials = Trials.from_arrays(ys, region_sizes=[3, 3], x=xs)
         batch, x = jax.device_put(trials.batch()), jnp.asarray(trials.x, float)
         given = networks.dynamics.pairs.weights[0]
 

@@ -15,7 +15,6 @@ from mrsds_ppl.analysis.edges import training_steps
 from mrsds_ppl.analysis.weights import weight_posterior
 from mrsds_ppl.analysis.weights.information import filter_information
 from mrsds_ppl.analysis.weights.tangents import changes, features, tangents
-from mrsds_ppl.data import Trials
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.models.dynamics import Dynamics, Rows, every_message
 from mrsds_ppl.models.linearised import linearised, shared_terms
@@ -118,17 +117,6 @@ def test_information_and_slope_are_those_of_the_joint_law_of_all_signals() -> No
     np.testing.assert_allclose(found.slope[0], slope, rtol=1e-6)
 
 
-def recording(maps: np.ndarray, loading: np.ndarray) -> Trials:
-    rng, ys, xs = np.random.default_rng(1), [], []
-    for _ in range(20):
-        x = 0.5 * rng.normal(size=(40, 2))
-        for t in range(1, 40):
-            x[t] += maps @ x[t - 1]
-        xs.append(x)
-        ys.append(np.repeat(x, 3, axis=1) * loading[:, 0] + 0.6 * rng.normal(size=(40, 6)))
-    return Trials.from_arrays(ys, region_sizes=[3, 3], x=xs)
-
-
 @pytest.mark.slow
 @pytest.mark.nightly
 def test_posterior_of_a_linear_program_is_that_of_nuts() -> None:
@@ -141,7 +129,7 @@ def test_posterior_of_a_linear_program_is_that_of_nuts() -> None:
             model.networks, maps[None], np.zeros((1, 2)), loading, np.zeros(6),
             noise=0.5, first_noise=0.5, emission_noise=0.6, first_means=np.zeros((1, 2)),
         )  # fmt: skip
-        trials = recording(maps, loading)
+        trials = by_hand.linear_recording(np.random.default_rng(1), maps, loading, (20, 40), 0.6)
         batch, x = jax.device_put(trials.batch()), jnp.asarray(trials.x, float)
 
         def log_evidence(change: jax.Array) -> jax.Array:

@@ -1,15 +1,13 @@
 """Negative binomial counts, y ~ NB with mean m = rate(eta) and variance m + a m^2."""
 
-from typing import ClassVar
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float, Int
 
-from mrsds_ppl.data.signals import NOT_COUNTS, Refused
-from mrsds_ppl.models.emissions.rate import Rate, drawn_counts
+from mrsds_ppl.models.emissions.poisson import Poisson
+from mrsds_ppl.models.emissions.rate import drawn_counts
 from mrsds_ppl.models.protocols import LawStart
 from mrsds_ppl.statespace.principal_components import Components
 
@@ -17,19 +15,15 @@ from mrsds_ppl.statespace.principal_components import Components
 _SMALLEST, _LARGEST_START = 1e-3, 10.0
 
 
-class NegativeBinomial(eqx.Module):
+class NegativeBinomial(Poisson):
     """y ~ NB(m, a) per bin, m = rate(eta), and a dispersion a of each neuron, which is learned; a = 0 is Poisson."""
 
     log_dispersion: Float[Array, " neuron"]
-    rate: Rate = eqx.field(static=True)
-    counts: ClassVar[bool] = True
-    refused: ClassVar[tuple[Refused, ...]] = NOT_COUNTS
 
     def __init__(
         self, num_neurons: int, *, final_activation: str | None, triangular: bool = False, trainable: bool = True
     ) -> None:
-        """Counts have no covariance, so the last two choices do not apply."""
-        self.rate = Rate(final_activation or "softplus")
+        super().__init__(num_neurons, final_activation=final_activation)
         self.log_dispersion = jnp.full(num_neurons, -1.0)
 
     @property
@@ -40,10 +34,6 @@ class NegativeBinomial(eqx.Module):
     def parameters(self) -> dict[str, Float[Array, " neuron"]]:
         """a, the dispersion."""
         return {"dispersion": self.dispersion}
-
-    def mean(self, eta: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:
-        """Expected count per bin."""
-        return self.rate(eta)
 
     def information(self, mean: Float[Array, "*batch neuron"]) -> Float[Array, "*batch neuron"]:
         """1 / (m + a m^2)."""
@@ -68,7 +58,3 @@ class NegativeBinomial(eqx.Module):
         excess = np.clip((found.residual - mean) / mean**2, 10 * _SMALLEST, _LARGEST_START)
         law = eqx.tree_at(lambda law: law.log_dispersion, self, jnp.asarray(np.log(excess), self.log_dispersion.dtype))
         return LawStart(law, *self.rate.inverse(found.center, found.loadings))
-
-    def with_residual(self, square: Float[Array, " neuron"]) -> "NegativeBinomial":
-        """Itself: what squared residuals say of a depends on the mean of each bin."""
-        return self

@@ -55,5 +55,5 @@ class Poisson(eqx.Module):
         return LawStart(self, *self.rate.inverse(found.center, found.loadings))
 
     def with_residual(self, square: Float[Array, " neuron"]) -> "Poisson":
-        """Itself: the variance of a count is its mean."""
+        """Itself: what squared residuals say of a count depends on the mean of each bin."""
         return self

@@ -113,7 +113,33 @@ def _log_probs(sites: dict[str, Any]) -> dict[str, Array]:
     return terms
 
 
-class MarkovELBO(ELBO):
+class MeanOverDraws(ELBO):
+    """A loss of NumPyro that is the negative mean of a bound over draws of the guide."""
+
+    can_infer_discrete = True
+
+    def loss_with_mutable_state(
+        self, rng_key: Key, param_map: dict[str, Any], model: Program, guide: Program, *args: object, **kwargs: object
+    ) -> dict[str, Any]:
+        """The negative bound, side by side or one after another as ``vectorize_particles`` says."""
+
+        def one(key: Key) -> Array:
+            return self.bound(key, param_map, model, guide, *args, **kwargs)
+
+        if self.num_particles == 1:
+            bound = one(rng_key)
+        else:
+            bound = self.vectorize_particles_fn(one, random.split(rng_key, self.num_particles)).mean()
+        return {"loss": -bound, "mutable_state": None}
+
+    def bound(
+        self, key: Key, params: dict[str, Any], model: Program, guide: Program, *args: object, **kwargs: object
+    ) -> Array:
+        """The bound at one draw of the guide."""
+        raise NotImplementedError
+
+
+class MarkovELBO(MeanOverDraws):
     """The plain bound for programs built on :func:`mrsds_ppl.ppl.markov.markov`: z is summed, never sampled.
 
     Use it as any NumPyro loss: ``SVI(model, guide, optax_optimizer, loss=MarkovELBO()).run(key, 2000, batch)``.
@@ -123,19 +149,11 @@ class MarkovELBO(ELBO):
         vectorize_particles: evaluate the draws side by side (``True``) or one after another.
     """
 
-    can_infer_discrete = True
-
-    def loss_with_mutable_state(
-        self, rng_key: Key, param_map: dict[str, Any], model: Program, guide: Program, *args: object, **kwargs: object
-    ) -> dict[str, Any]:
-        def one(key: Key) -> Array:
-            return log_terms(key, param_map, model, guide, *args, **kwargs).bound
-
-        if self.num_particles == 1:
-            bound = one(rng_key)
-        else:
-            bound = self.vectorize_particles_fn(one, random.split(rng_key, self.num_particles)).mean()
-        return {"loss": -bound, "mutable_state": None}
+    def bound(
+        self, key: Key, params: dict[str, Any], model: Program, guide: Program, *args: object, **kwargs: object
+    ) -> Array:
+        """log sum_z p(x, z, y) - log q(x) at one draw of x."""
+        return log_terms(key, params, model, guide, *args, **kwargs).bound
 
 
 def log_weights(

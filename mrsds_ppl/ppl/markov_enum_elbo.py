@@ -15,18 +15,18 @@ import jax.numpy as jnp
 from jax import random
 from jaxtyping import Array, PRNGKeyArray, Shaped
 from numpyro.handlers import replay, seed, substitute, trace
-from numpyro.infer.elbo import ELBO
 from numpyro.infer.util import log_density
 from numpyro.primitives import Messenger
 from numpyro.util import check_model_guide_match
 
 from mrsds_ppl.errors import RunError
+from mrsds_ppl.ppl.elbo import MeanOverDraws
 
 Key = PRNGKeyArray | Shaped[Array, "2"]
 Program = Callable[..., Any]
 
 
-class TraceMarkovEnum_ELBO(ELBO):
+class TraceMarkovEnum_ELBO(MeanOverDraws):
     """The plain bound for any NumPyro program whose discrete sites funsor can enumerate, plates of time included.
 
     Use it as any NumPyro loss: ``SVI(program, guide, optimizer, loss=TraceMarkovEnum_ELBO())``. A plate of time is
@@ -40,42 +40,21 @@ class TraceMarkovEnum_ELBO(ELBO):
         max_plate_nesting: dimensions that plates take, counted from the right; ``None`` looks them up in the program.
     """
 
-    can_infer_discrete = True
-
     def __init__(
         self, num_particles: int = 1, vectorize_particles: bool = True, max_plate_nesting: int | None = None
     ) -> None:
         self.max_plate_nesting = max_plate_nesting
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
 
-    def loss_with_mutable_state(
-        self, rng_key: Key, param_map: dict[str, Any], model: Program, guide: Program, *args: object, **kwargs: object
-    ) -> dict[str, Any]:
-        """The negative bound.
+    def bound(
+        self, key: Key, params: dict[str, Any], model: Program, guide: Program, *args: object, **kwargs: object
+    ) -> Array:
+        """log sum_z p(x, z, y) - log q(x) at one draw of the guide.
 
         Raises:
             RunError: a site of the program is neither drawn by the guide nor enumerable, or is both; or sites that are
                 summed together have different scales. The sites are named.
         """
-
-        def one(key: Key) -> Array:
-            return self._bound(key, param_map, model, guide, args, kwargs)
-
-        if self.num_particles == 1:
-            bound = one(rng_key)
-        else:
-            bound = self.vectorize_particles_fn(one, random.split(rng_key, self.num_particles)).mean()
-        return {"loss": -bound, "mutable_state": None}
-
-    def _bound(
-        self,
-        key: Key,
-        params: dict[str, Any],
-        model: Program,
-        guide: Program,
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
-    ) -> Array:
         # funsor takes longer to import than the rest, and few programs need it.
         from numpyro.contrib.funsor import config_enumerate, enum
         from numpyro.contrib.funsor.infer_util import log_density as enumerated_log_density

@@ -15,6 +15,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+# Paths of trials, or their means, and what each bin has of each state: a probability, or one for the likeliest.
+Latents = Float[Array, "trial bin latent"]
+States = Float[Array, "trial bin state"]
+
 
 class SharedTerms(NamedTuple):
     """What is alike in all trials and bins: log pi, mu_k, S_0 and Q."""

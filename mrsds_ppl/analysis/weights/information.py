@@ -28,7 +28,7 @@ from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.models.dynamics import Dynamics
 from mrsds_ppl.models.linearised import linearised, shared_terms
 from mrsds_ppl.models.mrsds import MRSDS, Networks
-from mrsds_ppl.statespace.linear_gaussian import SharedTerms, TrialTerms, valid_bins
+from mrsds_ppl.statespace.linear_gaussian import Latents, SharedTerms, States, TrialTerms, valid_bins
 
 _TINY = 1e-6
 
@@ -42,12 +42,7 @@ class Known(NamedTuple):
 
 @partial(compiled, static_argnames="model")
 def information(
-    networks: Networks,
-    tangents: Tangents,
-    model: MRSDS,
-    batch: Batch,
-    x: Float[Array, "trial bin latent"],
-    states: Float[Array, "trial bin state"],
+    networks: Networks, tangents: Tangents, model: MRSDS, batch: Batch, x: Latents, states: States
 ) -> Known:
     """What trials tell, the coefficients in the order of ``tangents.scales``.
 

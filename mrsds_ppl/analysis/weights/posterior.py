@@ -44,12 +44,16 @@ from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models.dynamics import Dynamics, Rows, every_message
 from mrsds_ppl.models.filtering import count_transitions, smooth_paths
 from mrsds_ppl.models.linearised import with_dynamics
+from mrsds_ppl.statespace.linear_gaussian import Latents, States
 
 _ROUNDS = 20
 _SHARES = (1.0, 0.5, 0.25)
 _RIDGE, _TINY = 1e-6, 1e-12
 # Of the coefficients of a message at least this share of one is known, so that widths stay finite.
 _LEAST = 0.1
+
+Coefficients = Float[np.ndarray, " coefficient"]
+Square = Float[np.ndarray, "coefficient coefficient"]
 
 
 class WeightPosterior(NamedTuple):
@@ -63,10 +67,10 @@ class WeightPosterior(NamedTuple):
     tangents: Tangents
     fitted: Float[np.ndarray, "group target source direction"]
     slopes: Float[np.ndarray, "trial coefficient"]
-    information: Float[np.ndarray, "coefficient coefficient"]
-    prior: Float[np.ndarray, " coefficient"]
-    root: Float[np.ndarray, "coefficient coefficient"]
-    mode: Float[np.ndarray, " coefficient"]
+    information: Square
+    prior: Coefficients
+    root: Square
+    mode: Coefficients
 
     def draws(self, key: PRNGKeyArray, count: int) -> Change:
         """Changes of all weights, whose leaves have an axis of draws in front."""
@@ -74,7 +78,7 @@ class WeightPosterior(NamedTuple):
         root, mode = (jnp.asarray(some, noise.dtype) for some in (self.root, self.mode))
         return _changed(self.tangents, (mode + noise @ root.T).reshape(count, *self.tangents.scales.shape))
 
-    def change(self, coefficients: Float[np.ndarray, " coefficient"]) -> Change:
+    def change(self, coefficients: Coefficients) -> Change:
         """The change of all weights that coefficients stand for."""
         kind = self.tangents.scales.dtype
         return _change(self.tangents, jnp.asarray(coefficients.reshape(self.fitted.shape), kind))
@@ -83,7 +87,7 @@ class WeightPosterior(NamedTuple):
         """B = C[M,M]^-1 C[M,:]: what is left of slopes along coefficients M once the others have settled."""
         return np.linalg.solve(self.root[some] @ self.root[some].T, self.root[some] @ self.root.T)
 
-    def without(self, some: Bool[np.ndarray, " coefficient"]) -> Float[np.ndarray, " coefficient"]:
+    def without(self, some: Bool[np.ndarray, " coefficient"]) -> Coefficients:
         """Where coefficients go from the fit if some are to be zero: d = - B^T c[M]."""
         return -self.apart(some).T @ self.fitted.reshape(-1)[some]
 
@@ -130,17 +134,11 @@ def weight_posterior(
     return begun._replace(mode=_mode(fitted, begun, parts, start, states))
 
 
-def _mode(
-    fitted: FittedProgram,
-    known: WeightPosterior,
-    parts: Parts,
-    x: Float[Array, "trial bin latent"],
-    states: Float[Array, "trial bin state"],
-) -> Float[np.ndarray, " coefficient"]:
+def _mode(fitted: FittedProgram, known: WeightPosterior, parts: Parts, x: Latents, states: States) -> Coefficients:
     """A step of scoring from the fit that raises log p(y) and log density of the change together; none if none does."""
     networks, model = fitted.networks, fitted.model
 
-    def value(coefficients: Float[np.ndarray, " coefficient"]) -> float:
+    def value(coefficients: Coefficients) -> float:
         moved = with_dynamics(networks, Moved(networks.dynamics, known.change(coefficients)))
         paths = smooth_paths(moved, model, parts, x, states)
         log_evidence = np.asarray(count_transitions(moved, model, parts, paths.mean).log_evidence, float).sum()
@@ -167,9 +165,7 @@ def _own(dynamics: Dynamics, given: Tangents, rows: Rows) -> Float[Array, "group
     return jnp.linalg.solve(square + ridge + _TINY * jnp.eye(square.shape[-1]), said @ whole[..., None])[..., 0]
 
 
-def _prior(
-    told: Float[np.ndarray, "coefficient coefficient"], own: Float[np.ndarray, "group target source direction"]
-) -> Float[np.ndarray, " coefficient"]:
+def _prior(told: Square, own: Float[np.ndarray, "group target source direction"]) -> Coefficients:
     """P under the widths of largest evidence."""
     size = np.maximum((own**2).sum(-1, keepdims=True), _TINY)
     squares = size / own.shape[-1]
@@ -181,7 +177,7 @@ def _prior(
     return np.broadcast_to(1.0 / squares, own.shape).reshape(-1)
 
 
-def _scaled(told: Float[np.ndarray, "coefficient coefficient"], prior: Float[np.ndarray, " coefficient"]) -> np.ndarray:
+def _scaled(told: Square, prior: Coefficients) -> np.ndarray:
     """P^-1/2 I P^-1/2: widths of messages that are there and of others differ by many powers of ten."""
     scale = 1.0 / np.sqrt(prior)
     return scale[:, None] * (told + told.T) / 2 * scale

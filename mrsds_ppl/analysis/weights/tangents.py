@@ -150,9 +150,12 @@ class Moved(eqx.Module):
         self, x: Float[Array, "*batch latents"], u: Float[Array, "*batch input"]
     ) -> Float[Array, "state *batch latents"]:
         """f_k(x, u) of every state k."""
-        rows = x.reshape(-1, x.shape[-1]), u.reshape(x[..., 0].size, u.shape[-1])
-        flat = self.fitted.summed(self.change.split_messages(self.fitted, *rows))
+        flat = self.fitted.summed(self.messages(x.reshape(-1, x.shape[-1]), u.reshape(x[..., 0].size, u.shape[-1])))
         return flat.reshape(flat.shape[0], *x.shape[:-1], flat.shape[-1])
+
+    def messages(self, x: Float[Array, "row latents"], u: Float[Array, "row input"]) -> Messages:
+        """Every message, as :meth:`Dynamics.messages` gives them."""
+        return self.change.split_messages(self.fitted, x, u)
 
 
 def changes(tangents: Tangents, coefficients: Float[Array, "group target source direction"]) -> Change:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from mrsds_ppl.statespace.linear_gaussian import SharedTerms, TrialTerms
+from mrsds_ppl.statespace.linear_gaussian import Latents, SharedTerms, States, TrialTerms
 
 _TINY = 1e-6
 Carry = tuple[Array, Array, Array, Array]
@@ -26,8 +26,8 @@ Carry = tuple[Array, Array, Array, Array]
 def weight_information(
     shared: SharedTerms,
     given: TrialTerms,
-    x: Float[Array, "trial bin latent"],
-    states: Float[Array, "trial bin state"],
+    x: Latents,
+    states: States,
     features: Float[Array, "trial pair feature"],
     slopes: Float[Array, "trial pair feature latent"],
 ) -> Float[Array, "weight weight"]:
