@@ -79,8 +79,9 @@ def test_names_of_the_configuration_are_those_of_the_guides():
 @pytest.mark.parametrize(
     ("name", "prior"),
     [
-        *((name, None) for name in PATH_GUIDES if name != "auto_normal"),
-        *(pytest.param("auto_normal", prior, marks=pytest.mark.nightly) for prior in (None, 0.5)),
+        ("auto_delta", None),
+        *(pytest.param(name, None, marks=pytest.mark.nightly) for name in PATH_GUIDES if name != "auto_delta"),
+        pytest.param("auto_normal", 0.5, marks=pytest.mark.nightly),
     ],
 )
 def test_plain_numpyro_script_trains_it(name, prior):
