@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import tiny_run
+import xarray as xr
 
 import mrsds_ppl as mrsds
 from mrsds_ppl.data.split import split_trials
@@ -84,3 +86,31 @@ def test_a_file_gives_back_joined_trials(tmp_path):
 def test_what_does_not_belong_together_is_refused(others, names, said):
     with pytest.raises(DataError, match=said):
         mrsds.join(others, names)
+
+
+@pytest.mark.slow
+@pytest.mark.compiling
+def test_joined_sessions_are_fitted_scored_saved_and_read_back(tmp_path):
+    whole = tiny_run.simulated()
+    sessions = [
+        whole.select(slice(first, first + 6)).without_neurons(whole.neuron_ids[first // 6 :: 4]) for first in (0, 6)
+    ]
+    training = {"num_steps": 4, "log_steps": 2, "save_steps": 4, "batch_size": 4}
+    fit = mrsds.fit(
+        mrsds.join(sessions, ["monday", "tuesday"]),
+        *(2, 1),
+        model=tiny_run.MODEL,
+        training=training,
+        start="none",
+        test=0.25,
+        save_to=tmp_path / "run",
+        progress=False,
+    )
+    assert fit.latents["session"].values.tolist() == ["monday"] * 6 + ["tuesday"] * 6
+    scores = fit.score()
+    assert scores.sizes["session"] == 2
+    again = mrsds.load(tmp_path / "run")
+    xr.testing.assert_identical(again.latents, fit.latents)
+    assert set(fit.communication(fit.trials.sessions)["condition"].values) == {"monday", "tuesday"}
+    with pytest.raises(mrsds.MrsdsError, match="session"):
+        fit.report(tmp_path / "page.html")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 from scipy.special import logsumexp
 
 from mrsds_ppl.analysis import FittedProgram
@@ -40,7 +40,7 @@ class PosteriorSet:
     a run does not hold is None in a set that was read from it.
     """
 
-    trial_ids: Int[np.ndarray, " trial"]
+    trial_ids: Shaped[np.ndarray, " trial"]
     lengths: Int[np.ndarray, " trial"]
     x_mean: Float[np.ndarray, "trial time latent"]
     x_draws: Float[np.ndarray, "draw trial time latent"]

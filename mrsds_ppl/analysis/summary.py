@@ -99,7 +99,8 @@ def evaluate_run(
 
     def ceiling(trials: Trials, estimate: np.ndarray, neurons: np.ndarray | None = None) -> float:
         # The inverse information is the variance, or less in a law that is no exponential family.
-        variance = 1.0 / np.asarray(emissions.information(jnp.asarray(estimate)), np.float64)
+        own = emissions.of_trials(trials.session_numbers)
+        variance = 1.0 / np.asarray(own.information(jnp.asarray(estimate)), np.float64)
         return noise_ceiling(trials.y, trials.observed, variance, neurons)
 
     some = hidden if len(hidden) else None
