@@ -40,14 +40,14 @@ def check_trials(trials: Trials, fitted: Trials, *, refused: Sequence[Sequence[R
                 "and stages in the same order; fill neurons that were not recorded with NaN."
             )
     named = {
-        what: (getattr(trials, name), getattr(fitted, name))
-        for what, name in {"regions": "region_names", "inputs": "input_names", "neurons": "neuron_ids"}.items()
+        "regions": (trials.region_names, fitted.region_names),
+        "inputs": (trials.input_names, fitted.input_names),
+        "neurons": (trials.neuron_ids.tolist(), fitted.neuron_ids.tolist()),
     }
     for what, (names, known) in named.items():
-        if list(names) != list(known) and set(names) == set(known):
+        if names != known and set(names) == set(known):
             raise DataError(
-                f"{what}: found those of the fit in another order: {list(names[:5])}, but the fit has "
-                f"{list(known[:5])}."
+                f"{what}: found those of the fit in another order: {names[:5]}, but the fit has {known[:5]}."
             )
     _check_bins(trials, fitted)
     if not trials.observed.any():
