@@ -22,7 +22,15 @@ from mrsds_ppl.models.emissions.sessions import SomeEmissions
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 from mrsds_ppl.ppl.markov import potentials
-from mrsds_ppl.statespace.linear_gaussian import Latents, SharedTerms, SignalTerms, TrialTerms, linearise, valid_bins
+from mrsds_ppl.statespace.linear_gaussian import (
+    Inputs,
+    Latents,
+    SharedTerms,
+    SignalTerms,
+    TrialTerms,
+    linearise,
+    valid_bins,
+)
 
 
 @runtime_checkable
@@ -69,7 +77,7 @@ def linearised(networks: Networks, model: MRSDS, batch: Batch, x: Latents) -> Tr
 
 
 def linearised_with(
-    program: Program, batch: Batch, x: Latents, u: Array, log_transition: Float[Array, "trial pair from to"]
+    program: Program, batch: Batch, x: Latents, u: Inputs, log_transition: Float[Array, "trial pair from to"]
 ) -> TrialTerms:
     """A program around paths, with the transitions and the inputs of the dynamics given."""
     steps, signals = linearise(program.dynamics.means, x, u), signal_terms(program.emissions, batch, x)

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-# Paths of trials, or their means, and what each bin has of each state: a probability, or one for the likeliest.
+# Paths of trials, or their means; what each bin has of each state: a probability, or one for the likeliest; inputs.
 Latents = Float[Array, "trial bin latent"]
 States = Float[Array, "trial bin state"]
+Inputs = Float[Array, "trial bin input"]
 
 
 class SharedTerms(NamedTuple):
