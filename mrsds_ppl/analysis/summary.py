@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from mrsds_ppl.analysis.metrics import Scores, evaluate, noise_ceiling
 from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
 from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states
 from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.models.emissions.sessions import SomeEmissions
 from mrsds_ppl.models.mrsds import MRSDS
 
 
@@ -72,6 +73,14 @@ class Evaluation(NamedTuple):
         return lines
 
 
+def noise_variance(
+    emissions: SomeEmissions, trials: Trials, estimate: Float[np.ndarray, "trial time neuron"]
+) -> Float[np.ndarray, "trial time neuron"]:
+    """Variance of signals around expected ones: the inverse information, less in a law of no exponential family."""
+    own = emissions.of_trials(trials.session_numbers)
+    return 1.0 / np.asarray(own.information(jnp.asarray(estimate)), np.float64)
+
+
 def evaluate_run(
     key: PRNGKeyArray,
     sampler: PosteriorSampler,
@@ -98,10 +107,7 @@ def evaluate_run(
         return evaluate(trials.y, trials.observed, estimate, counts, neurons, sessions=trials.sessions)
 
     def ceiling(trials: Trials, estimate: np.ndarray, neurons: np.ndarray | None = None) -> float:
-        # The inverse information is the variance, or less in a law that is no exponential family.
-        own = emissions.of_trials(trials.session_numbers)
-        variance = 1.0 / np.asarray(own.information(jnp.asarray(estimate)), np.float64)
-        return noise_ceiling(trials.y, trials.observed, variance, neurons)
+        return noise_ceiling(trials.y, trials.observed, noise_variance(emissions, trials, estimate), neurons)
 
     some = hidden if len(hidden) else None
     return Evaluation(

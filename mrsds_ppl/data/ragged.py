@@ -8,6 +8,9 @@ import xarray as xr
 
 from mrsds_ppl.errors import DataError
 
+# What padded bins hold, by name; of what is not listed, zero.
+PADDING = {"y": np.nan, "x": np.nan, "messages": np.nan, "z": -1}
+
 TRIAL_NAMES = {"trial", "trials"}
 TIME_NAMES = {"time", "times", "t", "bin", "bins", "time_bin"}
 

@@ -69,13 +69,14 @@ def fit_new_session(
     params = {**params, _EMISSIONS: begun.of_sessions([begun.parts.of(0).at_components(found)])}
     data = jax.device_put(trials.batch())
     moments, states = smooth_new_trials(params, model, data)
-    parts, evidence = in_parts(data), -np.inf
+    parts = in_parts(data)
     for number in range(_ROUNDS):
         params = {**params, _EMISSIONS: _improved(params[_EMISSIONS], data, moments)}
         networks = model.networks_from(params)
         moments, likeliest = smooth_and_find_states(networks, model, parts, moments.mean, states)
-        states, evidence = likeliest.states, likeliest.nats_a_bin(parts)
+        states = likeliest.states
         if number in (0, _ROUNDS - 1):
+            evidence = likeliest.nats_a_bin(parts)
             say(f"emissions of the new neurons, round {number + 1}: evidence {evidence:.4f} nats a bin")
     return params
 

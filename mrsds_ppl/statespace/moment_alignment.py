@@ -110,14 +110,11 @@ class _Problem:
         self, own: Moments, reference: Moments, sizes: Sequence[int], there: Bool[np.ndarray, " region"]
     ) -> None:
         self.blocks = _blocks(sizes)
-        self.pairs = [(mean, other) for (mean, _), (other, _) in zip(own, reference, strict=True)]
         bins = min(len(own.average[0]), len(reference.average[0]))
         lags = min(len(own.lagged[0]), len(reference.lagged[0]))
-        self.pairs = [
-            (mean[:length], other[:length])
-            for (mean, other), length in zip(self.pairs, (lags, lags, bins), strict=True)
-        ]
-        errors = [a[1][:n] + b[1][:n] for a, b, n in zip(own, reference, (lags, lags, bins), strict=True)]
+        both = list(zip(own, reference, (lags, lags, bins), strict=True))
+        self.pairs = [(a[0][:n], b[0][:n]) for a, b, n in both]
+        errors = [a[1][:n] + b[1][:n] for a, b, n in both]
         self.weights = [1.0 / np.maximum(error, _LEAST_VARIANCE) for error in self._by_block(*errors)]
         # Of a region that one of them lacks nothing is known.
         known = np.repeat(there, sizes).astype(float)

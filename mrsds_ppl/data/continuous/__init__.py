@@ -1,1 +1,1 @@
-"""One continuous recording as trials: its pieces, and which of them are held out together. Imports errors only."""
+"""One continuous recording as trials: its pieces, and which are held out together. Imports errors and padding only."""

@@ -7,13 +7,13 @@ from typing import Any, TypedDict
 import numpy as np
 import xarray as xr
 
+from mrsds_ppl.data.ragged import PADDING
 from mrsds_ppl.errors import DataError, listed
 
 # As long as trials of the simulators: ten times what an encoder sees to each side, so few bins lack their past, and
 # short enough that a step of training takes a batch from all over the recording.
 _BINS, _FEWEST_BINS = 150, 20
 _PIECES = 20  # of a recording that has fewer bins, so that a tenth of them is more than one
-_PADDING = {"y": np.nan, "observed": False, "x": np.nan, "z": -1, "messages": np.nan}
 
 
 class OneRecording(TypedDict, total=False):
@@ -60,7 +60,7 @@ def in_pieces(dataset: xr.Dataset, piece: float | int | None) -> xr.Dataset:
     count = bins // size + (bins % size > 1)
     used = min(bins, count * size)
     arrays = {
-        name: (variable.dims, _cut(variable.values[0, :used], count, size, _PADDING.get(str(name), 0)))
+        name: (variable.dims, _cut(variable.values[0, :used], count, size, PADDING.get(str(name), 0)))
         for name, variable in dataset.data_vars.items()
         if name != "lengths"
     }

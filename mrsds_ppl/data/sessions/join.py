@@ -9,11 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from mrsds_ppl.data.ragged import PADDING
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import DataError, listed
 
-# What padded bins hold, by name; of what is not listed, zero.
-_PADDING = {"y": np.nan, "x": np.nan, "messages": np.nan, "z": -1}
 # What all sessions must have to be kept: truths of simulations, conditions, places of pieces in their recording.
 _OPTIONAL = ("x", "z", "messages")
 _OF_TRIALS = ("label", "start", "follows")
@@ -146,7 +145,7 @@ def _padded(session: Trials, name: str, bins: int, neurons: int, columns: np.nda
     shape = [len(values), bins, *values.shape[2:]]
     if "neuron" in variable.dims:
         shape[2] = neurons
-    found = np.full(shape, _PADDING.get(name, 0), values.dtype)
+    found = np.full(shape, PADDING.get(name, 0), values.dtype)
     if "neuron" in variable.dims:
         found[:, : values.shape[1], columns] = values
     else:

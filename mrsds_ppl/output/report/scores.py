@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from mrsds_ppl.analysis.baselines import hidden_from_visible, next_from_last, trial_average
 from mrsds_ppl.analysis.metrics import Scores, bits_per_spike, evaluate, noise_ceiling
 from mrsds_ppl.analysis.posterior import Reconstruction
+from mrsds_ppl.analysis.summary import noise_variance
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.output.report.findings import Score
 from mrsds_ppl.output.report.page import Section, Table
@@ -44,8 +44,8 @@ def score_lines(fit: "mrsds_ppl.fitted.Fit", predicted: Predicted) -> tuple[list
         def of(prediction: np.ndarray) -> Scores:
             return evaluate(trials.y, observed, np.asarray(prediction, np.float64), fit.counts, some)
 
-        ours, variance = of(estimate), 1.0 / np.asarray(emissions.information(jnp.asarray(estimate)), np.float64)
-        ceiling = noise_ceiling(trials.y, observed, variance, some)
+        ours = of(estimate)
+        ceiling = noise_ceiling(trials.y, observed, noise_variance(emissions, trials, estimate), some)
         r2_linear = None if linear is None else of(linear).r2
         return Score(name, ours.r2, ceiling, of(simple).r2, r2_linear, ours.bits_per_spike)
 
