@@ -4,17 +4,18 @@ import fcntl
 import gc
 import os
 import sys
+import time
 from collections.abc import Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import pytest
-import tiny_run
 
 from mrsds_ppl.backend.compiler_flags import add_flags, choose_optimization_level
 
 # A compiled program holds memory maps, of which Linux allows a process 65,530; the next one ends it without a word.
+# To count them takes tens of milliseconds, and tests that end sooner than one program is compiled add none to speak of.
 _MOST_MAPS, _MAPS = 40_000, Path("/proc/self/maps")
 _WORTH_KEEPING = 0.1  # seconds that a program takes to compile
 # This version still has the emitters of loops that its new ones replace: they compile a third faster, and what they
@@ -48,8 +49,11 @@ def _measures(config: pytest.Config) -> bool:
 
 @pytest.fixture(autouse=True)
 def few_compiled_programs() -> Iterator[None]:
+    began = time.perf_counter()
     yield
-    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
+    if time.perf_counter() - began < _WORTH_KEEPING or not _MAPS.exists():
+        return
+    if _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
         jax.clear_caches()
         gc.collect()
 
@@ -80,6 +84,8 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (shared / "finished.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
+            import tiny_run  # here, since the process that only hands out tests would wait for it as well
+
             made.parent.mkdir()
             made.write_text(str(tiny_run.fitted(made.parent)))
     return Path(made.read_text())
