@@ -17,7 +17,7 @@ from mrsds_ppl.backend.compiler_flags import add_flags, choose_optimization_leve
 # A compiled program holds memory maps, of which Linux allows a process 65,530; the next one ends it without a word.
 # To count them takes tens of milliseconds, and tests that end sooner than one program is compiled add none to speak of.
 _MOST_MAPS, _MAPS = 40_000, Path("/proc/self/maps")
-_WORTH_KEEPING = 0.1  # seconds that a program takes to compile
+_SOONER = 0.1  # seconds
 # This version still has the emitters of loops that its new ones replace: they compile a third faster, and what they
 # compile is a tenth slower, which is why the command does without. Other versions end at an option they do not know.
 _HAS_BOTH_EMITTERS, _OLD_EMITTERS = "0.10.2", ("--xla_cpu_use_fusion_emitters", "false")
@@ -33,7 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.hasplugin("cacheprovider"):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("compiled")))
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
+    # To read one back takes a tenth of the time also of the smallest, of which there are thousands.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
 
 
@@ -51,7 +52,7 @@ def _measures(config: pytest.Config) -> bool:
 def few_compiled_programs() -> Iterator[None]:
     began = time.perf_counter()
     yield
-    if time.perf_counter() - began < _WORTH_KEEPING or not _MAPS.exists():
+    if time.perf_counter() - began < _SOONER or not _MAPS.exists():
         return
     if _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
         jax.clear_caches()

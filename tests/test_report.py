@@ -247,15 +247,17 @@ def counts_run(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("run", "words", "figures"),
+    ("run", "options", "words", "figures"),
     [
         (
             "finished_run",
+            ["--quick"],
             ["V1 (4 neurons, 1 latent)", "9 to train on, 3 kept", "12 of 12 steps", "2 discrete states"],
             9,
         ),
         pytest.param(
             "counts_run",
+            [],
             [
                 "V1 (4 neurons, 2 latents)",
                 "LGN (3 neurons, 1 latent)",
@@ -269,9 +271,9 @@ def counts_run(tmp_path_factory):
         ),
     ],
 )
-def test_report_of_a_run_is_one_page_that_stands_alone(run, words, figures, request, tmp_path, capsys):
+def test_report_of_a_run_is_one_page_that_stands_alone(run, options, words, figures, request, tmp_path, capsys):
     run, path = request.getfixturevalue(run), tmp_path / "page.html"
-    assert cli.main(["report", f"{run}-log.txt", "--out", str(path)]) == 0
+    assert cli.main(["report", f"{run}-log.txt", "--out", str(path), *options]) == 0
     assert str(path) in capsys.readouterr().out
     reader = expect_page_that_stands_alone(path.read_text(encoding="utf-8"))
     text = " ".join(reader.words)
