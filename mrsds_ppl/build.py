@@ -193,12 +193,12 @@ class NewSession(NamedTuple):
 
 
 def for_new_neurons(
-    config: RunConfig, params: dict[str, Any], session: Trials, fitted: Trials, draws: np.ndarray
+    key: PRNGKeyArray, config: RunConfig, params: dict[str, Any], session: Trials, fitted: Trials, draws: np.ndarray
 ) -> NewSession:
     """A fitted program whose emissions are those of another session.
 
     Args:
-        config, params: of the fit.
+        key, config, params: a random key, and what is of the fit.
         session: joined by itself, with the regions of the fit in their order.
         fitted, draws: training trials of the fit, and draws (draw, trial, bin, latent) of their latents.
 
@@ -211,7 +211,7 @@ def for_new_neurons(
     guide = GaussianMarkovPaths(model)
     guide.begin(session.batch())
     draws = np.asarray(draws[:_ALIGNING_DRAWS])
-    return NewSession(model, guide, fit_new_session(sites, model, session, fitted, draws))
+    return NewSession(model, guide, fit_new_session(key, sites, model, session, fitted, draws))
 
 
 def hidden_neurons(config: RunConfig, split: Split) -> np.ndarray:

@@ -169,11 +169,11 @@ class Fit(FittedMessages):
             DataError: the trials were recorded otherwise than those of the fit.
         """
         if new_neurons:
-            fit = self.with_new_neurons(trials)
+            fit = self.with_new_neurons(trials, seed=seed)
             return fit.infer(fit.trials, draws=draws, seed=seed)
         return tree_of(self, {"test": (self.infer_set(trials, draws=draws, seed=seed), trials)}, "test")
 
-    def with_new_neurons(self, trials: Trials, *, name: str = "new") -> "Fit":
+    def with_new_neurons(self, trials: Trials, *, name: str = "new", seed: int = 0) -> "Fit":
         """The fitted dynamics, transitions and latents with emissions for a session with other neurons.
 
         What it has of training and test trials is that of this fit; ask it for what takes ``trials``, and give its own.
@@ -181,13 +181,16 @@ class Fit(FittedMessages):
         Args:
             trials: the session, with the inputs, stages and bins of the fit and some of its regions.
             name: of the session.
+            seed: of the search for its coordinates.
 
         Raises:
             DataError: the trials were recorded otherwise than those of the fit.
         """
         check_kind(trials, self.trials)
         session = join([trials], [name], regions=self.trials.region_names)
-        found = for_new_neurons(self.config, self.params, session, self.split.train, self.train.x_draws)
+        found = for_new_neurons(
+            random.key(seed), self.config, self.params, session, self.split.train, self.train.x_draws
+        )
         return replace(self, **found._asdict(), trials=session, tree=None)
 
     def infer_set(self, trials: Trials, *, draws: int = 100, seed: int = 0) -> PosteriorSet:

@@ -90,7 +90,8 @@ def test_what_does_not_belong_together_is_refused(others, names, said):
 
 @pytest.mark.slow
 @pytest.mark.compiling
-def test_joined_sessions_are_fitted_scored_saved_and_read_back(tmp_path):
+@pytest.mark.parametrize("start", ["none", pytest.param("smoothing", marks=pytest.mark.nightly)])
+def test_joined_sessions_are_fitted_scored_saved_and_read_back(tmp_path, start):
     whole = tiny_run.simulated()
     sessions = [
         whole.select(slice(first, first + 6)).without_neurons(whole.neuron_ids[first // 6 :: 4]) for first in (0, 6)
@@ -101,7 +102,7 @@ def test_joined_sessions_are_fitted_scored_saved_and_read_back(tmp_path):
         *(2, 1),
         model=tiny_run.MODEL,
         training=training,
-        start="none",
+        start=start,
         test=0.25,
         save_to=tmp_path / "run",
         progress=False,

@@ -12,7 +12,7 @@ keep a mean square of 1, so that Q cannot shrink by shrinking them. Source: Zolt
 variational Laplace EM of switching linear systems.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -185,17 +185,13 @@ class LaplaceEM:
     def _linear_phase(
         self, key: Array, networks: Networks, model: MRSDS, data: Batch
     ) -> tuple[PathMoments, LinearProgram]:
-        # As one state at first, but with copies for all, so that nothing is compiled twice.
         u, parts = model.dynamics_inputs(data.u), in_parts(data)
-        program = linear_program(networks, data, num_states=model.num_states, num_inputs=u.shape[-1])
-        x = jnp.zeros((*data.y.shape[:2], model.num_latents), data.y.dtype)
-        for _ in range(_ONE_STATE_STEPS):
-            program, paths = _linear_step(program, data, parts, u, x)
-            x = paths.mean
+        for _, (paths, program) in zip(range(_ONE_STATE_STEPS), one_state(networks, model, data), strict=False):
             if self.should_stop():
                 return paths, program
         if model.num_states == 1:
             return paths, program
+        x = paths.mean
         states = _arhmm_states(key, x, u, data.lengths, num_states=model.num_states)
         program = _begun(program, states, data, u, paths)
         for _ in range(_ROUNDS):
@@ -206,6 +202,18 @@ class LaplaceEM:
                 x = paths.mean
             program = _with_states(program, _linear_states(program, parts, u, x), data)
         return paths, program
+
+
+def one_state(networks: Networks, model: MRSDS, data: Batch) -> Iterator[tuple[PathMoments, LinearProgram]]:
+    """Steps of Laplace EM of a linear program of one state, without end; emissions begin as those of ``networks``."""
+    # With copies for all states, so that nothing is compiled twice.
+    u, parts = model.dynamics_inputs(data.u), in_parts(data)
+    program = linear_program(networks, data, num_states=model.num_states, num_inputs=u.shape[-1])
+    x = jnp.zeros((*data.y.shape[:2], model.num_latents), data.y.dtype)
+    while True:
+        program, paths = _linear_step(program, data, parts, u, x)
+        x = paths.mean
+        yield paths, program
 
 
 def _linear_step(

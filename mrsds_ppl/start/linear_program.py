@@ -202,6 +202,13 @@ def _emissions(emissions: Emissions, data: Batch, paths: PathMoments) -> Emissio
     return emissions.with_residual(jnp.where(seen, square, 0.0).sum((0, 1)) / jnp.maximum(seen.sum((0, 1)), 1))
 
 
+def in_coordinates(emissions: Emissions, matrix: Array, offset: Array) -> Emissions:
+    """Affine emissions that say of latents ``matrix x + offset`` what they said of x."""
+    loadings = _loadings(emissions.readout) @ jnp.linalg.inv(matrix)
+    bias = emissions.readout.bias - loadings @ offset
+    return eqx.tree_at(lambda e: e.readout.bias, _with_loadings(emissions, loadings), bias)
+
+
 def _scaled(emissions: SomeEmissions, scale: Array) -> SomeEmissions:
     """Emissions of latents that were divided by ``scale``."""
     if isinstance(emissions, SessionEmissions):

@@ -19,6 +19,7 @@ from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.guides.path_guide import PathGuide
 from mrsds_ppl.models.dynamics import with_scaled_noise
 from mrsds_ppl.models.mrsds import MRSDS, of_program
+from mrsds_ppl.start.joined_sessions import JoinedEM
 from mrsds_ppl.start.laplace_em import LaplaceEM
 from mrsds_ppl.start.unused import share_of_bins, unused_sentence
 from mrsds_ppl.train.history import History, Keys, TrainState
@@ -105,7 +106,9 @@ class SmoothingStart:
     def __call__(
         self, key: Keys, params: dict[str, PyTree], model: MRSDS, guide: AutoGuide, data: Batch
     ) -> dict[str, PyTree]:
-        found = self.laplace_em(fold_each(key, 2), params, model, data)
+        affine = model.networks.emissions.readout.hidden is None
+        em = JoinedEM(self.laplace_em) if affine and (model.num_sessions or 1) > 1 else self.laplace_em
+        found = em(fold_each(key, 2), params, model, data)
         shares = np.asarray(share_of_bins(found.paths.states, data.lengths))
         self.laplace_em.say(f"states: share of bins {', '.join(f'{share:.2f}' for share in shares)}")
         if (sentence := unused_sentence(shares, revived=False)) is not None:

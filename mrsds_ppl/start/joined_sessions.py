@@ -1,0 +1,76 @@
+"""Start of joined sessions by smoothing: the largest one tells the program, and the others find their place in it.
+
+Sessions in coordinates of their own would each pull the dynamics to themselves. So Laplace EM fits one session alone,
+that with the most regions and of these with the most trials. The emissions of the others follow its program; see
+:mod:`mrsds_ppl.start.session_emissions`. What they have to say about it, joint training hears.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from jaxtyping import PRNGKeyArray, PyTree
+
+from mrsds_ppl.data.batch import Batch
+from mrsds_ppl.models.emissions.sessions import SessionEmissions
+from mrsds_ppl.models.filtering import SmoothedPaths
+from mrsds_ppl.models.mrsds import MRSDS
+from mrsds_ppl.start.laplace_em import LaplaceEM, SmoothedFit
+from mrsds_ppl.start.session_emissions import SessionFit, drawn, fit_session, reference_of, regions_seen
+
+_EMISSIONS = "emissions$params"
+
+
+@dataclass(frozen=True)
+class JoinedEM:
+    """Laplace EM of sessions with other neurons each, whose emissions are affine.
+
+    Args:
+        of_one: Laplace EM of one session.
+    """
+
+    of_one: LaplaceEM
+
+    def __call__(self, key: PRNGKeyArray, params: dict[str, PyTree], model: MRSDS, data: Batch) -> SmoothedFit:
+        """Program and paths; see :class:`~mrsds_ppl.start.laplace_em.LaplaceEM`."""
+        session, say = np.asarray(data.session), self.of_one.say
+        parts = {int(number): _trials(data, session == number) for number in np.unique(session)}
+        there = {number: regions_seen(model, own) for number, own in parts.items()}
+        first = max(parts, key=lambda number: (there[number].sum(), len(parts[number].lengths)))
+        say(f"smoothing: session {first} alone, which has the most regions and trials")
+        begun: SessionEmissions = params[_EMISSIONS]
+        each, own = [begun.parts.of(number) for number in range(begun.parts.num_sessions)], parts.pop(first)
+        alone = self.of_one(random.fold_in(key, 0), params, model, own)
+        each[first] = alone.params[_EMISSIONS].parts.of(first)
+        params = {**alone.params, _EMISSIONS: begun.of_sessions(each)}
+        x = np.asarray(drawn(random.fold_in(key, 1), alone.paths.moments))
+        reference = reference_of(x, np.asarray(own.u), np.asarray(own.lengths), model, there[first])
+        found = {first: SessionFit(each[first], alone.paths)}
+        for number, own in parts.items():
+            told = f"smoothing: session {number}: "
+            found[number] = fit_session(
+                random.fold_in(key, 2 + number), params, model, own, number, reference,
+                lambda line, told=told: say(told + line),
+            )  # fmt: skip
+            each[number] = found[number].emissions
+        params = {**params, _EMISSIONS: begun.of_sessions(each)}
+        paths = _together({number: one.paths for number, one in found.items()}, session)
+        return SmoothedFit(params, paths)
+
+
+def _trials(data: Batch, which: np.ndarray) -> Batch:
+    return jax.tree.map(lambda part: part[which], data)
+
+
+def _together(found: dict[int, SmoothedPaths], session: np.ndarray) -> SmoothedPaths:
+    """Paths of all trials."""
+
+    def put(*parts: jax.Array) -> jax.Array:
+        whole = np.zeros((len(session), *parts[0].shape[1:]), parts[0].dtype)
+        for number, part in zip(found, parts, strict=True):
+            whole[session == number] = np.asarray(part)
+        return jnp.asarray(whole)
+
+    return jax.tree.map(put, *found.values())

@@ -1,0 +1,156 @@
+"""Emissions of one session under a program that another one has told.
+
+1. Laplace EM of a linear program of its own, from the emissions that it has: paths in coordinates of its own.
+2. Coordinates in which these paths have the moments of the other's latents, and near them those in which they follow
+   the program best; see :mod:`mrsds_ppl.statespace.moment_alignment` and :mod:`mrsds_ppl.start.coordinates`. The sign
+   of a region is the one with the larger evidence.
+3. Expectation-maximisation of emissions and coordinates: paths smoothed under the program and its likeliest states, one
+   step of Newton's method for readout and noise, and the nearest better coordinates.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from mrsds_ppl.backend.trials_at_once import in_parts
+from mrsds_ppl.data.batch import Batch
+from mrsds_ppl.models.emissions.emissions import Emissions
+from mrsds_ppl.models.emissions.sessions import SessionEmissions
+from mrsds_ppl.models.filtering import LikeliestStates, SmoothedPaths, find_states, smooth_and_find_states
+from mrsds_ppl.models.mrsds import MRSDS
+from mrsds_ppl.ppl.gaussian_chain import GaussianChain
+from mrsds_ppl.start.coordinates import Alignment, Coordinates, Latents
+from mrsds_ppl.start.laplace_em import one_state
+from mrsds_ppl.start.linear_program import improved_emissions, in_coordinates
+from mrsds_ppl.statespace.moment_alignment import Moments, aligned, moments_of
+from mrsds_ppl.statespace.smoothing import PathMoments, chain_of
+
+_OWN_STEPS, _ROUNDS = 30, 15
+_EMISSIONS = "emissions$params"
+
+
+class Reference(NamedTuple):
+    """What is known of latents in the coordinates that are kept: their mean, moments about it, and their regions."""
+
+    mean: Float[np.ndarray, " latent"]
+    moments: Moments
+    there: Bool[np.ndarray, " region"]
+
+
+class SessionFit(NamedTuple):
+    """Emissions of a session, and its paths and likeliest states under them."""
+
+    emissions: Emissions
+    paths: SmoothedPaths
+
+
+def reference_of(
+    x: Float[np.ndarray, "trial bin latent"],
+    u: Float[np.ndarray, "trial bin input"],
+    lengths: Int[np.ndarray, " trial"],
+    model: MRSDS,
+    there: Bool[np.ndarray, " region"],
+) -> Reference:
+    """Of draws of latents.
+
+    Args:
+        x: draws.
+        u, lengths: inputs and valid bins.
+        model: the program.
+        there: regions that were recorded.
+    """
+    mean = x[np.arange(x.shape[1]) < lengths[:, None]].mean(0)
+    return Reference(mean, moments_of(x - mean, u, lengths, model.latent_sizes, noisy=False), there)
+
+
+def regions_seen(model: MRSDS, data: Batch) -> Bool[np.ndarray, " region"]:
+    """Which regions have a neuron with signals in some trials."""
+    seen = np.asarray(data.observed).any((0, 1))
+    return (
+        np.bincount(np.asarray(model.networks.emissions.readout.owner())[seen], minlength=len(model.latent_sizes)) > 0
+    )
+
+
+def fit_session(
+    key: PRNGKeyArray,
+    params: dict[str, PyTree],
+    model: MRSDS,
+    data: Batch,
+    number: int,
+    reference: Reference,
+    say: Callable[[str], None],
+) -> SessionFit:
+    """Affine emissions of a session; everything else of the program stays as it is.
+
+    Args:
+        key: random key.
+        params: values of the program's sites; the emissions of the session are where to begin, in any coordinates.
+        model: the program.
+        data: the trials of the session.
+        number: of the session.
+        reference: of the latents that the program was fitted to.
+        say: prints a line of progress.
+    """
+    parts, there = in_parts(data), regions_seen(model, data) & reference.there
+    first_key, *keys = random.split(key, _ROUNDS + 1)
+
+    def with_own(emissions: Emissions) -> dict[str, PyTree]:
+        before: SessionEmissions = params[_EMISSIONS]
+        each = [before.parts.of(one) for one in range(before.parts.num_sessions)]
+        each[number] = emissions
+        return {**params, _EMISSIONS: before.of_sessions(each)}
+
+    steps = islice(one_state(model.networks_from(params), model, data), _OWN_STEPS)
+    moments, program = deque(steps, maxlen=1).pop()
+    x = drawn(first_key, moments)
+    own = reference_of(np.asarray(x), np.asarray(data.u), np.asarray(data.lengths), model, there)
+    matrix = aligned(own.moments, reference.moments, model.latent_sizes, there)
+    alignment = Alignment(model, model.networks_from(params), data, there)
+
+    def smoothed(found: Coordinates) -> tuple[Emissions, PathMoments, LikeliestStates]:
+        emissions = in_coordinates(program.networks.emissions.parts.of(number), *_on_device(found))
+        networks, path = model.networks_from(with_own(emissions)), moved(moments.mean, found)
+        states = find_states(networks, model, parts, path).states
+        return emissions, *smooth_and_find_states(networks, model, parts, path, states)
+
+    tried = map(smoothed, alignment.begun(x, Coordinates(matrix, reference.mean - matrix @ own.mean)))
+    emissions, moments, likeliest = max(tried, key=lambda one: one[2].nats_a_bin(parts))
+    states, first = likeliest.states, likeliest
+    for round_key in keys:
+        emissions = _improved(with_own(emissions)[_EMISSIONS], data, moments).parts.of(number)
+        found = alignment.ascend(drawn(round_key, moments), Coordinates.unmoved(model.num_latents))
+        emissions = in_coordinates(emissions, *_on_device(found))
+        networks = model.networks_from(with_own(emissions))
+        moments, likeliest = smooth_and_find_states(networks, model, parts, moved(moments.mean, found), states)
+        states = likeliest.states
+    say(
+        f"evidence of the new emissions {first.nats_a_bin(parts):.4f} nats a bin, after {_ROUNDS} rounds "
+        f"{likeliest.nats_a_bin(parts):.4f}"
+    )
+    return SessionFit(emissions, SmoothedPaths(moments, states))
+
+
+@jax.jit
+def drawn(key: PRNGKeyArray, moments: PathMoments) -> Latents:
+    """A draw of each path."""
+    return GaussianChain(*chain_of(moments)).sample(key)
+
+
+def moved(x: Latents, to: Coordinates) -> Latents:
+    """Paths in other coordinates."""
+    matrix, offset = _on_device(to)
+    return x @ matrix.T + offset
+
+
+def _on_device(to: Coordinates) -> tuple[Array, Array]:
+    return jnp.asarray(to.matrix, jnp.float32), jnp.asarray(to.offset, jnp.float32)
+
+
+_improved = jax.jit(improved_emissions)
