@@ -211,7 +211,7 @@ def for_new_neurons(
     guide = GaussianMarkovPaths(model)
     guide.begin(session.batch())
     draws = np.asarray(draws[:_ALIGNING_DRAWS])
-    return NewSession(model, guide, fit_new_session(key, sites, model, session, fitted, draws))
+    return NewSession(model, guide, fit_new_session(model, session, fitted, draws, sites, key))
 
 
 def hidden_neurons(config: RunConfig, split: Split) -> np.ndarray:

@@ -37,7 +37,7 @@ def test_new_neurons_get_the_emissions_that_they_have():
     fitted = mrsds.Trials.from_arrays(np.zeros_like(y), u, [NEURONS] * 2, region_names=REGIONS)
     names = ("initial", "transitions", "dynamics", "emissions")
     params = {f"{name}$params": getattr(model.networks, name) for name in names}
-    found = fit_new_session(random.key(0), params, model, session, fitted, x[None])
+    found = fit_new_session(model, session, fitted, x[None], params, random.key(0))
     readout = found["emissions$params"].readout
     # Two samples of the latents have variances and means that differ by about so much.
     np.testing.assert_allclose(readout.weight[0, :, 0], loadings.ravel(), rtol=0.15)

@@ -46,7 +46,7 @@ class JoinedEM:
         each[first] = alone.params[_EMISSIONS].parts.of(first)
         params = {**alone.params, _EMISSIONS: begun.of_sessions(each)}
         x = np.asarray(drawn(random.fold_in(key, 1), alone.paths.moments))
-        reference = reference_of(x, np.asarray(own.u), np.asarray(own.lengths), model, there[first])
+        reference = reference_of(x, own, model, there[first])
         found = {first: SessionFit(each[first], alone.paths)}
         for number, own in parts.items():
             told = f"smoothing: session {number}: "

@@ -1,7 +1,5 @@
 """Emissions of a session with new neurons under a fitted program, of which everything else stays as it is."""
 
-from collections.abc import Callable
-
 import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, PyTree
@@ -17,24 +15,22 @@ _EMISSIONS = "emissions$params"
 
 
 def fit_new_session(
-    key: PRNGKeyArray,
-    params: dict[str, PyTree],
     model: MRSDS,
     trials: Trials,
     fitted: Trials,
     draws: Float[np.ndarray, "draw trial bin latent"],
-    say: Callable[[str], None] = lambda line: None,
+    params: dict[str, PyTree],
+    key: PRNGKeyArray,
 ) -> dict[str, PyTree]:
     """Values of the program's sites for a session with new neurons; see :mod:`mrsds_ppl.start.session_emissions`.
 
     Args:
-        key: random key.
-        params: values of the sites of the fitted program.
         model: the program of this session alone, of one session.
         trials: the session, joined by itself.
         fitted: training trials of the fit.
         draws: of their latents, a few.
-        say: prints a line of progress.
+        params: values of the sites of the fitted program.
+        key: random key.
 
     Raises:
         RunError: the readout is a perceptron, whose hidden layers all sessions share.
@@ -42,11 +38,10 @@ def fit_new_session(
     begun = model.networks.emissions
     if not isinstance(begun, SessionEmissions) or begun.readout.hidden is not None:
         raise RunError("new neurons: need affine emissions of sessions; the fit has hidden layers, so fit it anew.")
-    count, everywhere = len(draws), np.ones(len(model.latent_sizes), bool)
-    reference = reference_of(
-        np.concatenate(list(draws)), np.tile(fitted.u, (count, 1, 1)), np.tile(fitted.lengths, count), model, everywhere
-    )
+    again = jax.tree.map(lambda part: np.concatenate([part] * len(draws)), fitted.batch())
+    everywhere = np.ones(len(model.latent_sizes), bool)
+    reference = reference_of(np.concatenate(list(draws)), again, model, everywhere)
     components = begun.parts.of(0).at_components(principal_components(trials, model.latent_sizes))
     params = {**params, _EMISSIONS: begun.of_sessions([components])}
-    found = fit_session(key, params, model, jax.device_put(trials.batch()), 0, reference, say)
+    found = fit_session(key, params, model, jax.device_put(trials.batch()), 0, reference, lambda line: None)
     return {**params, _EMISSIONS: begun.of_sessions([found.emissions])}

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from mrsds_ppl.backend.trials_at_once import in_parts
 from mrsds_ppl.data.batch import Batch
@@ -51,21 +51,9 @@ class SessionFit(NamedTuple):
     paths: SmoothedPaths
 
 
-def reference_of(
-    x: Float[np.ndarray, "trial bin latent"],
-    u: Float[np.ndarray, "trial bin input"],
-    lengths: Int[np.ndarray, " trial"],
-    model: MRSDS,
-    there: Bool[np.ndarray, " region"],
-) -> Reference:
-    """Of draws of latents.
-
-    Args:
-        x: draws.
-        u, lengths: inputs and valid bins.
-        model: the program.
-        there: regions that were recorded.
-    """
+def reference_of(x: np.ndarray, data: Batch, model: MRSDS, there: Bool[np.ndarray, " region"]) -> Reference:
+    """Of a draw of each path (trial, bin, latent) of some trials, in which some regions were recorded."""
+    u, lengths = np.asarray(data.u), np.asarray(data.lengths)
     mean = x[np.arange(x.shape[1]) < lengths[:, None]].mean(0)
     return Reference(mean, moments_of(x - mean, u, lengths, model.latent_sizes, noisy=False), there)
 
@@ -110,7 +98,7 @@ def fit_session(
     steps = islice(one_state(model.networks_from(params), model, data), _OWN_STEPS)
     moments, program = deque(steps, maxlen=1).pop()
     x = drawn(first_key, moments)
-    own = reference_of(np.asarray(x), np.asarray(data.u), np.asarray(data.lengths), model, there)
+    own = reference_of(np.asarray(x), data, model, there)
     matrix = aligned(own.moments, reference.moments, model.latent_sizes, there)
     alignment = Alignment(model, model.networks_from(params), data, there)
 
