@@ -49,11 +49,8 @@ class JoinedEM:
         reference = reference_of(x, own, model, there[first])
         found = {first: SessionFit(each[first], alone.paths)}
         for number, own in parts.items():
-            told = f"smoothing: session {number}: "
-            found[number] = fit_session(
-                random.fold_in(key, 2 + number), params, model, own, number, reference,
-                lambda line, told=told: say(told + line),
-            )  # fmt: skip
+            own_key = random.fold_in(key, 2 + number)
+            found[number] = fit_session(own_key, params, model, own, number, reference, say)
             each[number] = found[number].emissions
         params = {**params, _EMISSIONS: begun.of_sessions(each)}
         paths = _together({number: one.paths for number, one in found.items()}, session)

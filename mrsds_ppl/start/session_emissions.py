@@ -11,7 +11,7 @@
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -102,8 +102,10 @@ def fit_session(
     matrix = aligned(own.moments, reference.moments, model.latent_sizes, there)
     alignment = Alignment(model, model.networks_from(params), data, there)
 
+    begun = cast(SessionEmissions, program.networks.emissions).parts.of(number)
+
     def smoothed(found: Coordinates) -> tuple[Emissions, PathMoments, LikeliestStates]:
-        emissions = in_coordinates(program.networks.emissions.parts.of(number), *_on_device(found))
+        emissions = in_coordinates(begun, *_on_device(found))
         networks, path = model.networks_from(with_own(emissions)), moved(moments.mean, found)
         states = find_states(networks, model, parts, path).states
         return emissions, *smooth_and_find_states(networks, model, parts, path, states)
@@ -119,7 +121,7 @@ def fit_session(
         moments, likeliest = smooth_and_find_states(networks, model, parts, moved(moments.mean, found), states)
         states = likeliest.states
     say(
-        f"evidence of the new emissions {first.nats_a_bin(parts):.4f} nats a bin, after {_ROUNDS} rounds "
+        f"smoothing: session {number}: evidence of its emissions {first.nats_a_bin(parts):.4f} nats a bin, after {_ROUNDS} rounds "
         f"{likeliest.nats_a_bin(parts):.4f}"
     )
     return SessionFit(emissions, SmoothedPaths(moments, states))
