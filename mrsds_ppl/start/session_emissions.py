@@ -121,8 +121,8 @@ def fit_session(
         moments, likeliest = smooth_and_find_states(networks, model, parts, moved(moments.mean, found), states)
         states = likeliest.states
     say(
-        f"smoothing: session {number}: evidence of its emissions {first.nats_a_bin(parts):.4f} nats a bin, after {_ROUNDS} rounds "
-        f"{likeliest.nats_a_bin(parts):.4f}"
+        f"smoothing: session {number}: evidence of its emissions {first.nats_a_bin(parts):.4f} nats a bin, "
+        f"after {_ROUNDS} rounds {likeliest.nats_a_bin(parts):.4f}"
     )
     return SessionFit(emissions, SmoothedPaths(moments, states))
 
