@@ -230,6 +230,7 @@ def start(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_killed_run_goes_on_bit_for_bit_as_if_never_killed(tmp_path):
     with start(tmp_path / "whole") as whole:
         assert len(whole.stdout.read().split()) == 10

@@ -94,7 +94,7 @@ def agree(found, expected, rtol=1e-10):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * max(float(jnp.abs(b).max(initial=0.0)), 1e-3))
 
 
-@pytest.mark.parametrize("num_states", [2, 3, 5])
+@pytest.mark.parametrize("num_states", [pytest.param(2, marks=pytest.mark.nightly), 3, 5])
 def test_value_and_gradient_equal_those_of_the_fast_program(num_states):
     model, batch, path = make_case(num_states)
     params = parameters(model, batch)

@@ -201,7 +201,7 @@ def evaluate(trained, regimen, guide_name, step=7, **options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("guide_name", ["switching_structured", "mean_field"])
+@pytest.mark.parametrize("guide_name", ["switching_structured", pytest.param("mean_field", marks=pytest.mark.nightly)])
 def test_reported_bound_is_the_plain_one_whatever_the_terms(trained, guide_name):
     plain_loss, plain, _, _ = evaluate(trained, Regimen(), guide_name)
     loss, metrics, gradient, _ = evaluate(trained, ALL, guide_name, records_state_weights=True)

@@ -225,9 +225,8 @@ def test_guide_records_its_state_weights_beside_the_path():
     assert sites["dynamics$params"]["type"] == "param"
 
 
-@pytest.mark.parametrize(
-    ("case", "prior"), [("switching", None), pytest.param("structured", 0.5, marks=pytest.mark.nightly)]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize(("case", "prior"), [("switching", None), ("structured", 0.5)])
 def test_plain_numpyro_script_trains_it(case, prior):
     kind, num_states, options = CASES[case]
     guide, _ = make_guide(kind, num_states, weight_prior=prior, **options)
