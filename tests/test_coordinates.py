@@ -45,13 +45,13 @@ def alignment(linear, there=(True, True)):
 
 def test_it_is_the_density_of_the_moved_path_in_the_coordinates_of_the_given_one(linear):
     matrix, offset = np.array([[1.1, 0.2, 0.0], [-0.3, 0.8, 0.0], [0.0, 0.0, -1.4]]), np.array([0.1, 0.2, -0.3])
-    found = alignment(linear).at(linear[3], matrix, offset)
+    found = alignment(linear).value(linear[3], Coordinates(matrix, offset))
     moved, lengths = np.asarray(linear[3]) @ matrix.T + offset, np.asarray(linear[2].lengths)
     total = stats.norm.logpdf(moved[:, 0], scale=FIRST).sum()
     for path, length in zip(moved, lengths, strict=True):
         total += stats.norm.logpdf(path[1:length], path[: length - 1] @ MAPS.T + BIAS, NOISE).sum()
     expected = total / lengths.sum() + np.log(abs(np.linalg.det(matrix)))
-    assert found.fits == pytest.approx(expected, rel=1e-4)
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_turned_latents_find_their_way_back(linear):
@@ -61,9 +61,9 @@ def test_turned_latents_find_their_way_back(linear):
     one = alignment(linear)
     x = jnp.asarray((np.asarray(linear[3]) - shift) @ np.linalg.inv(turned).T, jnp.float32)
     mirrored = one.begun(x, Coordinates.unmoved(3))  # the sign of the second region is another
-    found = max(mirrored, key=lambda one: one.fits)
-    truth = one.at(linear[3], np.eye(3), np.zeros(3)).fits + np.log(abs(np.linalg.det(turned)))
-    assert found.fits > truth - 1e-3  # at the maximum, which is near the truth
+    found = max(mirrored, key=lambda to: one.value(x, to))
+    truth = one.value(linear[3], Coordinates.unmoved(3)) + np.log(abs(np.linalg.det(turned)))
+    assert one.value(x, found) > truth - 1e-3  # at the maximum, which is near the truth
     np.testing.assert_allclose(found.matrix, turned, atol=0.1)
     np.testing.assert_allclose(found.offset, shift, atol=0.1)
 

@@ -40,6 +40,10 @@ class SessionEmissions(eqx.Module):
         """With the given emissions of each session."""
         return eqx.tree_at(lambda e: e.parts, self, self.parts.of_each(found))
 
+    def with_session(self, number: int, found: Emissions) -> "SessionEmissions":
+        """With the given emissions of one session."""
+        return eqx.tree_at(lambda e: e.parts, self, self.parts.with_part(number, found))
+
     def each(self, function: Callable[[Emissions, Int[Array, ""]], Emissions]) -> "SessionEmissions":
         """``function(emissions, number)`` of every session."""
         return eqx.tree_at(lambda e: e.parts, self, self.parts.each(function))

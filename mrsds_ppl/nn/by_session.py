@@ -71,6 +71,11 @@ class BySession(eqx.Module, Generic[Part]):
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(self._own, found))
         return eqx.tree_at(lambda parts: parts.own, self, stacked)
 
+    def with_part(self, number: int, module: Part) -> "BySession[Part]":
+        """With what is given for one session."""
+        own = jax.tree.map(lambda leaf, one: leaf.at[number].set(one), self.own, self._own(module))
+        return eqx.tree_at(lambda parts: parts.own, self, own)
+
     def _own(self, module: Part) -> Part:
         """What a session has for itself of a module."""
         none = partial(operator.is_, None)

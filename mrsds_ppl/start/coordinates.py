@@ -23,19 +23,16 @@ from scipy.optimize import minimize
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 from mrsds_ppl.ppl.markov import PathLaw
-from mrsds_ppl.statespace.linear_gaussian import valid_bins
+from mrsds_ppl.statespace.linear_gaussian import Latents, valid_bins
 
 _MOST_STEPS = 100
 
-Latents = Float[Array, "trial bin latent"]
-
 
 class Coordinates(NamedTuple):
-    """x -> matrix x + offset, a block for each region; ``fits`` is J, in nats a bin."""
+    """x -> matrix x + offset, a block for each region."""
 
     matrix: Float[np.ndarray, "latent latent"]
     offset: Float[np.ndarray, " latent"]
-    fits: float = -np.inf
 
     @classmethod
     def unmoved(cls, num_latents: int) -> "Coordinates":
@@ -75,12 +72,10 @@ class Alignment:
 
         self._value_and_slope = jax.jit(jax.value_and_grad(lost))
 
-    def at(
-        self, x: Latents, matrix: Float[np.ndarray, "latent latent"], offset: Float[np.ndarray, " latent"]
-    ) -> Coordinates:
-        """J of some coordinates."""
-        lost, _ = self._value_and_slope(jnp.asarray(np.concatenate([matrix.ravel(), offset]), x.dtype), x)
-        return Coordinates(matrix, offset, -float(lost))
+    def value(self, x: Latents, to: Coordinates) -> float:
+        """J of some coordinates, in nats a bin."""
+        lost, _ = self._value_and_slope(jnp.asarray(_flat(to), x.dtype), x)
+        return -float(lost)
 
     def ascend(self, x: Latents, start: Coordinates) -> Coordinates:
         """The nearest maximum.
@@ -89,7 +84,7 @@ class Alignment:
             x: a draw of each path.
             start: where to begin.
         """
-        entries = np.concatenate([start.matrix.ravel(), start.offset])
+        entries = _flat(start)
 
         def whole(some: np.ndarray) -> np.ndarray:
             found = entries.copy()
@@ -102,7 +97,7 @@ class Alignment:
 
         found = minimize(evaluated, entries[self.free], jac=True, method="L-BFGS-B", options={"maxiter": _MOST_STEPS})
         matrix, offset = np.split(whole(found.x), [self.count**2])
-        return Coordinates(matrix.reshape(self.count, self.count), offset, -float(found.fun))
+        return Coordinates(matrix.reshape(self.count, self.count), offset)
 
     def begun(self, x: Latents, start: Coordinates) -> list[Coordinates]:
         """The maxima next to some coordinates, and next to those with the mirror image of one region."""
@@ -112,3 +107,7 @@ class Alignment:
             matrix[block] *= -1.0
             tried.append(Coordinates(matrix, start.offset + (start.matrix - matrix) @ mean))
         return [self.ascend(x, one) for one in tried]
+
+
+def _flat(coordinates: Coordinates) -> np.ndarray:
+    return np.concatenate([coordinates.matrix.ravel(), coordinates.offset])

@@ -14,11 +14,10 @@ from jax import random
 from jaxtyping import PRNGKeyArray, PyTree
 
 from mrsds_ppl.data.batch import Batch
-from mrsds_ppl.models.emissions.sessions import SessionEmissions
 from mrsds_ppl.models.filtering import SmoothedPaths
 from mrsds_ppl.models.mrsds import MRSDS
 from mrsds_ppl.start.laplace_em import LaplaceEM, SmoothedFit
-from mrsds_ppl.start.session_emissions import SessionFit, drawn, fit_session, reference_of, regions_seen
+from mrsds_ppl.start.session_emissions import drawn, fit_session, reference_of, regions_seen
 
 _EMISSIONS = "emissions$params"
 
@@ -40,21 +39,17 @@ class JoinedEM:
         there = {number: regions_seen(model, own) for number, own in parts.items()}
         first = max(parts, key=lambda number: (there[number].sum(), len(parts[number].lengths)))
         say(f"smoothing: session {first} alone, which has the most regions and trials")
-        begun: SessionEmissions = params[_EMISSIONS]
-        each, own = [begun.parts.of(number) for number in range(begun.parts.num_sessions)], parts.pop(first)
+        own, begun = parts.pop(first), params[_EMISSIONS]
         alone = self.of_one(random.fold_in(key, 0), params, model, own)
-        each[first] = alone.params[_EMISSIONS].parts.of(first)
-        params = {**alone.params, _EMISSIONS: begun.of_sessions(each)}
+        emissions = begun.with_session(first, alone.params[_EMISSIONS].parts.of(first))
+        params, paths = {**alone.params, _EMISSIONS: emissions}, {first: alone.paths}
         x = np.asarray(drawn(random.fold_in(key, 1), alone.paths.moments))
         reference = reference_of(x, own, model, there[first])
-        found = {first: SessionFit(each[first], alone.paths)}
         for number, own in parts.items():
             own_key = random.fold_in(key, 2 + number)
-            found[number] = fit_session(own_key, params, model, own, number, reference, say)
-            each[number] = found[number].emissions
-        params = {**params, _EMISSIONS: begun.of_sessions(each)}
-        paths = _together({number: one.paths for number, one in found.items()}, session)
-        return SmoothedFit(params, paths)
+            found = fit_session(own_key, params, model, own, number, reference, say)
+            emissions, paths[number] = emissions.with_session(number, found.emissions), found.paths
+        return SmoothedFit({**params, _EMISSIONS: emissions}, _together(paths, session))
 
 
 def _trials(data: Batch, which: np.ndarray) -> Batch:

@@ -26,9 +26,10 @@ from mrsds_ppl.models.emissions.sessions import SessionEmissions
 from mrsds_ppl.models.filtering import LikeliestStates, SmoothedPaths, find_states, smooth_and_find_states
 from mrsds_ppl.models.mrsds import MRSDS
 from mrsds_ppl.ppl.gaussian_chain import GaussianChain
-from mrsds_ppl.start.coordinates import Alignment, Coordinates, Latents
+from mrsds_ppl.start.coordinates import Alignment, Coordinates
 from mrsds_ppl.start.laplace_em import one_state
 from mrsds_ppl.start.linear_program import improved_emissions, in_coordinates
+from mrsds_ppl.statespace.linear_gaussian import Latents
 from mrsds_ppl.statespace.moment_alignment import Moments, aligned, moments_of
 from mrsds_ppl.statespace.smoothing import PathMoments, chain_of
 
@@ -60,10 +61,8 @@ def reference_of(x: np.ndarray, data: Batch, model: MRSDS, there: Bool[np.ndarra
 
 def regions_seen(model: MRSDS, data: Batch) -> Bool[np.ndarray, " region"]:
     """Which regions have a neuron with signals in some trials."""
-    seen = np.asarray(data.observed).any((0, 1))
-    return (
-        np.bincount(np.asarray(model.networks.emissions.readout.owner())[seen], minlength=len(model.latent_sizes)) > 0
-    )
+    owner, seen = np.asarray(model.networks.emissions.readout.owner()), np.asarray(data.observed).any((0, 1))
+    return np.bincount(owner[seen], minlength=len(model.latent_sizes)) > 0
 
 
 def fit_session(
@@ -90,18 +89,15 @@ def fit_session(
     first_key, *keys = random.split(key, _ROUNDS + 1)
 
     def with_own(emissions: Emissions) -> dict[str, PyTree]:
-        before: SessionEmissions = params[_EMISSIONS]
-        each = [before.parts.of(one) for one in range(before.parts.num_sessions)]
-        each[number] = emissions
-        return {**params, _EMISSIONS: before.of_sessions(each)}
+        return {**params, _EMISSIONS: params[_EMISSIONS].with_session(number, emissions)}
 
-    steps = islice(one_state(model.networks_from(params), model, data), _OWN_STEPS)
+    networks = model.networks_from(params)
+    steps = islice(one_state(networks, model, data), _OWN_STEPS)
     moments, program = deque(steps, maxlen=1).pop()
     x = drawn(first_key, moments)
     own = reference_of(np.asarray(x), data, model, there)
     matrix = aligned(own.moments, reference.moments, model.latent_sizes, there)
-    alignment = Alignment(model, model.networks_from(params), data, there)
-
+    alignment = Alignment(model, networks, data, there)
     begun = cast(SessionEmissions, program.networks.emissions).parts.of(number)
 
     def smoothed(found: Coordinates) -> tuple[Emissions, PathMoments, LikeliestStates]:
