@@ -1,8 +1,8 @@
 """Start of joined sessions by smoothing: the largest one tells the program, and the others find their place in it.
 
-Sessions in coordinates of their own would each pull the dynamics to themselves. So Laplace EM fits one session alone,
-that with the most regions and of these with the most trials. The emissions of the others follow its program; see
-:mod:`mrsds_ppl.start.session_emissions`. What they have to say about it, joint training hears.
+Sessions in coordinates of their own would each pull the dynamics to themselves. So Laplace EM fits one session alone:
+of those with the most regions the one with the most signals, neurons times bins. The emissions of the others follow its
+program; see :mod:`mrsds_ppl.start.session_emissions`. What they have to say about it, joint training hears.
 """
 
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ class JoinedEM:
         session, say = np.asarray(data.session), self.of_one.say
         parts = {int(number): _trials(data, session == number) for number in np.unique(session)}
         there = {number: regions_seen(model, own) for number, own in parts.items()}
-        first = max(parts, key=lambda number: (there[number].sum(), len(parts[number].lengths)))
-        say(f"smoothing: session {first} alone, which has the most regions and trials")
+        first = max(parts, key=lambda number: (there[number].sum(), np.asarray(parts[number].observed).sum()))
+        say(f"smoothing: session {first} alone, which has the most regions and signals")
         own, begun = parts.pop(first), params[_EMISSIONS]
         alone = self.of_one(random.fold_in(key, 0), params, model, own)
         emissions = begun.with_session(first, alone.params[_EMISSIONS].parts.of(first))

@@ -1,11 +1,13 @@
 """Emissions of one session under a program that another one has told.
 
 1. Laplace EM of a linear program of its own, from the emissions that it has: paths in coordinates of its own.
-2. Coordinates in which these paths have the moments of the other's latents, and near them those in which they follow
-   the program best; see :mod:`mrsds_ppl.statespace.moment_alignment` and :mod:`mrsds_ppl.start.coordinates`. The sign
-   of a region is the one with the larger evidence.
-3. Expectation-maximisation of emissions and coordinates: paths smoothed under the program and its likeliest states, one
-   step of Newton's method for readout and noise, and the nearest better coordinates.
+2. Coordinates in which these paths have the moments of the other's latents; see
+   :mod:`mrsds_ppl.statespace.moment_alignment`. The sign of a region is the one with the larger evidence.
+3. Expectation-maximisation of the emissions: paths smoothed under the program and its likeliest states, and one step of
+   Newton's method for readout and noise.
+
+EM keeps the coordinates in which it begins, as the signals draw the path and the path draws the readout. So it is the
+moments that have to find them.
 """
 
 from collections import deque
@@ -16,8 +18,7 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import random
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Bool, Float, PRNGKeyArray, PyTree
 
 from mrsds_ppl.backend.trials_at_once import in_parts
 from mrsds_ppl.data.batch import Batch
@@ -26,7 +27,6 @@ from mrsds_ppl.models.emissions.sessions import SessionEmissions
 from mrsds_ppl.models.filtering import LikeliestStates, SmoothedPaths, find_states, smooth_and_find_states
 from mrsds_ppl.models.mrsds import MRSDS
 from mrsds_ppl.ppl.gaussian_chain import GaussianChain
-from mrsds_ppl.start.coordinates import Alignment, Coordinates
 from mrsds_ppl.start.laplace_em import one_state
 from mrsds_ppl.start.linear_program import improved_emissions, in_coordinates
 from mrsds_ppl.statespace.linear_gaussian import Latents
@@ -86,57 +86,45 @@ def fit_session(
         say: prints a line of progress.
     """
     parts, there = in_parts(data), regions_seen(model, data) & reference.there
-    first_key, *keys = random.split(key, _ROUNDS + 1)
 
     def with_own(emissions: Emissions) -> dict[str, PyTree]:
         return {**params, _EMISSIONS: params[_EMISSIONS].with_session(number, emissions)}
 
-    networks = model.networks_from(params)
-    steps = islice(one_state(networks, model, data), _OWN_STEPS)
+    steps = islice(one_state(model.networks_from(params), model, data), _OWN_STEPS)
     moments, program = deque(steps, maxlen=1).pop()
-    x = drawn(first_key, moments)
-    own = reference_of(np.asarray(x), data, model, there)
+    own = reference_of(np.asarray(drawn(key, moments)), data, model, there)
     matrix = aligned(own.moments, reference.moments, model.latent_sizes, there)
-    alignment = Alignment(model, networks, data, there)
     begun = cast(SessionEmissions, program.networks.emissions).parts.of(number)
 
-    def smoothed(found: Coordinates) -> tuple[Emissions, PathMoments, LikeliestStates]:
-        emissions = in_coordinates(begun, *_on_device(found))
-        networks, path = model.networks_from(with_own(emissions)), moved(moments.mean, found)
+    region = np.repeat(np.arange(len(there)), model.latent_sizes)
+
+    def smoothed(signs: np.ndarray) -> tuple[Emissions, PathMoments, LikeliestStates]:
+        turned = signs[:, None] * matrix
+        to = [jnp.asarray(part, jnp.float32) for part in (turned, reference.mean - turned @ own.mean)]
+        emissions, path = in_coordinates(begun, *to), moments.mean @ to[0].T + to[1]
+        networks = model.networks_from(with_own(emissions))
         states = find_states(networks, model, parts, path).states
         return emissions, *smooth_and_find_states(networks, model, parts, path, states)
 
-    tried = map(smoothed, alignment.begun(x, Coordinates(matrix, reference.mean - matrix @ own.mean)))
-    emissions, moments, likeliest = max(tried, key=lambda one: one[2].nats_a_bin(parts))
-    states, first = likeliest.states, likeliest
-    for round_key in keys:
-        emissions = _improved(with_own(emissions)[_EMISSIONS], data, moments).parts.of(number)
-        found = alignment.ascend(drawn(round_key, moments), Coordinates.unmoved(model.num_latents))
-        emissions = in_coordinates(emissions, *_on_device(found))
+    # Moments may leave open the sign of a region.
+    signs = [np.ones(len(region)), *(1.0 - 2.0 * (region == one) for one in np.flatnonzero(there))]
+    emissions, paths, likeliest = max(map(smoothed, signs), key=lambda one: one[2].nats_a_bin(parts))
+    first = likeliest
+    for _ in range(_ROUNDS):
+        emissions = _improved(with_own(emissions)[_EMISSIONS], data, paths).parts.of(number)
         networks = model.networks_from(with_own(emissions))
-        moments, likeliest = smooth_and_find_states(networks, model, parts, moved(moments.mean, found), states)
-        states = likeliest.states
+        paths, likeliest = smooth_and_find_states(networks, model, parts, paths.mean, likeliest.states)
     say(
         f"smoothing: session {number}: evidence of its emissions {first.nats_a_bin(parts):.4f} nats a bin, "
         f"after {_ROUNDS} rounds {likeliest.nats_a_bin(parts):.4f}"
     )
-    return SessionFit(emissions, SmoothedPaths(moments, states))
+    return SessionFit(emissions, SmoothedPaths(paths, likeliest.states))
 
 
 @jax.jit
 def drawn(key: PRNGKeyArray, moments: PathMoments) -> Latents:
     """A draw of each path."""
     return GaussianChain(*chain_of(moments)).sample(key)
-
-
-def moved(x: Latents, to: Coordinates) -> Latents:
-    """Paths in other coordinates."""
-    matrix, offset = _on_device(to)
-    return x @ matrix.T + offset
-
-
-def _on_device(to: Coordinates) -> tuple[Array, Array]:
-    return jnp.asarray(to.matrix, jnp.float32), jnp.asarray(to.offset, jnp.float32)
 
 
 _improved = jax.jit(improved_emissions)
