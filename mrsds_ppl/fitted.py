@@ -215,7 +215,8 @@ class Fit(FittedMessages):
         Raises:
             RunError: there are fewer than three replicates, or sessions were joined.
         """
-        self._demand_one_recording("calibrate")
+        if self.trials.sessions is not None:
+            raise RunError("calibrate: needs a fit of one recording, and this one is of sessions that were joined.")
         if replicates < _FEWEST:
             raise RunError(f"replicates: found {replicates}, need at least {_FEWEST}; twenty tell how intervals hold.")
         keys = random.split(random.key(seed), replicates)
@@ -239,11 +240,7 @@ class Fit(FittedMessages):
             path: where it shall appear.
             labels: conditions of the trials, as in :meth:`contrast`; those of the recording by default.
             quick: leave out which messages are there and which differ, whose tests take long with many regions.
-
-        Raises:
-            RunError: sessions were joined.
         """
-        self._demand_one_recording("report")
         from mrsds_ppl.output.report.gather import write_report
 
         return write_report(self, Path(path), labels, quick=quick)
@@ -259,10 +256,6 @@ class Fit(FittedMessages):
             RunError: a run of this name exists, or a file cannot be written.
         """
         return save_run(self, RunPaths(Path(path).parent, Path(path).name), overwrite=overwrite)
-
-    def _demand_one_recording(self, what: str) -> None:
-        if self.trials.sessions is not None:
-            raise RunError(f"{what}: needs a fit of one recording, and this one is of sessions that were joined.")
 
     @classmethod
     def load(cls, given: str | Path) -> "Fit":

@@ -162,6 +162,8 @@ def test_sessions_are_scored_as_if_each_of_their_neurons_had_a_column_of_its_own
     apart, together = evaluate(*wide, True), evaluate(y, observed, rate, True, sessions=sessions)
     np.testing.assert_allclose(together[:4], apart[:4], rtol=1e-6)
     np.testing.assert_allclose(together.r2_by_neuron, apart.r2_by_neuron, rtol=1e-6)
+    ceilings = noise_ceiling(*wide), noise_ceiling(y, observed, rate, sessions=sessions)
+    assert ceilings[1] == pytest.approx(ceilings[0], rel=1e-6)
 
 
 def posterior(last_bound):

@@ -1,5 +1,7 @@
 """Joint fits of sessions with other neurons each: all of them in one set of axes."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ def dealt_out(seed: int) -> list[mrsds.Trials]:
 
 @pytest.mark.nightly
 @pytest.mark.longest
-def test_one_map_serves_all_sessions_and_states_mean_the_same():
+def test_one_map_serves_all_sessions_and_states_mean_the_same(tmp_path):
     fit = mrsds.fit(mrsds.join(dealt_out(1)), 2, 2, training={"num_steps": 300}, progress=False)
     trials, latents = fit.trials, fit.latents.values
     shared = align_latents(trials.x, latents, trials.lengths, [2, 2, 2]).aligned
@@ -35,3 +37,8 @@ def test_one_map_serves_all_sessions_and_states_mean_the_same():
         # With the axes of another session R2 is below 0.5, and states are at chance.
         assert 1 - left.mean() > alone - 0.03
         assert (states[own] == trials.z[own])[trials.z[own] >= 0].mean() > 0.9
+    page = fit.report(tmp_path / "page.html", quick=True).read_text(encoding="utf-8")
+    row = re.search(r"test trials, given all their data</t.>(.*?)</tr>", page, re.DOTALL)
+    assert row is not None
+    ours, ceiling, average = map(float, re.findall(r"-?\d\.\d+", row[1])[:3])
+    assert ceiling > ours > average > -0.1

@@ -114,4 +114,4 @@ def test_joined_sessions_are_fitted_scored_saved_and_read_back(tmp_path, start):
     xr.testing.assert_identical(again.latents, fit.latents)
     assert set(fit.communication(fit.trials.sessions)["condition"].values) == {"monday", "tuesday"}
     with pytest.raises(mrsds.MrsdsError, match="session"):
-        fit.report(tmp_path / "page.html")
+        fit.calibrate()

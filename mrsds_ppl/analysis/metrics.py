@@ -74,6 +74,8 @@ def noise_ceiling(
     observed: Bool[np.ndarray, "trial time neuron"],
     variance: Float[np.ndarray, "trial time neuron"],
     neurons: Int[np.ndarray, "scored"] | None = None,
+    *,
+    sessions: np.ndarray | None = None,
 ) -> float:
     """R^2 of the true mean: what noise leaves to a prediction that has not seen the value; mean over neurons.
 
@@ -84,9 +86,13 @@ def noise_ceiling(
         observed: which values of ``y`` are data.
         variance: v, of each value around its mean.
         neurons: indices of the neurons to score; None scores all.
+        sessions: of each trial, as of :func:`evaluate`.
     """
-    by_neuron = r2_by_neuron(y, observed, y + np.sqrt(variance))
-    return _mean_of_finite(np.maximum(by_neuron if neurons is None else by_neuron[neurons], 0.0))
+    of_trial = np.zeros(len(y), int) if sessions is None else sessions
+    mean, some = y + np.sqrt(variance), slice(None) if neurons is None else neurons
+    owns = [of_trial == name for name in np.unique(of_trial)]
+    each = [r2_by_neuron(y[own], observed[own], mean[own])[some] for own in owns]
+    return _mean_of_finite(np.maximum(np.concatenate(each), 0.0))
 
 
 def mse(

@@ -107,7 +107,8 @@ def evaluate_run(
         return evaluate(trials.y, trials.observed, estimate, counts, neurons, sessions=trials.sessions)
 
     def ceiling(trials: Trials, estimate: np.ndarray, neurons: np.ndarray | None = None) -> float:
-        return noise_ceiling(trials.y, trials.observed, noise_variance(emissions, trials, estimate), neurons)
+        variance = noise_variance(emissions, trials, estimate)
+        return noise_ceiling(trials.y, trials.observed, variance, neurons, sessions=trials.sessions)
 
     some = hidden if len(hidden) else None
     return Evaluation(

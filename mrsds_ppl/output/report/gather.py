@@ -66,7 +66,7 @@ def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None, *, qui
     occupancy = np.asarray(share_of_bins(np.nan_to_num(z_test), test.lengths))
     scores, average = score_lines(fit, found)
     seconds = np.arange(test.num_bins) * test.bin_width
-    hidden_scores, hidden_baseline, hidden_unit = scores_by_neuron(fit, found, average)
+    hidden = scores_by_neuron(fit, found, average)
     total = fit.split.train.observed.sum()
     listings = [("Configuration of the run (with versions)", resolved_yaml(fit.config, fit.versions))]
     if fit.paths is not None and fit.paths.log.exists():
@@ -103,10 +103,10 @@ def gather(fit: "mrsds_ppl.fitted.Fit", labels: np.ndarray | None = None, *, qui
             "log q(x)": curves["log_qxs"] / total,
         },
         skipped=np.asarray(fit.history.skipped, bool),
-        hidden_scores=hidden_scores,
-        hidden_baseline=hidden_baseline,
-        hidden_region=test.region_of_neuron[fit.hidden_neurons],
-        hidden_unit=hidden_unit,
+        hidden_scores=hidden.model,
+        hidden_baseline=hidden.average,
+        hidden_region=test.region_of_neuron[hidden.neuron],
+        hidden_unit=hidden.unit,
         listings=listings,
         averages=_averages(fit, labels),
         conditions=None if labels is None else conditions_of(fit, labels, quick=quick),
@@ -241,6 +241,10 @@ def _example(fit: "mrsds_ppl.fitted.Fit", predicted: Predicted, trial: int) -> E
             mapped.append(x[:, first : first + len(weights)] @ weights + offset)
             first += len(weights)
         shown = np.concatenate(mapped, axis=-1)
+    # A session has no neuron in some of the columns that all sessions share.
+    there = np.ones(test.num_neurons, bool)
+    if test.own_neurons is not None and test.session_numbers is not None:
+        there = test.own_neurons[test.session_numbers[trial]] != ""
     activity = {
         "observed": np.where(test.observed[trial], test.y[trial], np.nan)[:bins],
         "reconstructed": predicted.plain.y_mean[trial, :bins],
@@ -254,7 +258,7 @@ def _example(fit: "mrsds_ppl.fitted.Fit", predicted: Predicted, trial: int) -> E
         z_prob=z_prob,
         x_true=x_true,
         z_true=None if test.z is None else test.z[trial, :bins],
-        activity={title: np.asarray(values, np.float64) for title, values in activity.items()},
+        activity={title: np.where(there, values, np.nan) for title, values in activity.items()},
         norms=norms.values,
     )
 

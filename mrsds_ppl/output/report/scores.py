@@ -1,9 +1,10 @@
 """Scores of a fitted run beside those of plain predictions, for its report."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from mrsds_ppl.analysis.baselines import hidden_from_visible, next_from_last, trial_average
 from mrsds_ppl.analysis.metrics import Scores, bits_per_spike, evaluate, noise_ceiling
@@ -27,8 +28,7 @@ class Predicted(NamedTuple):
 def score_lines(fit: "mrsds_ppl.fitted.Fit", predicted: Predicted) -> tuple[list[Score], np.ndarray]:
     """The table's lines, and the trial average as a prediction of every test trial."""
     train, test = fit.split.train, fit.split.test
-    average = trial_average(train.y, train.observed, test.num_bins)
-    repeated = np.broadcast_to(average, test.y.shape)
+    repeated = _of_each_session(_average, train, test)
     emissions = fit.model.networks_from(fit.params).emissions
 
     def line(
@@ -42,47 +42,76 @@ def score_lines(fit: "mrsds_ppl.fitted.Fit", predicted: Predicted) -> tuple[list
         observed = trials.observed & np.isfinite(estimate) if linear is None else trials.observed & np.isfinite(linear)
 
         def of(prediction: np.ndarray) -> Scores:
-            return evaluate(trials.y, observed, np.asarray(prediction, np.float64), fit.counts, some)
+            numbers = np.asarray(prediction, np.float64)
+            return evaluate(trials.y, observed, numbers, fit.counts, some, sessions=trials.sessions)
 
         ours = of(estimate)
-        ceiling = noise_ceiling(trials.y, observed, noise_variance(emissions, trials, estimate), some)
+        variance = noise_variance(emissions, trials, estimate)
+        ceiling = noise_ceiling(trials.y, observed, variance, some, sessions=trials.sessions)
         r2_linear = None if linear is None else of(linear).r2
         return Score(name, ours.r2, ceiling, of(simple).r2, r2_linear, ours.bits_per_spike)
 
     fitted = fit.train.y_mean
-    own = np.broadcast_to(trial_average(train.y, train.observed, train.num_bins), train.y.shape)
+    ahead = _of_each_session(lambda own, part: next_from_last(own.y, part.y), train, test)
     lines = [
-        line("training trials, given all their data", train, fitted, own),
+        line("training trials, given all their data", train, fitted, _of_each_session(_average, train, train)),
         line("test trials, given all their data", test, predicted.plain.y_mean, repeated),
-        line("test trials, one bin ahead", test, predicted.plain.y_next, repeated, next_from_last(train.y, test.y)),
+        line("test trials, one bin ahead", test, predicted.plain.y_next, repeated, ahead),
     ]
     if len(fit.hidden_neurons):
-        linear = hidden_from_visible(train.y, test.y, fit.hidden_neurons)
-        lines.append(
-            line("test trials, hidden neurons", test, predicted.smoothed.y_mean, repeated, linear, fit.hidden_neurons)
-        )
+        hidden = fit.hidden_neurons
+        linear = _of_each_session(lambda own, part: hidden_from_visible(own.y, part.y, hidden), train, test)
+        lines.append(line("test trials, hidden neurons", test, predicted.smoothed.y_mean, repeated, linear, hidden))
     return lines, repeated
 
 
-def scores_by_neuron(
-    fit: "mrsds_ppl.fitted.Fit", predicted: Predicted, average: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Score of each hidden neuron by the model and by the trial average, and the score's name."""
-    test = fit.split.test
-    if fit.counts.all():
-        pairs = [
-            [
-                bits_per_spike(test.y[..., [n]], test.observed[..., [n]], np.asarray(rate[..., [n]], np.float64))
-                for n in fit.hidden_neurons
-            ]
-            for rate in (predicted.smoothed.y_mean, average)
-        ]
-        return np.array(pairs[0]), np.array(pairs[1]), "bits per spike"
-    ours, simple = (
-        evaluate(test.y, test.observed, np.asarray(p, np.float64), False, fit.hidden_neurons).r2_by_neuron
-        for p in (predicted.smoothed.y_mean, average)
-    )
-    return ours, simple, "R²"
+class HiddenScores(NamedTuple):
+    """Scores of the hidden neurons of each session by the model and by the trial average, their column, and a unit."""
+
+    model: Float[np.ndarray, " hidden"]
+    average: Float[np.ndarray, " hidden"]
+    neuron: Int[np.ndarray, " hidden"]
+    unit: str
+
+
+def scores_by_neuron(fit: "mrsds_ppl.fitted.Fit", predicted: Predicted, average: np.ndarray) -> HiddenScores:
+    """Scores of each hidden neuron that the test trials show.
+
+    Args:
+        fit: the fit.
+        predicted: of test trials.
+        average: the trial average as a prediction of them.
+    """
+    test, counts = fit.split.test, fit.counts.all()
+    session = np.zeros(test.num_trials, int) if test.session_numbers is None else test.session_numbers
+    scored = [
+        (session == number, [n])
+        for number in np.unique(session)
+        for n in fit.hidden_neurons
+        if test.observed[session == number, :, n].any()
+    ]
+
+    def of(rate: np.ndarray, own: np.ndarray, n: list[int]) -> float:
+        given = test.y[own][..., n], test.observed[own][..., n], np.asarray(rate[own][..., n], np.float64)
+        return bits_per_spike(*given) if counts else evaluate(*given, False).r2
+
+    ours, simple = (np.array([of(rate, *one) for one in scored]) for rate in (predicted.smoothed.y_mean, average))
+    return HiddenScores(ours, simple, np.array([n for _, (n,) in scored], int), "bits per spike" if counts else "R²")
+
+
+def _of_each_session(
+    predict: Callable[[Trials, Trials], np.ndarray], train: Trials, trials: Trials
+) -> Float[np.ndarray, "trial time neuron"]:
+    """Predictions of the trials of each session from the training trials of the same."""
+    own, found = train.by_session(), np.full(trials.y.shape, np.nan)
+    for name, part in trials.by_session().items():
+        which = slice(None) if trials.sessions is None else trials.sessions == name
+        found[which, : part.num_bins] = predict(own[name], part)
+    return found
+
+
+def _average(own: Trials, part: Trials) -> np.ndarray:
+    return np.broadcast_to(trial_average(own.y, own.observed, part.num_bins), part.y.shape)
 
 
 def scores_section(scores: Sequence[Score], recovery: Sequence[str]) -> Section:
