@@ -33,7 +33,8 @@ from mrsds_ppl.build import (
 from mrsds_ppl.config.arguments import config_for
 from mrsds_ppl.config.choice import choose_start
 from mrsds_ppl.config.loading import RunConfig
-from mrsds_ppl.data.split import Split, split_trials
+from mrsds_ppl.config.recording import split_of
+from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.fitted import Fit
@@ -149,7 +150,7 @@ def fit_into_files(
             is written then.
     """
     started, resume = time.perf_counter(), options.get("resume", False)
-    split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
+    split = split_of(config, trials)
     choice = choose_start(config, split.train)
     config = choice.applied_to(with_source(config, paths))
     with locked(paths):
@@ -185,7 +186,7 @@ def fit_trials(trials: Trials, config: RunConfig, *, say: Say = print, progress:
         ConfigError, RunError: settings that do not fit the recording, or steps that stay non-finite.
         KeyboardInterrupt: stopped; its message says how to go on.
     """
-    split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
+    split = split_of(config, trials)
     choice = choose_start(config, split.train)
     config = choice.applied_to(config)
     for line in (choice.line, *(f"note: {note}" for note in notes(config, trials, split))):

@@ -7,8 +7,7 @@ from typing import Unpack
 from mrsds_ppl.analysis.summary import not_finite_sentence
 from mrsds_ppl.config.choice import choose_start
 from mrsds_ppl.config.loading import RunConfig
-from mrsds_ppl.config.recording import make_trials
-from mrsds_ppl.data.split import split_trials
+from mrsds_ppl.config.recording import make_trials, split_of
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import ScoreError
 from mrsds_ppl.fit import FileOptions, fit_into_files
@@ -50,7 +49,7 @@ def fit(
 def check(config: RunConfig, trials: Trials | None = None) -> str:
     """Validate configuration and recording, and say what would be fitted; arguments as of :func:`fit`."""
     trials = make_trials(config) if trials is None else trials
-    split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
+    split = split_of(config, trials)
     choice = choose_start(config, split.train)
     run = choice.applied_to(config)
     return "\n".join(

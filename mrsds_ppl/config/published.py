@@ -62,7 +62,7 @@ RENAMED = {
     "training.annealing_rate": "training.regimen.temperature.rate",
     "training.annealing_steps": "training.regimen.temperature.steps",
     "training.annealing_kickin_steps": "training.regimen.temperature.kickin_steps",
-    **{f"training.{key}": f"training.split.{key}" for key in ("test_perc", "drop_perc")},
+    **{f"training.{key}": f"training.split.{key}" for key in ("test_perc", "drop_perc", "folds", "fold")},
     **{f"training.{key}_seed": f"training.seeds.{key}" for key in ("data", "model", "train")},
 }
 

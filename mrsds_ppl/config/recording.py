@@ -7,7 +7,7 @@ from mrsds_ppl.data.check import idle_neurons
 from mrsds_ppl.data.readers import load_recording, load_user_function
 from mrsds_ppl.data.sessions.join import join
 from mrsds_ppl.data.simulate import SIMULATORS, simulation_options
-from mrsds_ppl.data.split import split_trials
+from mrsds_ppl.data.split import Split, split_into_fold, split_trials
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models.emissions.emissions import refused_of
 
@@ -36,6 +36,23 @@ def make_trials(config: RunConfig) -> Trials:
     return trials
 
 
+def split_of(config: RunConfig, trials: Trials, session: int = 0) -> Split:
+    """Trials for training and test as a configuration has them: a share drawn by the data seed, or one of the folds.
+
+    Args:
+        config: the configuration.
+        trials: the recording.
+        session: number of the session that it is, where it is one of several that are not joined yet.
+
+    Raises:
+        DataError: too few trials.
+    """
+    split, seed = config.training.split, config.training.seeds.data + session
+    if split.folds is None:
+        return split_trials(trials, split.test_perc, seed)
+    return split_into_fold(trials, split.folds, split.fold, seed)
+
+
 def _prepared(trials: Trials, config: RunConfig, number: int = 0) -> Trials:
     """Trials of one session with what the section ``data`` says of them.
 
@@ -51,6 +68,6 @@ def _prepared(trials: Trials, config: RunConfig, number: int = 0) -> Trials:
         trials = trials.with_inputs(data.input_width)
     trials = trials.in_pieces(data.piece)
     if data.drop_silent_neurons:
-        train = split_trials(trials, config.training.split.test_perc, config.training.seeds.data + number).train
+        train = split_of(config, trials, number).train
         trials = trials.without_neurons(trials.neuron_ids[idle_neurons(train)])
     return trials

@@ -1,11 +1,12 @@
 """Splits: trials for training and test, neurons hidden for co-smoothing."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from mrsds_ppl.data.continuous.blocks import held_out_blocks
+from mrsds_ppl.data.continuous.blocks import Blocks, held_out_blocks, held_out_fold
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import DataError
 
@@ -38,14 +39,51 @@ def split_trials(trials: Trials, test_fraction: float, seed: int) -> Split:
     Raises:
         DataError: fewer than two trials, or four pieces.
     """
+    return _by_session(trials, lambda part, number, session: _held_out(part, test_fraction, seed + number, session))
+
+
+def split_into_fold(trials: Trials, folds: int, fold: int, seed: int) -> Split:
+    """One split of a cross-validation, in which every trial is the test of exactly one fold.
+
+    Trials are dealt at random, those of joined sessions session by session. Pieces of one recording are not: a fold is
+    a block of neighbours, and the pieces right before and after it are left out.
+
+    Args:
+        trials: the recording.
+        folds: how many there are.
+        fold: which of them is the test, counted from 0.
+        seed: seed of the draw.
+
+    Raises:
+        DataError: fewer trials than folds, or pieces that leave none to train on.
+    """
+    return _by_session(trials, lambda part, number, session: _dealt_out(part, folds, fold, seed + number, session))
+
+
+def _by_session(trials: Trials, held_out: Callable[[Trials, int, str], Blocks]) -> Split:
+    """The split whose parts ``held_out`` names of each session, given its trials, its number and how to call it."""
     test, gap = np.zeros(trials.num_trials, bool), np.zeros(trials.num_trials, bool)
     for number, (name, part) in enumerate(trials.by_session().items()):
         own = slice(None) if trials.sessions is None else trials.sessions == name
-        test[own], gap[own] = _held_out(part, test_fraction, seed + number, f"session {name}: " if name else "")
+        test[own], gap[own] = held_out(part, number, f"session {name}: " if name else "")
     return Split(*(trials.select(np.flatnonzero(part)) for part in (~test & ~gap, test, gap)))
 
 
-def _held_out(trials: Trials, fraction: float, seed: int, session: str) -> tuple[np.ndarray, np.ndarray]:
+def _dealt_out(trials: Trials, folds: int, fold: int, seed: int, session: str) -> Blocks:
+    """Which trials of a session are the test of a fold, and which are beside those."""
+    if trials.num_trials < folds:
+        raise DataError(
+            f"{session}ys: found {trials.num_trials} trials for {folds} folds; need at least one trial for each fold. "
+            "Take fewer folds."
+        )
+    if trials.follows is not None:
+        return held_out_fold(trials.numbers, trials.follows, folds, fold)
+    test = np.zeros(trials.num_trials, bool)
+    test[np.random.default_rng(seed).permutation(trials.num_trials)[fold::folds]] = True
+    return Blocks(test, np.zeros_like(test))
+
+
+def _held_out(trials: Trials, fraction: float, seed: int, session: str) -> Blocks:
     """Which trials of a session are for test, and which are between those and the ones to train on."""
     if trials.follows is not None:
         return held_out_blocks(trials.numbers, trials.follows, fraction, seed)
@@ -56,7 +94,7 @@ def _held_out(trials: Trials, fraction: float, seed: int, session: str) -> tuple
     count = min(max(1, round(fraction * trials.num_trials)), trials.num_trials - 1)
     test = np.zeros(trials.num_trials, bool)
     test[np.random.default_rng(seed).permutation(trials.num_trials)[:count]] = True
-    return test, np.zeros_like(test)
+    return Blocks(test, np.zeros_like(test))
 
 
 def choose_held_out_neurons(region_sizes: list[int], fraction: float, seed: int) -> Int[np.ndarray, " hidden"]:

@@ -23,8 +23,7 @@ from mrsds_ppl.build import (
 )
 from mrsds_ppl.config.loading import RunConfig, load_config, resolved_yaml
 from mrsds_ppl.config.names import RECORDING
-from mrsds_ppl.config.recording import make_trials
-from mrsds_ppl.data.split import split_trials
+from mrsds_ppl.config.recording import make_trials, split_of
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.data.trials_file import write_trials
 from mrsds_ppl.errors import RunError
@@ -101,7 +100,7 @@ def read_run(paths: RunPaths) -> dict[str, Any]:
             f"{paths.config}: the recording is not the one that was fitted (digest {about[DATA_DIGEST]}, found "
             f"{trials.digest}). Put the one that was fitted back in its place."
         )
-    split = split_trials(trials, config.training.split.test_perc, config.training.seeds.data)
+    split = split_of(config, trials)
     model = make_model(config, split.train, split.train.num_trials)
     guide = make_guide(config, model)
     key = random.key(config.training.seeds.train)

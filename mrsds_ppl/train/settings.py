@@ -149,13 +149,27 @@ class Regimen:
 @section
 @dataclass(frozen=True)
 class Split:
-    """Shares: ``test_perc`` of the trials for the test; ``drop_perc`` of each region's neurons hidden in it.
+    """What is kept for the test, and how much of each region's neurons is hidden in it.
 
     The hidden neurons are those of co-smoothing; under ``dropout`` as many are hidden in training.
+
+    Args:
+        test_perc: share of the trials for the test.
+        drop_perc: share of each region's neurons that is hidden.
+        folds: in place of ``test_perc``: trials are dealt into so many folds, of which each is the test once.
+        fold: which of them is the test, counted from 0.
     """
 
     test_perc: SplitFraction = 0.1
     drop_perc: SplitFraction = 0.25
+    folds: Annotated[Count, Field(ge=2)] | None = None
+    fold: Steps = 0
+
+    def __post_init__(self) -> None:
+        if self.folds is None and self.fold:
+            raise ValueError(f"fold: found {self.fold}, but there are no folds; set folds, or leave fold out")
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"fold: found {self.fold} of {self.folds} folds; allowed: 0 to {self.folds - 1}")
 
 
 @section

@@ -47,8 +47,39 @@ def held_out_blocks(
     first = int(np.random.default_rng(seed).integers(pieces))
     for block, part in enumerate(np.array_split(np.arange(count), blocks)):
         test[(first + block * pieces // blocks + np.arange(len(part))) % pieces] = True
+    return Blocks(test, _beside(test, numbers, follows))
+
+
+def held_out_fold(
+    numbers: Int[np.ndarray, " piece"], follows: Bool[np.ndarray, " piece"], folds: int, fold: int
+) -> Blocks:
+    """One block of neighbours, of which ``folds`` of about one size make up the recording.
+
+    Args:
+        numbers, follows: as of :func:`held_out_blocks`.
+        folds: how many blocks there are.
+        fold: which of them is held out, counted from 0.
+
+    Raises:
+        DataError: none is left to train on.
+    """
+    test = np.zeros(len(numbers), bool)
+    test[np.array_split(np.arange(len(numbers)), folds)[fold]] = True
+    gap = _beside(test, numbers, follows)
+    if (test | gap).all():
+        raise DataError(
+            f"piece: found {len(numbers)} pieces of one recording for {folds} folds; beside a fold and the gap around "
+            "it none is left to train on. Take shorter pieces."
+        )
+    return Blocks(test, gap)
+
+
+def _beside(
+    test: Bool[np.ndarray, " piece"], numbers: Int[np.ndarray, " piece"], follows: Bool[np.ndarray, " piece"]
+) -> Bool[np.ndarray, " piece"]:
+    """Pieces right before or after one that is held out."""
     joined = follows[1:] & (np.diff(numbers) == 1)
-    gap = np.zeros(pieces, bool)
+    gap = np.zeros(len(test), bool)
     gap[1:] |= joined & test[:-1]
     gap[:-1] |= joined & test[1:]
-    return Blocks(test, gap & ~test)
+    return gap & ~test
