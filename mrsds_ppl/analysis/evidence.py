@@ -11,6 +11,7 @@ differ by how loose q is.
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -19,6 +20,7 @@ from mrsds_ppl.backend.trials_at_once import in_parts
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.models.filtering import count_transitions, smooth_new_trials
+from mrsds_ppl.models.mrsds import MRSDS
 
 
 class Choice(NamedTuple):
@@ -40,6 +42,11 @@ def trial_evidence(fitted: FittedProgram, trials: Trials) -> Float[np.ndarray, "
     model, data = fitted.model, trials.batch()
     paths = smooth_new_trials(fitted.params, model, data).moments
     return np.asarray(count_transitions(fitted.networks, model, in_parts(data), paths.mean).log_evidence)
+
+
+def program_size(model: MRSDS) -> int:
+    """Parameters of the program, the guide's left out."""
+    return sum(leaf.size for leaf in jax.tree.leaves(model.networks) if hasattr(leaf, "size"))
 
 
 def smallest_adequate(evidence: Mapping[str, Float[np.ndarray, " trial"]], errors: float = 2.0) -> Choice:

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from mrsds_ppl.analysis.evidence import Choice, smallest_adequate, trial_evidence
+from mrsds_ppl.analysis.evidence import Choice, program_size, smallest_adequate, trial_evidence
 from mrsds_ppl.backend.device import enable_compilation_cache
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.fitted import Fit
@@ -27,7 +26,7 @@ def compare(given: Sequence[str | Path], *, log: Callable[[str], None] = print) 
     enable_compilation_cache()
     runs = [Fit.load(path) for path in given]
     _demand_same_trials(runs)
-    sized = sorted(runs, key=program_size)
+    sized = sorted(runs, key=lambda run: program_size(run.model))
     evidence = {name_of(run): trial_evidence(run.program, run.split.test) for run in sized}
     choice = smallest_adequate(evidence, _RULE)
     log(f"{len(runs)} runs, {runs[0].split.test.num_trials} test trials; evidence log p(y) in nats a trial")
@@ -37,16 +36,11 @@ def compare(given: Sequence[str | Path], *, log: Callable[[str], None] = print) 
         name = name_of(run)
         sizes = ",".join(map(str, run.model.latent_sizes))
         log(
-            f"{name:{width}}  {run.model.num_states:6d}  {sizes:10s}  {program_size(run):10,d}  "
+            f"{name:{width}}  {run.model.num_states:6d}  {sizes:10s}  {program_size(run.model):10,d}  "
             f"{evidence[name].mean():9.2f}  {choice.difference[name]:8.2f} ({choice.error[name]:.2f})"
         )
     log(f"smallest within two standard errors of the best ({choice.best}): {choice.chosen}")
     return choice
-
-
-def program_size(run: Fit) -> int:
-    """Parameters of the program, the guide's left out."""
-    return sum(leaf.size for leaf in jax.tree.leaves(run.model.networks) if hasattr(leaf, "size"))
 
 
 def name_of(run: Fit) -> str:

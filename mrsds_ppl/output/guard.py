@@ -44,13 +44,9 @@ def demand_same_run(paths: RunPaths, config: RunConfig, trials: Trials) -> None:
     """
     if not paths.config.exists():
         raise RunError(f"{paths.config}: no such file, so there is no run to resume; leave --resume out to start one.")
-    before, now = (_flat(some.model_dump(mode="json")) for some in (load_config(paths.config), config))
-    changed = [key for key in now if before.get(key) != now[key] and key not in _FREE]
-    if changed:
-        named = ", ".join(f"{key} was {before.get(key)} and is {now[key]}" for key in changed[:3])
-        more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""
+    if changed := changed_settings(load_config(paths.config), config, _FREE):
         raise RunError(
-            f"{paths.config}: the run was begun with other settings: {named}{more}. Resume it as it was begun, or "
+            f"{paths.config}: the run was begun with other settings: {changed}. Resume it as it was begun, or "
             "start another run (--name)."
         )
     noted = versions_of(paths).get(DATA_DIGEST)
@@ -59,6 +55,19 @@ def demand_same_run(paths: RunPaths, config: RunConfig, trials: Trials) -> None:
             f"{paths.config}: the run was begun with another recording (digest {noted}, found {trials.digest}). Give "
             "the one it was begun with (--data-path), or start another run (--name)."
         )
+
+
+def changed_settings(before: RunConfig, now: RunConfig, free: tuple[str, ...]) -> str:
+    """Which keys of two configurations differ, in words; empty where none does.
+
+    Args:
+        before, now: the two.
+        free: beginnings of keys that may differ.
+    """
+    old, new = (_flat(some.model_dump(mode="json")) for some in (before, now))
+    changed = [key for key in new if old.get(key) != new[key] and not key.startswith(free)]
+    more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return ", ".join(f"{key} was {old.get(key)} and is {new[key]}" for key in changed[:3]) + more
 
 
 def versions_of(paths: RunPaths) -> dict[str, str]:

@@ -1,0 +1,2 @@
+def sweep_page(cells, name, failed):
+    return "<html></html>"
