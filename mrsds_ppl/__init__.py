@@ -1,7 +1,7 @@
 """Multi-region switching dynamical systems (MR-SDS) as a NumPyro program.
 
 The public names are here, imported when they are first used: ``fit``, ``join``, ``load``, ``read``, ``read_nwb``,
-``simulate``, ``Trials``, ``Fit``, and the errors.
+``simulate``, ``sweep``, ``Trials``, ``Fit``, ``Sweep``, and the errors.
 """
 
 import sys
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mrsds_ppl.fit import fit as fit
     from mrsds_ppl.fitted import Fit as Fit
     from mrsds_ppl.fitted import load as load
+    from mrsds_ppl.sweeps.results import Sweep as Sweep
+    from mrsds_ppl.sweeps.sweep import sweep as sweep
 
 from mrsds_ppl.backend.compiler_flags import ensure_right_sums
 
@@ -39,6 +41,8 @@ _PLACES = {
     "read": ("data.readers", "load_recording"),
     "join": ("data.sessions.join", "join"),
     "simulate": ("data.simulate", "simulate"),
+    "Sweep": ("sweeps.results", "Sweep"),
+    "sweep": ("sweeps.sweep", "sweep"),
     "Trials": ("data.trials", "Trials"),
     **{name: ("errors", name) for name in ("MrsdsError", "ConfigError", "DataError", "RunError")},
 }
@@ -48,6 +52,7 @@ __all__ = [
     "Fit",
     "MrsdsError",
     "RunError",
+    "Sweep",
     "Trials",
     "fit",
     "join",
@@ -55,6 +60,7 @@ __all__ = [
     "read",
     "read_nwb",
     "simulate",
+    "sweep",
 ]
 
 # Python started in the root of a checkout finds this folder before the installed package. There models/ and guides/

@@ -35,6 +35,12 @@ class ScoreError(RunError):
     status = 1
 
 
+class UnfinishedError(RunError):
+    """A sweep ended and its files are written, but some of its fits failed."""
+
+    status = 1
+
+
 def listed(names: Iterable[object], most: int = 5) -> str:
     """The first of some names, and how many more there are."""
     found = [str(name) for name in names]

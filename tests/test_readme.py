@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from mrsds_ppl.analysis.recovery.alignment import align_latents, match_states
-from mrsds_ppl.cli import make_parsers
+from mrsds_ppl.cli import COMMANDS
+from mrsds_ppl.commands.parser import make_parsers
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -129,7 +130,7 @@ def test_programs_extras_and_options_that_the_readme_names_exist():
         if name in ("mrsds", "pytest"):
             assert (scripts / name).is_file()
         if name == "mrsds":
-            assert callable(make_parsers()[0].parse_args(arguments).run)
+            assert callable(make_parsers(COMMANDS)[0].parse_args(arguments).run)
     assert seen == {"python3", "pip", "mrsds", "pytest"}
 
 

@@ -25,6 +25,7 @@ LINES = (
     "build",
     "output",
     "fit fitted fitted_messages",
+    "sweeps",
     "commands",
     "cli",
     "__main__",

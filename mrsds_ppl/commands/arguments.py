@@ -43,6 +43,20 @@ def sizes(text: str) -> int | list[int]:
     return found if "," in text else found[0]
 
 
+def whole_numbers(text: str) -> list[int]:
+    """Whole numbers, such as 1,2,4, or all from one to another, such as 1-4."""
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            found += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        found = []
+    if not found:
+        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: whole numbers, such as 1,2,4, or a range: 1-4")
+    return found
+
+
 def is_configuration(text: str) -> bool:
     """Whether a path is one of a configuration by its ending; any other is read as a recording."""
     return Path(text).suffix.lower() in (".yaml", ".yml")
@@ -88,7 +102,7 @@ def refuse_misspelt(
         if word == "--":
             return
         if word.startswith("--") or re.match(r"-[a-zA-Z]", word):
-            attached = re.fullmatch(r"-[kd]=?[\d,]*|-v+", word)
+            attached = re.fullmatch(r"-[kd]=?[\d,-]*|-v+", word)
             if option not in known and not attached:
                 _suggest(command, "option", option, known)
 

@@ -33,6 +33,11 @@ def shapes(cells: xr.Dataset) -> list[Shape]:
     return sorted(found, key=lambda shape: float(sizes.sel(shape._asdict())))
 
 
+def shape_named(cells: xr.Dataset, name: str) -> Shape:
+    """The one that reads so as text."""
+    return next(shape for shape in shapes(cells) if str(shape) == name)
+
+
 def counted_seeds(cells: xr.Dataset) -> Int[np.ndarray, "states size fold"]:
     """Number of the seed that counts in each fold, that of the highest bound; -1 where none was fitted."""
     bound = cells.bound.transpose("num_states", "latent_size", "fold", "seed").values

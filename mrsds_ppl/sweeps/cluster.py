@@ -13,6 +13,7 @@ from mrsds_ppl.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from distributed import Client
+    from distributed.deploy import Cluster
 
 _LOCAL, _SLURM = "local", "slurm"
 _PATIENCE = 20.0  # seconds until a scheduler has answered
@@ -22,7 +23,7 @@ _WORKER: dict[str, Any] = {"memory_limit": 0}
 _SETTINGS = {
     # So often may workers die of one cell before it is given up.
     "distributed.scheduler.allowed-failures": 3,
-    # A worker is given the next cell when it has done one: cells take minutes, and one that waits might be lost with it.
+    # A worker is given a cell when it has done the one before: one that waited there would be lost with it.
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
@@ -41,8 +42,8 @@ def check_scheduler(scheduler: str, workers: int | None) -> None:
     address = "://" in scheduler
     if not address and scheduler not in (_LOCAL, _SLURM):
         raise ConfigError(
-            f"--scheduler: found {scheduler!r}; allowed: {_LOCAL}, {_SLURM}, or the address of a Dask scheduler, such as "
-            "tcp://10.0.0.1:8786"
+            f"--scheduler: found {scheduler!r}; allowed: {_LOCAL}, {_SLURM}, or the address of a Dask scheduler, such "
+            "as tcp://10.0.0.1:8786"
         )
     for package in ("distributed", *(["dask_jobqueue"] if scheduler == _SLURM else [])):
         if importlib.util.find_spec(package) is None:
@@ -83,7 +84,7 @@ def connected(scheduler: str, workers: int | None, tasks: int, say: Callable[[st
             )
             count = min(workers or len(given), tasks)
             cores = {str(number): given[number % len(given)] for number in range(count)}
-            where: Any = ends.enter_context(_local(count))
+            where: Cluster | str = ends.enter_context(_local(count))
             say(f"{count} {'worker' if count == 1 else 'workers'} on {len(given)} cores of this machine")
         elif scheduler == _SLURM:
             where = ends.enter_context(_slurm(min(workers or 1, tasks)))
@@ -103,7 +104,7 @@ def connected(scheduler: str, workers: int | None, tasks: int, say: Callable[[st
 
 
 @contextmanager
-def _local(count: int) -> Iterator[Any]:
+def _local(count: int) -> Iterator["Cluster"]:
     """Workers of this machine, each of which ends with this process, however that ends."""
     from distributed import LocalCluster
 
@@ -134,7 +135,7 @@ def _local(count: int) -> Iterator[Any]:
 
 
 @contextmanager
-def _slurm(jobs: int) -> Iterator[Any]:
+def _slurm(jobs: int) -> Iterator["Cluster"]:
     """Jobs of SLURM with one worker each; one that ends, as at its time limit, is followed by another."""
     from dask_jobqueue import SLURMCluster
 

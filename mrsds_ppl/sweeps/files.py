@@ -117,7 +117,7 @@ def read_description(paths: SweepPaths) -> tuple[RunConfig, dict[str, Any], dict
 
 
 def _demand_same_sweep(paths: SweepPaths, config: RunConfig, trials: Trials) -> None:
-    before, grid, about = read_description(paths)
+    before, _, about = read_description(paths)
     remedy = "Go on with it as it was begun, start it anew (--overwrite), or give another name (--name)."
     if about.get(DATA_DIGEST) != trials.digest:
         raise RunError(

@@ -28,8 +28,8 @@ def variance_explained(
         latent_sizes: latents of each region; of one pooled latent the signals are those of all regions.
 
     Returns:
-        shares, NaN where a region has fewer latents than the widest, or signals that do not vary; and where latents are not
-        finite.
+        shares, NaN where a region has fewer latents than the widest or signals that do not vary, and where latents are
+        not finite.
     """
     pooled = len(latent_sizes) != len(trials.region_sizes)
     region_of = np.zeros(trials.num_neurons, int) if pooled else trials.region_of_neuron

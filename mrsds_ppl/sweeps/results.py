@@ -16,7 +16,7 @@ from mrsds_ppl.errors import RunError
 from mrsds_ppl.fitted import Fit
 from mrsds_ppl.storage.atomic import write_text, written_aside
 from mrsds_ppl.sweeps.cells import Cell, Grid
-from mrsds_ppl.sweeps.choice import Shape, choose, compared, counted_seeds, shapes
+from mrsds_ppl.sweeps.choice import Shape, choose, compared, counted_seeds, shape_named
 from mrsds_ppl.sweeps.files import SweepPaths
 from mrsds_ppl.sweeps.measures import message_agreement, state_agreement
 
@@ -29,9 +29,9 @@ class Sweep:
 
     ``cells`` is a dataset with the coordinates num_states, latent_size, seed, fold and trial: ``evidence`` of each
     held-out trial in nats, whose fold is the coordinate ``trial_fold``; ``bound`` of the training trials in nats per
-    observed value, ``seconds`` and ``peak_memory`` (MB) of each cell; ``variance_explained`` by each latent of a region,
-    largest first; ``state_agreement`` and ``message_agreement`` of seeds. NaN where a cell was not fitted. ``failed``
-    says why, by the name of the cell.
+    observed value, ``seconds`` and ``peak_memory`` (MB) of each cell; ``variance_explained`` by each latent of a
+    region, largest first; ``state_agreement`` and ``message_agreement`` of seeds. NaN where a cell was not fitted.
+    ``failed`` says why, by the name of the cell.
     """
 
     cells: xr.Dataset
@@ -47,7 +47,7 @@ class Sweep:
     def chosen(self) -> Shape | None:
         """The smallest within two standard errors of the best; None where no shape is complete."""
         choice = choose(self.cells)
-        return None if choice is None else next(shape for shape in shapes(self.cells) if str(shape) == choice.chosen)
+        return None if choice is None else shape_named(self.cells, choice.chosen)
 
     def fit(self, num_states: int, latent_size: int | str, *, seed: int | None = None, fold: int = 0) -> Fit:
         """The fit of a cell.

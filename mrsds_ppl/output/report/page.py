@@ -105,6 +105,7 @@ def page(
     scores: Section,
     sections: Sequence[Section],
     listings: Sequence[tuple[str, str]] = (),
+    what: str = "fit",
 ) -> str:
     """The page as HTML.
 
@@ -115,8 +116,9 @@ def page(
         scores: how well it describes the recording.
         sections: the science.
         listings: files to look up, by title, folded up at the end.
+        what: the page is about, in a word.
     """
-    trust = Section("trust", "Whether to trust it", [_verdict(checks)])
+    trust = Section("trust", "Whether to trust it", [_verdict(checks, what)])
     order = [scores, trust, *sections]
     links = [("fit", "What was fitted"), *((section.anchor, section.title) for section in order)]
     body = [
@@ -146,13 +148,13 @@ def digits_of(width: float) -> int:
     return max(2, 1 - int(np.floor(np.log10(max(width, 1e-12)))))
 
 
-def _verdict(checks: Sequence[Check]) -> str:
+def _verdict(checks: Sequence[Check], what: str) -> str:
     bad = [check.title.lower() for check in checks if check.status == "bad"]
     look = [check.title.lower() for check in checks if check.status == "look"]
     if bad:
-        return f"Do not rely on this fit before this is mended: {', '.join(bad)}."
+        return f"Do not rely on this {what} before this is mended: {', '.join(bad)}."
     if look:
-        return f"Nothing speaks against the fit as a whole, but look at: {', '.join(look)}."
+        return f"Nothing speaks against the {what} as a whole, but look at: {', '.join(look)}."
     return "Every check is in order."
 
 
