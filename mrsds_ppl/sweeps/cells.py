@@ -1,6 +1,6 @@
 """The cells of a sweep: each is a fit of its own, with its number of states, its latents, its seed and its fold."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -105,21 +105,20 @@ def size_label(size: Size) -> str:
     return str(size) if isinstance(size, int) else ",".join(map(str, size))
 
 
-def make_grid(
-    num_states: Iterable[int], latent_sizes: Iterable[int | Sequence[int]], seeds: int, folds: int | None
-) -> Grid:
+def make_grid(num_states: object, latent_sizes: object, seeds: int, folds: int | None) -> Grid:
     """The grid that a user asks for.
 
     Args:
-        num_states: numbers of states.
-        latent_sizes: latents of each region, one number for all, or a list with one for each.
+        num_states: numbers of states, a list.
+        latent_sizes: a list of latents of each region, one number for all, or a list with one for each.
         seeds: how often each is fitted.
         folds: of the cross-validation; None for one split.
 
     Raises:
         ConfigError: a value is no whole number of at least 1, is given twice, or there is none.
     """
-    sizes = tuple(size if isinstance(size, int) else tuple(size) for size in _several("latent_sizes", latent_sizes))
+    each = _several("latent_sizes", latent_sizes)
+    sizes = tuple(tuple(size) if isinstance(size, list | tuple) else size for size in each)
     grid = Grid(tuple(_several("num_states", num_states)), sizes, seeds, folds)
     every = [number for size in sizes for number in (size if isinstance(size, tuple) else (size,))]
     for name, numbers in (("num_states", grid.num_states), ("latent_sizes", every), ("seeds", (seeds,))):

@@ -40,7 +40,7 @@ def variance_explained(
     ends = np.cumsum(latent_sizes)
     for region, size in enumerate(latent_sizes):
         latents = x[..., ends[region] - size : ends[region]].astype(float)
-        root = _root(np.atleast_2d(np.cov(latents[valid].T)))
+        root = _root(np.atleast_2d(np.cov(latents[valid].T, bias=True)))
         told, total = np.zeros((size, size)), 0.0
         for session in np.unique(trials.session_numbers) if trials.session_numbers is not None else [None]:
             own = valid if session is None else valid & (trials.session_numbers == session)[:, None]

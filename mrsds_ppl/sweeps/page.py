@@ -115,7 +115,9 @@ def _checks(cells: xr.Dataset, table: xr.Dataset, choice: Choice | None, failed:
 def _evidence(cells: xr.Dataset, table: xr.Dataset, choice: Choice | None) -> Section:
     text = [
         "Evidence is log p(y) of trials that were held out, states and latents summed out, in nats a trial: higher is "
-        "better. Of the seeds of one fold the one with the highest bound on its training trials counts.",
+        "better. Of the seeds of one fold the one with the highest bound on its training trials counts. Errors are "
+        "standard errors over trials, those to the best of the differences of the same trials; spreads are standard "
+        "deviations of the mean.",
         "No number of states and latents has finite evidence of all held-out trials, so nothing is chosen."
         if choice is None
         else f"Chosen is {choice.chosen}, the smallest program within two standard errors of the best ({choice.best}). "
@@ -135,8 +137,7 @@ def _evidence(cells: xr.Dataset, table: xr.Dataset, choice: Choice | None) -> Se
             ]
         )
     head = [
-        *("Program", "parameters", "evidence (standard error over trials)", "to the best (standard error)"),
-        *("standard deviation over seeds", "over folds"),
+        *("Program", "parameters", "evidence (error)", "to the best (error)", "spread of seeds", "spread of folds"),
     ]
     parts: list[Figure | Table] = [Table(head, rows)]
     if choice is not None:
