@@ -117,21 +117,21 @@ def make_grid(num_states: object, latent_sizes: object, seeds: int, folds: int |
     Raises:
         ConfigError: a value is no whole number of at least 1, is given twice, or there is none.
     """
-    each = _several("latent_sizes", latent_sizes)
-    sizes = tuple(tuple(size) if isinstance(size, list | tuple) else size for size in each)
-    grid = Grid(tuple(_several("num_states", num_states)), sizes, seeds, folds)
-    every = [number for size in sizes for number in (size if isinstance(size, tuple) else (size,))]
-    for name, numbers in (("num_states", grid.num_states), ("latent_sizes", every), ("seeds", (seeds,))):
-        if wrong := [number for number in numbers if type(number) is not int or number < 1]:
-            raise ConfigError(f"{name}: found {wrong[0]!r}; allowed: whole numbers of at least 1")
+    states = _several("num_states", num_states)
+    given = _several("latent_sizes", latent_sizes)
+    sizes = [tuple(size) if isinstance(size, list | tuple) else size for size in given]
     if () in sizes:
         raise ConfigError("latent_sizes: found an empty list; allowed: a number, or one for each region")
-    if folds is not None and (type(folds) is not int or folds < 2):
-        raise ConfigError(f"folds: found {folds!r}; allowed: a whole number of at least 2, or None for one split")
-    for name, values in (("num_states", grid.num_states), ("latent_sizes", sizes)):
+    every = [number for size in sizes for number in (size if isinstance(size, tuple) else (size,))]
+    for name, numbers in (("num_states", states), ("latent_sizes", every), ("seeds", [seeds])):
+        if wrong := [number for number in numbers if type(number) is not int or number < 1]:
+            raise ConfigError(f"{name}: found {wrong[0]!r}; allowed: whole numbers of at least 1")
+    if folds is not None and folds < 2:
+        raise ConfigError(f"folds: found {folds}; allowed: a whole number of at least 2, or None for one split")
+    for name, values in (("num_states", states), ("latent_sizes", sizes)):
         if len(set(values)) < len(values):
-            raise ConfigError(f"{name}: found {list(values)}; give each value once")
-    return grid
+            raise ConfigError(f"{name}: found {values}; give each value once")
+    return Grid(tuple(states), tuple(sizes), seeds, folds)
 
 
 def _several(name: str, given: object) -> list[Any]:
