@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def _answer(line: str) -> None:
 
 def _fit(args: argparse.Namespace) -> None:
     path, recording = sources(args)
-    config, trials = _load(path, recording, args, **_sized(args), **{"training.restarts": args.restarts})
+    config, trials = _load(path, recording, args, _of_one_fit(args))
 
     from mrsds_ppl.commands import fit as command
 
@@ -146,7 +146,7 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    config, trials = _load(*sources(args), args, **_sized(args), **{"training.restarts": args.restarts})
+    config, trials = _load(*sources(args), args, _of_one_fit(args))
 
     from mrsds_ppl.commands import fit as command
 
@@ -161,9 +161,13 @@ def _init(args: argparse.Namespace) -> None:
     command.init(args.recording, out=args.out, settings=settings, log=_log)
 
 
-def _sized(args: argparse.Namespace) -> dict[str, Any]:
-    """What -k and -d say where one fit is asked for."""
-    return {"model.num_states": args.num_states, "model.latent_sizes": args.latent_dims}
+def _of_one_fit(args: argparse.Namespace) -> dict[str, object]:
+    """What options say that a sweep does not have, or reads otherwise."""
+    return {
+        "model.num_states": args.num_states,
+        "model.latent_sizes": args.latent_dims,
+        "training.restarts": args.restarts,
+    }
 
 
 def _name(path: Path | None, recording: str | list[str] | None, args: argparse.Namespace) -> str:
@@ -174,7 +178,12 @@ def _name(path: Path | None, recording: str | list[str] | None, args: argparse.N
     return own if args.name is None else args.name
 
 
-def _load(path: Path | None, recording: str | list[str] | None, args: argparse.Namespace, **more: object) -> Any:
+def _load(
+    path: Path | None,
+    recording: str | list[str] | None,
+    args: argparse.Namespace,
+    more: Mapping[str, object] | None = None,
+) -> Any:
     """The configuration with what the command line says about it, and the trials where they had to be read for it.
 
     An option of its own, and what is in ``more``, wins over --set.
@@ -185,7 +194,7 @@ def _load(path: Path | None, recording: str | list[str] | None, args: argparse.N
     options = {
         "inference.guide": args.guide,
         **{f"training.{seed}": getattr(args, seed) for seed in SEEDS},
-        **more,
+        **(more or {}),
     }
     overrides.update({key: value for key, value in options.items() if value is not None})
     if recording is not None:

@@ -3,8 +3,10 @@
 import importlib.util
 import os
 import re
+import time
 from itertools import product
 
+import dask
 import numpy as np
 import pytest
 import tiny_run
@@ -436,3 +438,41 @@ def test_a_cell_that_was_half_done_goes_on_bit_for_bit(one_cell):
     assert run_cell(paths, config, cell) == Outcome(cell)
     with xr.open_dataset(paths.result(cell), engine="h5netcdf") as opened:
         xr.testing.assert_identical(opened.load().drop_attrs(), before.drop_attrs())
+
+
+SBATCH = """#!/bin/bash
+echo "$1" >> "{folder}/submitted"; cp "$1" "{folder}/job.sh"
+setsid bash "{folder}/job.sh" > "{folder}/job.log" 2>&1 < /dev/null &
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/bin/bash
+for job in "$@"; do kill -- "-$job"; done
+"""
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+def test_jobs_of_slurm_are_workers_of_one_core(tmp_path, monkeypatch):
+    """With a batch system that begins at once what it is given."""
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (tmp_path / name).write_text(text.format(folder=tmp_path))
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with (
+        pytest.raises(ConfigError, match=r"--scheduler slurm: found no memory of a job.* ~/.config/dask/jobqueue.yaml"),
+        connected("slurm", 2, 5, print),
+    ):
+        pass
+    with dask.config.set({"jobqueue.slurm.memory": "2GB"}), connected("slurm", 1, 5, print) as client:
+        # A function of this test, and not of its module, which a job does not find.
+        told = client.submit(lambda: (os.environ["XLA_FLAGS"], os.environ["OMP_NUM_THREADS"], os.getpid()))
+        flags, threads, process = told.result(timeout=60)
+        assert "--xla_cpu_multi_thread_eigen=false" in flags
+        assert threads == "1"
+        assert process != os.getpid()
+    assert len((tmp_path / "submitted").read_text().splitlines()) == 1
+    assert "#SBATCH -n 1\n#SBATCH --cpus-per-task=1\n" in (tmp_path / "job.sh").read_text()
+    deadline = time.perf_counter() + 20
+    while os.path.exists(f"/proc/{process}"):
+        assert time.perf_counter() < deadline
+        time.sleep(0.1)

@@ -109,7 +109,7 @@ def _spread(values: xr.DataArray, axis: str) -> xr.DataArray:
     """Standard deviation along an axis of what is known; NaN for fewer than two."""
     known = values.notnull().sum(axis)
     squares = ((values - _mean(values, axis)) ** 2).fillna(0.0).sum(axis)
-    return np.sqrt(squares / (known - 1).where(known > 1))
+    return (squares / (known - 1).where(known > 1)) ** 0.5
 
 
 def _mean(values: xr.DataArray, axis: str) -> xr.DataArray:

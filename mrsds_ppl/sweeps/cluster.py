@@ -137,22 +137,21 @@ def _local(count: int) -> Iterator["Cluster"]:
 @contextmanager
 def _slurm(jobs: int) -> Iterator["Cluster"]:
     """Jobs of SLURM with one worker each; one that ends, as at its time limit, is followed by another."""
+    import dask
     from dask_jobqueue import SLURMCluster
 
-    flags = "export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1"
-    try:
-        cluster = SLURMCluster(
-            cores=1,
-            processes=1,
-            job_script_prologue=[flags],
-            python=sys.executable,
-            scheduler_options={"dashboard": False},
-        )
-    except (ValueError, TypeError) as error:
+    if dask.config.get("jobqueue.slurm.memory", None) is None:
         raise ConfigError(
-            f"--scheduler slurm: {error}. Say what a job needs in ~/.config/dask/jobqueue.yaml, such as "
+            "--scheduler slurm: found no memory of a job. Say what a job needs in ~/.config/dask/jobqueue.yaml: "
             "jobqueue: {slurm: {memory: 8GB, walltime: '12:00:00', queue: NAME}}"
-        ) from None
+        )
+    cluster = SLURMCluster(
+        cores=1,
+        processes=1,
+        python=sys.executable,
+        job_script_prologue=["export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1"],
+        scheduler_options={"dashboard": False},
+    )
     with cluster:
         cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
         yield cluster
@@ -187,10 +186,9 @@ def _same_environment() -> Iterator[None]:
 def _without_main() -> Iterator[None]:
     """Processes that begin in the block do not run the user's script again, as multiprocessing has it otherwise."""
     main = sys.modules["__main__"]
-    before = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    file, spec = getattr(main, "__file__", None), main.__spec__
     try:
-        vars(main).pop("__file__", None)
-        main.__spec__ = None
+        main.__file__, main.__spec__ = None, None
         yield
     finally:
-        vars(main).update(before)
+        main.__file__, main.__spec__ = file, spec

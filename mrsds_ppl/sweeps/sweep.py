@@ -23,7 +23,7 @@ from mrsds_ppl.sweeps.cluster import check_scheduler, connected
 from mrsds_ppl.sweeps.files import SweepPaths, begin
 from mrsds_ppl.sweeps.live import Results
 from mrsds_ppl.sweeps.results import Sweep, gather
-from mrsds_ppl.train.interrupts import answered
+from mrsds_ppl.train.interrupts import answered, interruptible
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -146,7 +146,7 @@ def sweep_into_files(
                     results.done_before(cell)
             if left:
                 try:
-                    with connected(scheduler, workers, len(left), say) as client:
+                    with interruptible(), connected(scheduler, workers, len(left), say) as client:
                         _run(client, paths, config, left, results)
                 except KeyboardInterrupt:
                     raise KeyboardInterrupt(

@@ -42,12 +42,34 @@ def graceful_interrupt() -> Iterator[Interrupt]:
             raise KeyboardInterrupt
         interrupt.signal = signal.Signals(number)
 
-    if threading.current_thread() is not threading.main_thread():
+    with _handled(handle):
         yield interrupt
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block the first SIGINT or SIGTERM interrupts, whatever the process was told of them before.
+
+    Raises:
+        KeyboardInterrupt: in the main thread, at the signal.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with _handled(handle):
+        yield
+
+
+@contextmanager
+def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """The handler of both signals within the block, in the main thread, where alone one can be set."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
     previous = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
-        yield interrupt
+        yield
     finally:
         for number, handler in previous.items():
             # None: the handler was not installed from Python and cannot be put back.
