@@ -86,20 +86,12 @@ def _sweep(args: argparse.Namespace) -> None:
     config, trials = _load(path, recording, args)
 
     from mrsds_ppl.commands import sweep as command
+    from mrsds_ppl.sweeps.files import SweepPaths
 
+    paths = SweepPaths(args.result_path, _name(path, recording, args))
+    options = {"seeds": args.seeds, "folds": args.folds, "scheduler": args.scheduler, "workers": args.workers}
     command.sweep(
-        config,
-        trials,
-        args.grid_states,
-        args.grid_sizes,
-        seeds=args.seeds,
-        folds=args.folds,
-        scheduler=args.scheduler,
-        workers=args.workers,
-        name=_name(path, recording, args),
-        result_path=args.result_path,
-        overwrite=args.overwrite,
-        log=_log,
+        config, trials, args.grid_states, args.grid_sizes, paths, overwrite=args.overwrite, log=_log, **options
     )
 
 

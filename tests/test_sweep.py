@@ -343,8 +343,8 @@ def test_numbers_that_are_none_are_refused(given, told, capsys):
 def test_the_command_takes_ranges_and_its_options(monkeypatch, tmp_path):
     taken = {}
 
-    def sweep(config, trials, states, sizes, **options):
-        taken.update(states=states, sizes=sizes, config=config, **options)
+    def sweep(config, trials, states, sizes, paths, **options):
+        taken.update(states=states, sizes=sizes, config=config, name=paths.name, **options)
 
     import mrsds_ppl.commands.sweep
 

@@ -107,8 +107,7 @@ def test_a_sweep_whose_command_and_whose_worker_are_killed_ends_with_each_cell_f
 @pytest.mark.slow
 @pytest.mark.nightly
 def test_a_sweep_that_is_interrupted_ends_within_seconds_with_its_workers(folder):
-    process = start(folder)
-    wait_for(process, folder, 1)
+    wait_for(process := start(folder), folder, 1)
     children = workers(process)
     os.killpg(process.pid, signal.SIGINT)
     began = time.perf_counter()

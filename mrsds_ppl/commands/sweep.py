@@ -1,7 +1,7 @@
 """``mrsds sweep``: from a configuration to the files of a sweep."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Unpack
 
 from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.config.recording import make_trials
@@ -11,7 +11,7 @@ from mrsds_ppl.sweeps.cells import make_grid
 from mrsds_ppl.sweeps.cluster import check_scheduler
 from mrsds_ppl.sweeps.files import SweepPaths
 from mrsds_ppl.sweeps.results import Sweep
-from mrsds_ppl.sweeps.sweep import sweep_into_files
+from mrsds_ppl.sweeps.sweep import SweepOptions, sweep_into_files
 
 
 def sweep(
@@ -19,48 +19,41 @@ def sweep(
     trials: Trials | None,
     num_states: Sequence[int],
     latent_sizes: Sequence[int],
+    paths: SweepPaths,
     *,
     seeds: int,
     folds: int | None,
-    scheduler: str,
-    workers: int | None,
-    name: str,
-    result_path: Path,
-    overwrite: bool = False,
     log: Callable[[str], None] = print,
+    **options: Unpack[SweepOptions],
 ) -> Sweep:
     """Fit all cells of a grid that are not done yet, and write the files of the sweep.
 
     Args:
         config: the validated configuration.
         trials: its recording, where that was read already.
-        num_states, latent_sizes, seeds, folds: what is swept, see :func:`mrsds_ppl.sweeps.cells.make_grid`. A number of
-            folds in the configuration is taken where none is given.
-        scheduler, workers: where cells are fitted, see :func:`mrsds_ppl.sweeps.cluster.check_scheduler`.
-        name: beginning of the names of the files.
-        result_path: their folder.
-        overwrite: replace a sweep of this name.
+        num_states, latent_sizes: what is swept, see :func:`mrsds_ppl.sweeps.cells.make_grid`.
+        paths: where the files go.
+        seeds, folds: the same; a number of folds in the configuration is taken where none is given.
         log: prints a line for the user.
+        options: see :class:`mrsds_ppl.sweeps.sweep.SweepOptions`.
 
     Raises:
         ConfigError, DataError, RunError: nothing is written then.
         UnfinishedError: some cells failed; the files of the sweep are written.
     """
-    check_scheduler(scheduler, workers)
+    check_scheduler(options.get("scheduler", "local"), options.get("workers"))
     grid = make_grid(num_states, latent_sizes, seeds, config.training.split.folds if folds is None else folds)
     found = sweep_into_files(
         make_trials(config) if trials is None else trials,
         config,
         grid,
-        SweepPaths(Path(result_path), name),
-        scheduler=scheduler,
-        workers=workers,
-        overwrite=overwrite,
-        say=log,
+        paths,
+        log,
+        **options,
     )
     if found.failed:
         raise UnfinishedError(
-            f"{Path(result_path) / name}: {len(found.failed)} of {len(grid.cells)} cells failed "
+            f"{paths.cells}: {len(found.failed)} of {len(grid.cells)} cells failed "
             f"({listed(found.failed)}); see above, or the page. The same command tries them again."
         )
     return found

@@ -1,7 +1,7 @@
 """The configuration of a fit that is asked for in Python, with messages that name Python's arguments."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from mrsds_ppl.config.loading import RunConfig, problems_of
 from mrsds_ppl.config.messages import Spelling
@@ -19,6 +19,17 @@ _ARGUMENTS: dict[Path, str] = {
     ("training", "split", "test_perc"): "test",
     **{("training", "seeds", name): "seed" for name in ("data", "model", "train")},
 }
+
+
+class FitOptions(TypedDict, total=False):
+    """What may be said of a fit beside its states and latents, as in :func:`mrsds_ppl.fit`."""
+
+    model: Mapping[str, Any] | None
+    guide: str
+    start: str
+    training: Mapping[str, Any] | None
+    test: float
+    seed: int
 
 
 def config_for(

@@ -7,14 +7,18 @@ from mrsds_ppl.errors import RunError
 
 
 @dataclass(frozen=True)
-class RunPaths:
-    """Names of a run's files."""
+class NamedFiles:
+    """Files of a folder whose names begin alike."""
 
     folder: Path
     name: str
 
     def _file(self, ending: str) -> Path:
         return self.folder / f"{self.name}{ending}"
+
+
+class RunPaths(NamedFiles):
+    """Names of a run's files."""
 
     @property
     def log(self) -> Path:

@@ -1,7 +1,6 @@
 """The files of a sweep, and whether it may begin, or go on, under its name."""
 
 import shutil
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from mrsds_ppl.data.trials_file import write_trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.output.guard import DATA_DIGEST, changed_settings
 from mrsds_ppl.storage.atomic import write_text, written_aside
-from mrsds_ppl.storage.paths import RunPaths
+from mrsds_ppl.storage.paths import NamedFiles, RunPaths
 from mrsds_ppl.sweeps.cells import Cell, Grid
 
 RECORDING_FILE = "recording.nc"
@@ -22,15 +21,16 @@ _GRID = "sweep"
 _PACKAGES = ("mrsds-ppl", "jax", "jaxlib", "numpyro", "equinox", "optax", "numpy", "scipy")
 
 
-@dataclass(frozen=True)
-class SweepPaths:
+class SweepPaths(NamedFiles):
     """Names of a sweep's files."""
 
-    folder: Path
-    name: str
+    def run(self, cell: Cell) -> RunPaths:
+        """The files of the fit of a cell."""
+        return RunPaths(self.cells, cell.name)
 
-    def _file(self, ending: str) -> Path:
-        return self.folder / f"{self.name}{ending}"
+    def result(self, cell: Cell) -> Path:
+        """What the sweep needs of a cell; the cell is done where this file is."""
+        return self.cells / f"{cell.name}-cell.nc"
 
     @property
     def description(self) -> Path:
@@ -39,10 +39,12 @@ class SweepPaths:
 
     @property
     def results(self) -> Path:
+        """The numbers of all cells."""
         return self._file("-sweep.nc")
 
     @property
     def page(self) -> Path:
+        """What they say, to be read."""
         return self._file("-sweep.html")
 
     @property
@@ -59,14 +61,6 @@ class SweepPaths:
     def locked(self) -> RunPaths:
         """What a command that writes the sweep holds the lock of."""
         return RunPaths(self.folder, f"{self.name}-sweep")
-
-    def run(self, cell: Cell) -> RunPaths:
-        """The files of the fit of a cell."""
-        return RunPaths(self.cells, cell.name)
-
-    def result(self, cell: Cell) -> Path:
-        """What the sweep needs of a cell; the cell is done where this file is."""
-        return self.cells / f"{cell.name}-cell.nc"
 
 
 def begin(paths: SweepPaths, config: RunConfig, grid: Grid, trials: Trials, *, overwrite: bool) -> None:

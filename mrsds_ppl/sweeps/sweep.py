@@ -5,11 +5,11 @@ rule's choice and one page
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from mrsds_ppl.config.arguments import config_for
+from mrsds_ppl.config.arguments import FitOptions, config_for
 from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.config.recording import split_of
 from mrsds_ppl.data.trials import Trials
@@ -31,6 +31,19 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 
+class SweepOptions(TypedDict, total=False):
+    """Where a sweep computes, what becomes of one of its name, and whether results are shown as they come.
+
+    ``scheduler`` and ``workers``: see :func:`mrsds_ppl.sweeps.cluster.check_scheduler`; ``overwrite`` replaces a sweep
+    of this name instead of going on with it.
+    """
+
+    scheduler: str
+    workers: int | None
+    overwrite: bool
+    progress: bool
+
+
 def sweep(
     trials: Trials,
     num_states: Iterable[int],
@@ -38,16 +51,11 @@ def sweep(
     *,
     seeds: int = 1,
     folds: int | None = None,
-    model: Mapping[str, Any] | None = None,
-    guide: str = "gaussian_markov",
-    start: str = "auto",
-    training: Mapping[str, Any] | None = None,
-    test: float = 0.1,
-    seed: int = 0,
     save_to: str | Path | None = None,
     scheduler: str = "local",
     workers: int | None = None,
     progress: bool = True,
+    **options: Unpack[FitOptions],
 ) -> Sweep:
     """Fit every number of states with every number of latents, side by side, and say what held-out trials ask for.
 
@@ -62,11 +70,11 @@ def sweep(
         seeds: how often each is fitted, from seeds of model and training that count from ``seed`` on.
         folds: of a cross-validation, in which every trial (or block of pieces) is held out once; None for the one
             split of ``test``.
-        model, guide, start, training, test, seed: as of :func:`mrsds_ppl.fit`.
         save_to: folder and name of the sweep, such as ``results/mouse12``; without one the files go with the result.
         scheduler: ``local``, ``slurm``, or the address of a Dask scheduler, whose workers see the same files.
         workers: how many; by default as many as this machine has cores.
         progress: show results as they come.
+        options: ``model``, ``guide``, ``start``, ``training``, ``test`` and ``seed`` as of :func:`mrsds_ppl.fit`.
 
     Raises:
         ConfigError, DataError: an argument or the recording is wrong; nothing was computed or written then.
@@ -79,28 +87,17 @@ def sweep(
     config = config_for(
         grid.num_states[0],
         first if isinstance(first, int) else list(first),
-        model=model,
-        guide=guide,
-        start=start,
-        training=training,
-        test=test,
-        seed=seed,
         emission="poisson" if trials.holds_counts else "gaussian",
+        **options,
     )
     trials.validate(refused=refused_of(config.model.emissions, trials))
     say: Say = print if progress else lambda line: None
     own = tempfile.mkdtemp(prefix="mrsds-sweep-") if save_to is None else None
     place = Path(save_to) if save_to is not None else Path(own or "") / "sweep"
     with answered(say):
+        paths = SweepPaths(place.parent, place.name)
         found = sweep_into_files(
-            trials,
-            config,
-            grid,
-            SweepPaths(place.parent, place.name),
-            scheduler=scheduler,
-            workers=workers,
-            say=say,
-            progress=progress,
+            trials, config, grid, paths, say, scheduler=scheduler, workers=workers, progress=progress
         )
     return found if own is None else found.deleted_with_it()
 
@@ -110,12 +107,8 @@ def sweep_into_files(
     config: RunConfig,
     grid: Grid,
     paths: SweepPaths,
-    *,
-    scheduler: str = "local",
-    workers: int | None = None,
-    overwrite: bool = False,
     say: Say = print,
-    progress: bool = True,
+    **options: Unpack[SweepOptions],
 ) -> Sweep:
     """:func:`sweep` of a configuration.
 
@@ -123,24 +116,23 @@ def sweep_into_files(
         trials, config: the recording and its configuration.
         grid: what is swept.
         paths: where the files go.
-        scheduler, workers: where cells are fitted, see :func:`mrsds_ppl.sweeps.cluster.check_scheduler`.
-        overwrite: replace a sweep of this name, instead of going on with it.
         say: prints a line for the user.
-        progress: show results as they come.
+        options: see :class:`SweepOptions`.
 
     Raises:
         ConfigError, DataError, RunError: as of :func:`sweep`.
         KeyboardInterrupt: stopped; its message says how to go on.
     """
+    scheduler, workers = options.get("scheduler", "local"), options.get("workers")
     check_scheduler(scheduler, workers)
     config = grid.configured(config)
     _check(trials, config, grid)
     with locked(paths.locked):
-        begin(paths, config, grid, trials, overwrite=overwrite)
+        begin(paths, config, grid, trials, overwrite=options.get("overwrite", False))
         cells = grid.cells
         left = [cell for cell in cells if not paths.result(cell).exists()]
         say(f"{paths.cells}: {len(cells)} cells, {len(cells) - len(left)} done before")
-        with Results(paths, grid, say, visible=progress) as results:
+        with Results(paths, grid, say, visible=options.get("progress", True)) as results:
             for cell in cells:
                 if cell not in left:
                     results.done_before(cell)
