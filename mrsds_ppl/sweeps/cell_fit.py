@@ -3,6 +3,7 @@
 import gc
 import logging
 import resource
+import socket
 import sys
 import time
 import warnings
@@ -20,7 +21,7 @@ from mrsds_ppl.analysis.recovery.alignment import valid_bins
 from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.data.trials_file import read_trials
-from mrsds_ppl.errors import MrsdsError
+from mrsds_ppl.errors import MrsdsError, RunError
 from mrsds_ppl.fit import fit_into_files
 from mrsds_ppl.fitted import Fit
 from mrsds_ppl.storage.atomic import remove_asides, written_aside
@@ -67,6 +68,11 @@ def run_cell(paths: SweepPaths, config: RunConfig, cell: Cell) -> Outcome:
 def _fit_cell(paths: SweepPaths, config: RunConfig, cell: Cell) -> None:
     began, run = time.perf_counter(), paths.run(cell)
     _forget_peak_memory()
+    if not paths.recording.exists():
+        raise RunError(
+            f"{paths.recording}: the worker on {socket.gethostname()} does not see this file. All workers need the "
+            "folder of the results under the same path (--result-path)."
+        )
     trials = _recording(paths.recording, paths.recording.stat().st_mtime_ns)
     with warnings.catch_warnings():
         warnings.showwarning = _to_log

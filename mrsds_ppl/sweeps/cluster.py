@@ -99,7 +99,13 @@ def connected(scheduler: str, workers: int | None, tasks: int, say: Callable[[st
                 f"--scheduler {scheduler}: no scheduler answers there ({error}). Start one with: dask scheduler, and "
                 "workers with: dask worker ADDRESS --nthreads 1"
             ) from None
-        client.register_plugin(OneCore(cores))
+        try:
+            client.register_plugin(OneCore(cores))
+        except ImportError as error:
+            raise RunError(
+                f"--scheduler {scheduler}: its workers lack a package ({error}). Install mrsds-ppl[cluster] where they "
+                "run"
+            ) from None
         yield client
 
 

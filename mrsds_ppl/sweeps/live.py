@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
@@ -40,18 +39,14 @@ class Results:
     ) -> None:
         self._paths, self._grid, self._say = paths, grid, say
         self._began, self._before = time.perf_counter(), 0
-        self._evidence: dict[tuple[str, str], list[float]] = defaultdict(list)
-        self._seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+        # Of each row. All are there from the beginning, as the table is drawn by a thread of its own.
+        rows = [(str(states), size_label(size)) for states in grid.num_states for size in grid.latent_sizes]
+        self._evidence: dict[tuple[str, str], list[float]] = {row: [] for row in rows}
+        self._seconds: dict[tuple[str, str], list[float]] = {row: [] for row in rows}
         self.failed: dict[str, str] = {}
         console = console or Console(stderr=True)
         self._in_lines = visible and not (console.is_terminal and sys.stdout.isatty())
-        self._live = Live(
-            get_renderable=self.table,
-            console=console,
-            refresh_per_second=_OFTEN,
-            transient=False,
-            redirect_stdout=False,
-        )
+        self._live = Live(get_renderable=self.table, console=console, refresh_per_second=_OFTEN)
         self._shown = visible and not self._in_lines
 
     def __enter__(self) -> "Results":
@@ -88,7 +83,9 @@ class Results:
             for size in self._grid.latent_sizes:
                 row = str(states), size_label(size)
                 some = self._evidence[row]
-                bad = sum(name.startswith(f"{Cell(states, size, 0, 0).name.split('-s')[0]}-s") for name in self.failed)
+                bad = sum(
+                    name.startswith(f"{Cell(states, size, 0, 0).name.split('-s')[0]}-s") for name in tuple(self.failed)
+                )
                 found.add_row(
                     *row,
                     f"{len(some)} of {total}",

@@ -13,7 +13,7 @@ from mrsds_ppl.config.arguments import FitOptions, config_for
 from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.config.recording import split_of
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.errors import ConfigError
+from mrsds_ppl.errors import ConfigError, RunError
 from mrsds_ppl.models.emissions.emissions import refused_of
 from mrsds_ppl.storage.lock import locked
 from mrsds_ppl.sweeps.cell_fit import Outcome, run_cell
@@ -187,6 +187,8 @@ def _run(client: "Client", paths: SweepPaths, config: RunConfig, cells: Sequence
         key = f"{cell.name}-{absolute.cells}"
         futures[client.submit(run_cell, absolute, config, cell, key=key, priority=-place, retries=1)] = cell
     for future in as_completed(futures, loop=client.loop):
+        if future.cancelled():
+            raise RunError("the scheduler went away; the same command goes on with the cells that are not done")
         error = future.exception()
         results.add(future.result() if error is None else Outcome(futures[future], _what_happened(error)))
 
