@@ -51,7 +51,7 @@ def plot_evidence(cells: xr.Dataset, axes: np.ndarray | None = None) -> np.ndarr
             at = int(np.flatnonzero(states == chosen.num_states)[0])
             value = float(one.difference.sel(num_states=chosen.num_states))
             ax.plot(at + shift, value, "o", markersize=13, mfc="none", mec=MARK, mew=1.6)
-            ax.annotate("chosen", (at + shift, value), (11, -3), "data", "offset points", fontsize=SMALL)
+            ax.annotate("chosen", (at + shift, value), (11, 6), "data", "offset points", fontsize=SMALL)
     ax.axhline(0, color=INK, linewidth=0.8)
     ax.set_xticks(places, [str(k) for k in states])
     ax.set_xlabel("discrete states K")

@@ -45,7 +45,8 @@ def sweep_page(cells: xr.Dataset, name: str, failed: Mapping[str, str]) -> str:
 def _facts(cells: xr.Dataset, choice: Choice | None) -> list[tuple[str, str]]:
     sizes, folds = cells.sizes, cells.sizes["fold"]
     total = int(np.prod([sizes[name] for name in ("num_states", "latent_size", "seed", "fold")]))
-    hours = float(cells.seconds.sum()) / 3600
+    minutes = float(cells.seconds.sum()) / 60
+    spent = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
     return [
         ("Chosen", "nothing: see what failed" if choice is None else choice.chosen),
         ("Regions", ", ".join(map(str, cells.region.values))),
@@ -57,7 +58,7 @@ def _facts(cells: xr.Dataset, choice: Choice | None) -> list[tuple[str, str]]:
             f"{sizes['trial']} trials, "
             + (f"each in one of {folds} folds" if folds > 1 else "one split, the same for all"),
         ),
-        ("Fits", f"{int(cells.bound.notnull().sum())} of {total} done, {hours:.2f} hours of computing together"),
+        ("Fits", f"{int(cells.bound.notnull().sum())} of {total} done, {spent} of computing together"),
         ("Software", f"mrsds-ppl {__version__}"),
     ]
 
