@@ -6,6 +6,7 @@ rule's choice and one page
 
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -69,7 +70,7 @@ def sweep(
         latent_sizes: latent dimensions of each region, such as ``[2, 4]``; an entry may be a list, one for each.
         seeds: how often each is fitted, from seeds of model and training that count from ``seed`` on.
         folds: of a cross-validation, in which every trial (or block of pieces) is held out once; None for the one
-            split of ``test``.
+            split of ``test``, or the folds of ``training``.
         save_to: folder and name of the sweep, such as ``results/mouse12``; without one the files go with the result.
         scheduler: ``local``, ``slurm``, or the address of a Dask scheduler, whose workers see the same files.
         workers: how many; by default as many as this machine has cores.
@@ -90,6 +91,8 @@ def sweep(
         emission="poisson" if trials.holds_counts else "gaussian",
         **options,
     )
+    if folds is None:
+        grid = replace(grid, folds=config.training.split.folds)
     trials.validate(refused=refused_of(config.model.emissions, trials))
     say: Say = print if progress else lambda line: None
     own = tempfile.mkdtemp(prefix="mrsds-sweep-") if save_to is None else None
