@@ -1,5 +1,6 @@
 """Sweeps: cells and their names, files, what cells are compared by, the rule, the page, the command line."""
 
+import gc
 import importlib.util
 import os
 import re
@@ -26,7 +27,7 @@ from mrsds_ppl.sweeps.files import SweepPaths, begin, read_description
 from mrsds_ppl.sweeps.live import Results
 from mrsds_ppl.sweeps.measures import message_agreement, state_agreement, variance_explained
 from mrsds_ppl.sweeps.page import sweep_page
-from mrsds_ppl.sweeps.results import gather
+from mrsds_ppl.sweeps.results import Sweep, gather
 from mrsds_ppl.sweeps.sweep import sweep_into_files
 
 CONFIG = config_of({}, {"training.num_steps": 7, "training.model_seed": 3, "training.train_seed": 5})
@@ -355,6 +356,28 @@ def test_the_command_takes_ranges_and_its_options(monkeypatch, tmp_path):
     assert (taken["states"], taken["sizes"]) == ([1, 2, 3], [2, 4, 5])
     assert (taken["seeds"], taken["folds"], taken["scheduler"], taken["workers"]) == (3, 5, "tcp://h:1", None)
     assert (taken["name"], taken["config"].training.optimiser.num_steps) == ("mouse", 9)
+
+
+def test_the_command_fails_where_a_cell_did_and_says_which(monkeypatch, tmp_path, capsys):
+    import mrsds_ppl.commands.sweep
+
+    found = Sweep(made(), SweepPaths(tmp_path, "mouse"), {"k1-d2-s0-f0": "a site is missing"})
+    monkeypatch.setattr(mrsds_ppl.commands.sweep, "sweep_into_files", lambda *_, **__: found)
+    np.savez(tmp_path / "mouse.npz", ys=tiny_run.simulated().y, region_sizes=[4, 4])
+    assert main(["sweep", str(tmp_path / "mouse.npz"), "-k", "1,2", "-d", "2,3"]) == 1
+    assert "1 of 4 cells failed (k1-d2-s0-f0)" in capsys.readouterr().err
+
+
+def test_files_that_nobody_asked_for_go_with_the_result(tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    found = Sweep(made(), SweepPaths(folder, "sweep")).deleted_with_it()
+    assert "2 num_states x 2 latent_size x 2 seed x 2 fold; 16 cells done, 0 failed" in repr(found)
+    assert str(found.chosen) in ("K=2, d=2", "K=2, d=3")
+    assert folder.exists()
+    del found
+    gc.collect()
+    assert not folder.exists()
 
 
 def where():
