@@ -1,7 +1,7 @@
 """Multi-region switching dynamical systems (MR-SDS) as a NumPyro program.
 
-The public names are here, imported when they are first used: ``fit``, ``join``, ``load``, ``read``, ``read_nwb``,
-``simulate``, ``sweep``, ``Trials``, ``Fit``, ``Sweep``, and the errors.
+The public names are here, imported when they are first used: ``fit``, ``join``, ``load``, ``on_devices``, ``read``,
+``read_nwb``, ``simulate``, ``sweep``, ``Trials``, ``Fit``, ``Sweep``, and the errors.
 """
 
 import sys
@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mrsds_ppl.backend.sharding import on_devices as on_devices
     from mrsds_ppl.data.nwb.read import read_nwb as read_nwb
     from mrsds_ppl.data.readers import load_recording as read
     from mrsds_ppl.data.sessions.join import join as join
@@ -40,6 +41,7 @@ _PLACES = {
     "read_nwb": ("data.nwb.read", "read_nwb"),
     "read": ("data.readers", "load_recording"),
     "join": ("data.sessions.join", "join"),
+    "on_devices": ("backend.sharding", "on_devices"),
     "simulate": ("data.simulate", "simulate"),
     "Sweep": ("sweeps.results", "Sweep"),
     "sweep": ("sweeps.sweep", "sweep"),
@@ -57,6 +59,7 @@ __all__ = [
     "fit",
     "join",
     "load",
+    "on_devices",
     "read",
     "read_nwb",
     "simulate",

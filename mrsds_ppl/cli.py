@@ -12,6 +12,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     choose_optimization_level()
     stopped = {_fit: _STOPPED_FIT, _sweep: _STOPPED_SWEEP}.get(args.run, "stopped")
     try:
-        with warnings.catch_warnings(), answered(_answer, last_words=stopped):
+        with warnings.catch_warnings(), answered(_answer, last_words=stopped), _devices(args):
             warnings.showwarning = _tell
             args.run(args)
     except KeyboardInterrupt as interrupt:
@@ -50,6 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.status if isinstance(error, MrsdsError) else 2
     return 0
+
+
+def _devices(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """Within it trials are spread over as many devices as the command line asks for."""
+    if getattr(args, "devices", None) is None:
+        return nullcontext()
+    from mrsds_ppl.backend.sharding import on_devices
+
+    return on_devices(args.devices)
 
 
 def _tell(message: Warning | str, *_: object, **__: object) -> None:

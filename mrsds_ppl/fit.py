@@ -17,7 +17,8 @@ from mrsds_ppl import __version__
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.analysis.summary import evaluate_run, given_draws_sentence, not_finite_sentence, recovery_lines
-from mrsds_ppl.backend.device import choose_device, enable_compilation_cache
+from mrsds_ppl.backend.device import choose_device, demand_one_choice, enable_compilation_cache
+from mrsds_ppl.backend.sharding import at_hand, devices_line, on_devices, to_begin_with, trial_mesh
 from mrsds_ppl.build import (
     fitted_values,
     hidden_neurons,
@@ -74,6 +75,7 @@ def fit(
     seed: int = 0,
     save_to: str | Path | None = None,
     progress: bool = True,
+    devices: int | None = None,
 ) -> Fit:
     """Fit a multi-region switching dynamical system to trials.
 
@@ -92,6 +94,7 @@ def fit(
         seed: draws the split, the first weights, and the batches.
         save_to: folder and name of the run, such as ``results/mouse12``: its files are written as the fit goes on.
         progress: print what happens, with a bar on a terminal or in a notebook.
+        devices: spread the trials over so many devices of this machine; see :func:`mrsds_ppl.on_devices`.
 
     Raises:
         ConfigError, DataError: an argument or the recording is wrong; nothing was computed or written then.
@@ -112,7 +115,7 @@ def fit(
     )
     trials.validate(refused=refused_of(config.model.emissions, trials))
     say: Say = print if progress else lambda line: None
-    with answered(say):
+    with on_devices(devices), answered(say):
         if save_to is not None:
             place = Path(save_to)
             return fit_into_files(trials, config, RunPaths(place.parent, place.name), say=say, progress=progress)
@@ -149,6 +152,7 @@ def fit_into_files(
         ConfigError, DataError, RunError: a run of this name exists, or the one to resume was begun as another; nothing
             is written then.
     """
+    demand_one_choice(options.get("gpu"))
     started, resume = time.perf_counter(), options.get("resume", False)
     split = split_of(config, trials)
     choice = choose_start(config, split.train)
@@ -198,6 +202,8 @@ def fit_trials(trials: Trials, config: RunConfig, *, say: Say = print, progress:
 def _fit(
     trials: Trials, split: Split, config: RunConfig, stores: Stores, resume: bool, say: Say, progress: bool
 ) -> Fit:
+    if (mesh := trial_mesh()) is not None:
+        say(devices_line(mesh))
     training, seeds, restarts = config.training, config.training.seeds, config.training.optimiser.restarts
     validation = hold_out(split.train, seeds.data) if restarts > 1 else None
     trained_on = split.train if validation is None else validation.train
@@ -208,7 +214,7 @@ def _fit(
             f"training.optimiser.restarts: found {restarts} with {config.inference.guide}, which has no posterior of "
             "the trials that choose the best; allowed: 1, or a guide with an encoder"
         )
-    data = jax.device_put(trained_on.batch())
+    data = to_begin_with(trained_on.batch())
     key = random.key(seeds.train)
     begun = initial_parameters(random.fold_in(key, 0), model, guide, data)
     params = initialize(begun.params, trained_on, model.latent_sizes)
@@ -238,7 +244,7 @@ def _fit(
             say=say,
             progress=progress,
             constrain=begun.constrain,
-            held_out=None if validation is None else jax.device_put(validation.chooses.batch()),
+            held_out=None if validation is None else at_hand(validation.chooses.batch()),
             entries_of=guide.at if config.inference.posterior_per_trial else None,
             transition_rounds=training.start.transition_rounds,
             run_chunk=make_run_chunk(objective, settings, stacked=validation is not None),

@@ -8,6 +8,22 @@ from pathlib import Path
 
 import jax
 
+from mrsds_ppl.backend.sharding import trial_mesh
+from mrsds_ppl.errors import ConfigError
+
+
+def demand_one_choice(gpu: int | None) -> None:
+    """Refuse a GPU by its number where trials are spread over devices.
+
+    Raises:
+        ConfigError: both were asked for.
+    """
+    if gpu is not None and (mesh := trial_mesh()) is not None:
+        raise ConfigError(
+            f"--gpu {gpu} with {len(mesh.devices)} devices: found both; allowed: one GPU by its number, or --devices N "
+            "for the first N (CUDA_VISIBLE_DEVICES chooses which these are)"
+        )
+
 
 def choose_device(gpu: int | None, log: Callable[[str], None]) -> jax.Device:
     """GPU number ``gpu`` where there is one; otherwise a warning and the CPU."""
@@ -28,7 +44,8 @@ def choose_device(gpu: int | None, log: Callable[[str], None]) -> jax.Device:
 
 def device_line(device: jax.Device) -> str:
     """Kind of the device, for the record."""
-    return f"{device.platform}: {device.device_kind}"
+    mesh = trial_mesh()
+    return f"{device.platform}: {device.device_kind}" + ("" if mesh is None else f", {len(mesh.devices)} devices")
 
 
 def enable_compilation_cache() -> None:

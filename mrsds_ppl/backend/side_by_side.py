@@ -10,6 +10,7 @@ import jax
 from jaxtyping import PyTree
 
 from mrsds_ppl.backend.device import known_options
+from mrsds_ppl.backend.sharding import trial_mesh
 
 _MOST_THREADS = 4
 Arguments = ParamSpec("Arguments")
@@ -44,6 +45,18 @@ def compiled(
     return call
 
 
+def at_once(function: Callable[Arguments, Result], donate_argnums: int | Sequence[int] = ()) -> Callable[..., Result]:
+    """``jax.jit`` of a program that has the device, or all devices over which trials are spread, for itself.
+
+    Args:
+        function: what is compiled.
+        donate_argnums: as of ``jax.jit``.
+    """
+    # Devices of one CPU share its threads, and wait for each other in sums over all of them.
+    options = _NO_WAITING if trial_mesh() is not None and on_cores() else None
+    return jax.jit(function, donate_argnums=donate_argnums, compiler_options=options)
+
+
 def first_alone(function: Callable[[int], Result], numbers: Sequence[int]) -> list[Result]:
     """``function`` of each number: of the first one alone, of the others side by side where a CPU computes.
 
@@ -76,7 +89,9 @@ def each_on_a_core(
 def _side_by_side(function: Callable[[int], Result], numbers: Sequence[int]) -> list[Result]:
     device, wide = jax.config.jax_default_device, jax.config.jax_enable_x64  # type: ignore[attr-defined]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(cores, _MOST_THREADS) if on_cores() else 1
+    threads = min(cores, _MOST_THREADS) if on_cores() and trial_mesh() is None else 1
+    if threads == 1:  # a call that is spread over devices keeps all of them, and two at a time wait for each other
+        return [function(number) for number in numbers]
 
     def there(number: int) -> Result:
         # What JAX is set to for a while, it is set to in one thread.

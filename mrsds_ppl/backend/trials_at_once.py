@@ -3,7 +3,9 @@
 Memory does not grow with the recording, and sets of any size share one compiled program. :func:`over_trials` and
 :func:`over_rounds` are for functions of arrays, with a random key for each call. :func:`over_parts` is for loops over
 bins, which keep one core of a CPU busy each: there parts are small, so that their arrays stay in the cache of a core,
-and run side by side. Elsewhere all trials are one part.
+and run side by side. Elsewhere all trials are one part. Where trials are spread over devices
+(:mod:`mrsds_ppl.backend.sharding`), each call and each part is, of as many trials as on one device, or the next number
+that the devices divide.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +16,7 @@ import numpy as np
 from jax import random
 from jaxtyping import Int, PRNGKeyArray, PyTree
 
+from mrsds_ppl.backend.sharding import trial_mesh
 from mrsds_ppl.backend.side_by_side import first_alone, on_cores
 from mrsds_ppl.data.trials import Batch
 
@@ -42,7 +45,7 @@ def over_trials(function: Callable[..., PyTree], key: PRNGKeyArray | None, *arra
         arrays: of all trials.
     """
     num_trials = _num_trials(arrays)
-    rows = _rows(num_trials, min(_TRIALS_OF_CALL, num_trials))
+    rows = _rows(num_trials, _divided(min(_TRIALS_OF_CALL, num_trials)))
     return _joined([_call(function, key, arrays, rows, number) for number in range(len(rows))], num_trials)
 
 
@@ -57,7 +60,7 @@ def over_rounds(function: Callable[..., PyTree], key: PRNGKeyArray | None, *arra
         rounds: how often each trial is given.
     """
     num_trials = _num_trials(arrays)
-    rows = _rows(num_trials, _TRIALS_OF_CALL, rounds)
+    rows = _rows(num_trials, _divided(_TRIALS_OF_CALL), rounds)
     found = first_alone(lambda number: _call(function, key, arrays, rows, number), range(len(rows)))
     return _joined(found, rounds * num_trials)
 
@@ -66,12 +69,12 @@ def in_parts(data: Batch) -> Parts:
     """The trials of a batch, in order."""
     whole: Batch = jax.tree.map(np.asarray, data)
     num_trials = len(whole.lengths)
-    size = _TRIALS_OF_PART if on_cores() else num_trials
+    size = _divided(_TRIALS_OF_PART if on_cores() else num_trials)
     rows, batches = _rows(num_trials, size), []
     for number, index in enumerate(rows):
         some = jax.tree.map(lambda leaf, index=index: leaf[index], whole)
         repeated = number * size + np.arange(size) >= num_trials
-        batches.append(jax.device_put(some._replace(lengths=np.where(repeated, 0, some.lengths))))
+        batches.append(_put(some._replace(lengths=np.where(repeated, 0, some.lengths))))
     return Parts(rows, batches, num_trials, int(whole.lengths.sum()))
 
 
@@ -87,7 +90,7 @@ def over_parts(function: Callable[..., PyTree], parts: Parts, *arrays: PyTree) -
     whole = jax.tree.map(np.asarray, arrays)
 
     def call(number: int) -> PyTree:
-        some = jax.device_put(_taken(whole, parts.rows[number]))
+        some = _put(_taken(whole, parts.rows[number]))
         return jax.device_get(function(parts.batches[number], *some))
 
     return first_alone(call, range(len(parts.rows)))
@@ -106,7 +109,18 @@ def _rows(num_trials: int, size: int, rounds: int = 1) -> Rows:
 
 def _call(function: Callable[..., PyTree], key: PRNGKeyArray | None, arrays: PyTree, rows: Rows, number: int) -> PyTree:
     own = None if key is None else random.fold_in(key, number)
-    return jax.device_get(function(own, *_taken(arrays, rows[number])))
+    some = _taken(arrays, rows[number])
+    return jax.device_get(function(own, *(some if trial_mesh() is None else _put(some))))
+
+
+def _divided(size: int) -> int:
+    mesh = trial_mesh()
+    return size if mesh is None else mesh.multiple(size)
+
+
+def _put(arrays: PyTree) -> PyTree:
+    mesh = trial_mesh()
+    return jax.device_put(arrays) if mesh is None else mesh.put(arrays)
 
 
 def _taken(arrays: PyTree, index: Int[np.ndarray, " trial"]) -> PyTree:

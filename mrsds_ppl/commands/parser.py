@@ -53,6 +53,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser)
     _add_restarts(parser)
     parser.add_argument("--gpu", "-gpu", metavar="I", type=int, help="number of the GPU; default: the first")
+    _add_devices(parser)
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the last checkpoint of NAME")
     again.add_argument("--overwrite", action="store_true", help="replace a run of this name")
@@ -110,6 +111,7 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draws", metavar="N", type=int, help="draws of each trial; default: those of the run")
     parser.add_argument("--seed", metavar="I", type=int, default=0, help="default: 0")
     parser.add_argument("--new-neurons", action="store_true", help="of a session with other neurons")
+    _add_devices(parser)
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
@@ -119,15 +121,18 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", metavar="FILE", type=Path, help="conditions of the trials: CSV with the header trial,label"
     )
+    _add_devices(parser)
 
 
 def _add_edges(parser: argparse.ArgumentParser) -> None:
     _add_run(parser)
     parser.add_argument("--rate", metavar="Q", type=rate, default=0.1, help="false discovery rate; default: 0.1")
+    _add_devices(parser)
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("fitted", metavar="RUN", nargs="+", help="runs that differ in states, latents or networks")
+    _add_devices(parser)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -180,3 +185,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def _add_set(parser: argparse.ArgumentParser, summary: str) -> None:
     parser.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[], help=summary)
+
+
+def _add_devices(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--devices", metavar="N", type=int, help="spread trials over N devices of this machine")

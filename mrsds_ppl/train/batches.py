@@ -4,26 +4,33 @@ Both make one call for random bits and sort them: each call of JAX's generator a
 compilation on a CPU, which a user waits for before the first step.
 """
 
+from typing import TypeAlias
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
+from mrsds_ppl.backend.sharding import SpreadTrials
 from mrsds_ppl.data.trials import Batch
 
+Data: TypeAlias = Batch | SpreadTrials
 
-def draw_batch(key: PRNGKeyArray, data: Batch, batch_size: int) -> Batch:
+
+def draw_batch(key: PRNGKeyArray, data: Data, batch_size: int) -> Batch:
     """`batch_size` different trials of `data`, uniformly at random.
 
     Args:
         key: random key.
-        data: all trials, arrays on the device.
+        data: all trials, arrays on the device; spread over several, the batch is, and of the same trials.
         batch_size: number of trials; all trials, in their own order, when there are no more than that.
     """
-    num_trials = data.y.shape[0]
+    num_trials = data.num_trials if isinstance(data, SpreadTrials) else data.y.shape[0]
     if batch_size >= num_trials:
-        return data
+        return data.all_trials() if isinstance(data, SpreadTrials) else data
     trials = jnp.argsort(jax.random.bits(key, (num_trials,), jnp.uint32))[:batch_size]
+    if isinstance(data, SpreadTrials):
+        return data.some(trials)
     return jax.tree.map(lambda leaf: jnp.take(leaf, trials, axis=0, mode="clip"), data)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from mrsds_ppl.backend.sharding import at_hand, on_default_device
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.models.filtering import smooth_anew
@@ -87,7 +88,8 @@ def _joint(
         stages.say(f"resumed at step {before.step} of {settings.num_steps}")
     else:
         if stages.start is not None:
-            params = stages.start(key, start.params, stages.model, stages.guide, stages.data)
+            found = stages.start(key, start.params, stages.model, stages.guide, at_hand(stages.data))
+            params = on_default_device(found)
             before = before._replace(state=initial_state(params, fold_each(key, 3), settings, stacked=stacked))
         if not should_stop():
             store.save(0, before.state, {"history": before.history.to_dict()})

@@ -18,10 +18,11 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from mrsds_ppl.backend.side_by_side import each_on_a_core, on_cores
+from mrsds_ppl.backend.sharding import begun_on, on_default_device, trial_mesh, whole_again
+from mrsds_ppl.backend.side_by_side import at_once, each_on_a_core, on_cores
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.errors import RunError
-from mrsds_ppl.train.batches import draw_batch, hide_neurons
+from mrsds_ppl.train.batches import Data, draw_batch, hide_neurons
 from mrsds_ppl.train.history import History as History
 from mrsds_ppl.train.history import Keys, failure_message, stack
 from mrsds_ppl.train.history import TrainState as TrainState
@@ -32,7 +33,7 @@ from mrsds_ppl.train.settings import TrainingSettings as TrainingSettings
 Objective: TypeAlias = Callable[
     [Any, PRNGKeyArray, Batch, Int[Array, ""]], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
 ]
-RunChunk: TypeAlias = Callable[["TrainState", Batch, int], tuple["TrainState", "History"]]
+RunChunk: TypeAlias = Callable[["TrainState", Data, int], tuple["TrainState", "History"]]
 
 ADAM = optax.scale_by_adam()
 
@@ -113,15 +114,16 @@ def make_run_chunk(
         settings: how.
         trainable: pytree of bool like the parameters, or a prefix of it; where False, parameters stay exactly as they
             are.
-        stacked: the state is that of several restarts, which are trained side by side: batched on an accelerator, each
-            on a core of a CPU. The objective sees one; it is traced once.
+        stacked: the state is that of several restarts, which are trained side by side: batched on an accelerator and
+            where trials are spread over devices, else each on a core of a CPU. The objective sees one, and is traced
+            once.
     """
     schedule = learning_rate_schedule(settings.learning_rate, settings.lr_warmup_steps, settings.num_steps)
     limit = settings.gradient_clip
 
     # All parameters are one vector here: the optimiser's dozen operations then stand once in the compiled program, not
     # once for each array of the networks, and compile in half the time.
-    def one_step(unravel: Callable[[Array], PyTree], state: TrainState, data: Batch) -> tuple[TrainState, History]:
+    def one_step(unravel: Callable[[Array], PyTree], state: TrainState, data: Data) -> tuple[TrainState, History]:
         batch_key, dropout_key, objective_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
         batch = draw_batch(batch_key, data, settings.batch_size)
         if settings.dropout:
@@ -162,7 +164,7 @@ def make_run_chunk(
         return after, History(state.step, loss, learning_rate, norm, ~ok, bad_gradient, metrics)
 
     def chunk_of_one(
-        whole: TrainState, data: Batch, most: int | Array = settings.chunk_steps
+        whole: TrainState, data: Data, most: int | Array = settings.chunk_steps
     ) -> tuple[TrainState, History]:
         flat, unravel = ravel_pytree(whole.params)
         state = whole._replace(params=flat)
@@ -186,16 +188,19 @@ def make_run_chunk(
             return after, jax.tree.map(lambda rows, value: rows.at[state.step - first].set(value), history, row)
 
         state, history = jax.lax.while_loop(more, body, (state, history))
-        return state._replace(params=unravel(state.params)), history
+        return whole_again(data, (state._replace(params=unravel(state.params)), history))
 
     if not stacked:
-        return jax.jit(chunk_of_one, donate_argnums=0)
-    if not on_cores():
+        return at_once(chunk_of_one, donate_argnums=0)
+    if not on_cores() or trial_mesh() is not None:
         of_all = jax.vmap(chunk_of_one, in_axes=(STACKED_STATE, None, None), out_axes=STACKED_OUT)
-        return jax.jit(lambda state, data, most=settings.chunk_steps: of_all(state, data, most), donate_argnums=0)
+        return at_once(
+            lambda state, data, most=settings.chunk_steps: whole_again(data, of_all(state, data, most)),
+            donate_argnums=0,
+        )
     run_each = each_on_a_core(chunk_of_one, donate_argnums=0)
 
-    def chunk_of_each(state: TrainState, data: Batch, most: int = settings.chunk_steps) -> tuple[TrainState, History]:
+    def chunk_of_each(state: TrainState, data: Data, most: int = settings.chunk_steps) -> tuple[TrainState, History]:
         return _joined(run_each([(one, data, most) for one in _apart(state)]))
 
     return chunk_of_each
@@ -246,7 +251,7 @@ def train(
     Args:
         objective: what is minimised.
         state: where to start: `initial_state`, or a restored one. It is copied.
-        data: the whole training set; put on the device once by the caller, or here.
+        data: the whole training set; put on the device once by the caller, or here, over devices always here.
         settings: how it is optimised.
         on_chunk: called after each chunk with the state, whose arrays the next chunk takes over (save or copy them
             before returning), and with the steps of the chunk.
@@ -267,15 +272,14 @@ def train(
         )
     run_chunk = run_chunk or make_run_chunk(objective, settings, trainable)
     end = settings.num_steps if until is None else min(until, settings.num_steps)
-    state = _copied(state)
-    data = jax.device_put(data)
+    state, placed = begun_on(_copied(state), data)
     stop = should_stop or (lambda: False)
     parts: list[History] = []
     histories: list[History] = []
     most, asked = 1, stop()
     while int(state.step) < end and not asked:
         began = time.perf_counter()
-        state, part = run_chunk(state, data, most)
+        state, part = run_chunk(state, placed, most)
         parts.append(part.trimmed())
         seconds_a_step = (time.perf_counter() - began) / max(len(parts[-1].step), 1)
         most = int(np.clip(_LONGEST_CALL / seconds_a_step, 1, settings.chunk_steps))
@@ -292,4 +296,4 @@ def train(
         if on_chunk is not None:
             on_chunk(state, chunk)
             asked = asked or stop()
-    return TrainResult(state, History.concatenate(histories), int(state.step) < end)
+    return TrainResult(on_default_device(state), History.concatenate(histories), int(state.step) < end)
