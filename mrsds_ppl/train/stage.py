@@ -29,7 +29,7 @@ class Stages:
 
     Args:
         model, guide, objective: what is trained.
-        data: training set, on the device.
+        data: training set, on the device, or on the host where several devices get their shares as they train.
         stores: where states and scalars go.
         save_steps: steps between checkpoints.
         should_stop: asked between chunks.
