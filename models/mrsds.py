@@ -22,6 +22,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Num, PRNGKeyArray
 from numpyro.contrib.module import eqx_from_dict, eqx_module, eqx_to_dict, random_eqx_module
 
+from mrsds_ppl.backend.sharding import trials_first
 from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.errors import ConfigError
 from mrsds_ppl.models.covariance import AnyArray
@@ -215,7 +216,7 @@ class MRSDS:
             features = jnp.concatenate(chosen, axis=-1) if chosen else jnp.zeros((*x.shape[:-1], 0), x.dtype)
             z = numpyro.sample("z", dist.Categorical(logits=select(networks.transitions.logits(features), z)))
             if means is None:
-                means = networks.dynamics.means(x, self.dynamics_inputs(u))
+                means = trials_first(networks.dynamics.means, x, self.dynamics_inputs(u))
             x = numpyro.sample("x", networks.dynamics.noise.around(select(means, z)))
             return z, x
 

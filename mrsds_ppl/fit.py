@@ -202,11 +202,11 @@ def fit_trials(trials: Trials, config: RunConfig, *, say: Say = print, progress:
 def _fit(
     trials: Trials, split: Split, config: RunConfig, stores: Stores, resume: bool, say: Say, progress: bool
 ) -> Fit:
-    if (mesh := trial_mesh()) is not None:
-        say(devices_line(mesh))
     training, seeds, restarts = config.training, config.training.seeds, config.training.optimiser.restarts
     validation = hold_out(split.train, seeds.data) if restarts > 1 else None
     trained_on = split.train if validation is None else validation.train
+    if (mesh := trial_mesh()) is not None:
+        say(devices_line(mesh, min(training.optimiser.batch_size, trained_on.num_trials)))
     model = make_model(config, split.train, trained_on.num_trials)
     guide = make_guide(config, model)
     if validation is not None and isinstance(guide, PathGuide):

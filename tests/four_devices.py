@@ -3,7 +3,9 @@
 import contextlib
 import io
 import json
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,17 +17,17 @@ from jaxtyping import PyTree
 from tiny_run import simulated
 
 from mrsds_ppl import cli
-from mrsds_ppl.backend.sharding import on_devices, trial_mesh
+from mrsds_ppl.backend.sharding import begun_on, on_devices, trial_mesh
 from mrsds_ppl.backend.trials_at_once import in_parts, over_parts, over_rounds, put_together
 from mrsds_ppl.build import initial_parameters, make_guide, make_model, make_settings
 from mrsds_ppl.commands import fit as command
 from mrsds_ppl.config.arguments import config_for
 from mrsds_ppl.config.loading import RunConfig
-from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.data.trials import Batch, Trials
 from mrsds_ppl.start.pca import initialize
 from mrsds_ppl.train.history import stack
 from mrsds_ppl.train.objective import make_objective
-from mrsds_ppl.train.training import TrainResult, TrainState, initial_state, make_run_chunk, train
+from mrsds_ppl.train.training import RunChunk, TrainResult, TrainState, initial_state, make_run_chunk, train
 
 # The devices divide neither.
 TRIALS, BATCH = 26, 9
@@ -33,8 +35,8 @@ TRIALS, BATCH = 26, 9
 
 def trained(
     trials: Trials, config: RunConfig, devices: int, *, restarts: int = 1, stops: tuple[int, ...] = ()
-) -> tuple[TrainState, TrainResult]:
-    """The state before a few steps of joint training, and after them, with stops at some of them."""
+) -> tuple[TrainState, TrainResult, RunChunk]:
+    """The state before a few steps of joint training, and after them, with stops at some of them, and their loop."""
     with on_devices(devices):
         model = make_model(config, trials, trials.num_trials)
         guide = make_guide(config, model)
@@ -51,13 +53,13 @@ def trained(
         state = start
         for step in stops:
             state = train(objective, state, batch, settings, run_chunk=run_chunk, until=step).state
-        return start, train(objective, state, batch, settings, run_chunk=run_chunk)
+        return start, train(objective, state, batch, settings, run_chunk=run_chunk), run_chunk
 
 
 def compared(trials: Trials, config: RunConfig, *, restarts: int = 1) -> dict[str, Any]:
     """Losses and sizes of their terms on one device and on four, and how far parameters went and are apart."""
-    start, one = trained(trials, config, 1, restarts=restarts)
-    _, four = trained(trials, config, 4, restarts=restarts)
+    start, one, _ = trained(trials, config, 1, restarts=restarts)
+    _, four, _ = trained(trials, config, 4, restarts=restarts)
 
     def vector(params: PyTree) -> np.ndarray:
         return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)]).astype(float)
@@ -71,6 +73,13 @@ def compared(trials: Trials, config: RunConfig, *, restarts: int = 1) -> dict[st
         "way": float(np.linalg.norm(vector(one.params) - vector(start.params))),
         "devices_after": max(len(leaf.devices()) for leaf in jax.tree.leaves(four.state)),
     }
+
+
+def gathered(run_chunk: RunChunk, start: TrainState, batch: Batch) -> list[str]:
+    """Arrays of numbers that the compiled loop collects on each device, which then computes with all of them."""
+    with on_devices(4):
+        program = run_chunk.lower(*begun_on(start, batch)).compile().as_text()
+    return re.findall(r"= (f32\[\S+) all-gather", program)
 
 
 def placed(trials: Trials) -> dict[str, list[int]]:
@@ -144,7 +153,10 @@ def main(folder: Path, *, nightly: bool) -> None:
     found: dict[str, Any] = {}
     if nightly:
         found["restarts"] = compared(trials, config, restarts=2)
-        (_, whole), (_, stopped) = (trained(trials, config, 4, stops=stops) for stops in ((), (3,)))
+        even = replace(config.training, optimiser=replace(config.training.optimiser, batch_size=8))
+        start, _, run_chunk = trained(trials, config.model_copy(update={"training": even}), 4)
+        found["gathered"] = gathered(run_chunk, start, trials.batch())
+        (_, whole, _), (_, stopped, _) = (trained(trials, config, 4, stops=stops) for stops in ((), (3,)))
         pairs = zip(jax.tree.leaves(whole.params), jax.tree.leaves(stopped.params), strict=True)
         found["resumed"] = all(np.array_equal(left, right) for left, right in pairs)
     else:

@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.posterior_paths import posterior_draws
+from mrsds_ppl.backend.sharding import trials_first
 from mrsds_ppl.backend.side_by_side import compiled
 from mrsds_ppl.backend.trials_at_once import over_rounds
 from mrsds_ppl.data.batch import Batch
@@ -240,7 +241,7 @@ def _expected(
     emissions = networks.emissions.of_trials(batch.session)
 
     def one(total: tuple[Array, Array], path: Array) -> tuple[tuple[Array, Array], Array]:
-        means = networks.dynamics.means(jnp.swapaxes(path[:, :-1], 0, 1), u[1:])
+        means = trials_first(networks.dynamics.means, jnp.swapaxes(path[:, :-1], 0, 1), u[1:])
         chain = potentials(switching, path, Evaluated(means))
         marginals = smooth(chain).marginals
         pairs = jnp.exp(chain.transition) * marginals[:-1, :, None]

@@ -5,7 +5,7 @@ what it computes on one device, to rounding, with sums over trials summed over d
 are spread, as within ``jax.default_device`` another device computes; elsewhere nothing here does anything.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -136,6 +136,20 @@ def trial_mesh() -> TrialMesh | None:
     return _MESH.get()
 
 
+def trials_first(function: Callable[[Array, Array], Array], x: Array, u: Array) -> Array:
+    """``function(x, u)`` of every bin of every trial, so that it is divided over devices where trials are spread.
+
+    Rows that are bins first and trials second cannot be divided by trials, and each device would compute all of them.
+
+    Args:
+        function: of arrays (*batch, feature), each row by itself, which returns (state, *batch, feature).
+        x, u: (bin, trial, feature), or of other axes, which are taken as they are.
+    """
+    if trial_mesh() is None or x.ndim != 3:
+        return function(x, u)
+    return jnp.swapaxes(function(jnp.swapaxes(x, 0, 1), jnp.swapaxes(u, 0, 1)), 1, 2)
+
+
 def to_begin_with(data: Batch) -> Batch:
     """A data set before it is trained on: on the device, or, where several get their shares later, on the host."""
     return jax.device_put(data) if trial_mesh() is None else data
@@ -174,10 +188,16 @@ def on_default_device(arrays: State) -> State:
     return moved
 
 
-def devices_line(mesh: TrialMesh) -> str:
-    """For the record."""
-    first = mesh.devices[0]
-    return f"devices: trials spread over {len(mesh.devices)} of {first.platform}: {first.device_kind}"
+def devices_line(mesh: TrialMesh, batch_size: int) -> str:
+    """For the record, with what slows it down: rows of an uneven batch cannot be divided by trials."""
+    first, count = mesh.devices[0], len(mesh.devices)
+    told = f"devices: trials spread over {count} of {first.platform}: {first.device_kind}"
+    if mesh.multiple(batch_size) == batch_size:
+        return told
+    return (
+        f"{told}; batches of {batch_size} trials cannot be divided evenly, so that each device computes the dynamics "
+        f"of all of them: with a training.batch_size that is a multiple of {count} each computes its share"
+    )
 
 
 def _filled(rows: np.ndarray, missing: int) -> np.ndarray:

@@ -2,7 +2,8 @@
 
     MRSDS_BENCH=full XLA_FLAGS=--xla_force_host_platform_device_count=4 python tests/benchmarks/bench_devices.py
 
-Host devices share the cores of one CPU: their memory and their numbers are those of several devices, their times are not.
+Host devices share the cores of one CPU: their memory and their numbers are those of several devices, their times are
+not.
 """
 
 import jax
@@ -27,7 +28,8 @@ def measured(devices: int) -> str:
 
         run()
         seconds = min(timed(run) for _ in range(5)) / SIZES.steps
-    kilobytes = [1e-3 * size for size in (signals.addressable_shards[0].data.nbytes, plan.argument_size_in_bytes, plan.temp_size_in_bytes)]
+    held = signals.addressable_shards[0].data.nbytes
+    kilobytes = [1e-3 * size for size in (held, plan.argument_size_in_bytes, plan.temp_size_in_bytes)]
     return f"{devices:7d}  {1e3 * seconds:9.2f}  " + "  ".join(f"{size:13,.0f}" for size in kilobytes)
 
 
