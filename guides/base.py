@@ -244,9 +244,11 @@ def padding(batch: Batch) -> Array:
 def lower_triangle(raw: Float[Array, "*batch entry"], size: int) -> Float[Array, "*batch size size"]:
     """Strictly lower triangular matrix from its entries, row by row."""
     rows, columns = np.tril_indices(size, -1)
-    place = np.zeros((len(rows), size * size))
-    place[np.arange(len(rows)), rows * size + columns] = 1.0
-    return (raw @ place.astype(raw.dtype)).reshape(*raw.shape[:-1], size, size)
+    place, inside = np.zeros(size * size, int), np.zeros(size * size, bool)
+    place[rows * size + columns], inside[rows * size + columns] = np.arange(len(rows)), True
+    # Picked, not multiplied into place: of many latents that product would be the largest of a training step.
+    flat = jnp.where(inside, jnp.take(raw, place, axis=-1, mode="clip"), 0.0)
+    return flat.reshape(*raw.shape[:-1], size, size)
 
 
 def positive(raw: Array) -> Array:

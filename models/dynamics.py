@@ -3,23 +3,26 @@
     f_k^r(x, u) = m_k^{rr}(x^r) + sum_{s != r} m_k^{rs}(...) + sum_l g_k^{rl}(...)
 
 Communication   ``additive``         m^{rs}(x^s), a perceptron
+                ``additive-shared``  A^{rs} phi^s(x^s) + a^{rs}: hidden layers of a source, the same for all targets
                 ``additive-linear``  m^{rs}(x^s) linear for s != r
                 ``conditional``      m^{rs}(x^s, x^r) - m^{rs}(0, x^r): silence sends no message
 Input           ``additive``         g^{rl}(u_l)
                 ``conditional``      g^{rl}(x^r, u_l) - g^{rl}(x^r, 0)
 ``separate`` inputs have one g each, ``together`` one g of all. The local message is x^r plus a perceptron.
 All K R R networks are one stacked network, whose diagonal is the local one (two stacked networks where their form
-differs). Source: Karniol-Tambour et al., ICLR 2024, section 3.
+differs). Shared hidden layers are K R networks, computed once; what is left of each message is linear. Source: Karniol-Tambour et al., ICLR 2024, section 3.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import random
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.models.covariance import Covariance
@@ -79,6 +82,7 @@ class Dynamics(eqx.Module):
         key: random key.
     """
 
+    sent: StackedMLP | None
     pairs: StackedMLP
     local: StackedMLP | None
     inputs: StackedMLP | None
@@ -101,20 +105,28 @@ class Dynamics(eqx.Module):
         self.num_inputs, self.options = num_inputs, options
         regions, width = len(self.latent_sizes), max(self.latent_sizes)
         keys = draws.split(key, 3)
-        share = options.zcond
-        additive, linear = options.communication_type == "additive", options.communication_type == "additive-linear"
-        fan_in = 2 * width if options.communication_type == "conditional" else width
+        share, kind = options.zcond, options.communication_type
+        of_sources, linear = kind == "additive-shared", kind == "additive-linear"
+        fan_in = 2 * width if kind == "conditional" else width
+        hidden, activations = (() if linear else options.layers), (() if linear else options.activations or ())
+        self.sent = None
+        if of_sources and hidden:
+            # One target stands for all.
+            self.sent = StackedMLP(
+                (num_states, 1, regions), (fan_in, *hidden), activations, key=keys[0], shared_weights=share
+            )
+            fan_in, hidden, activations = hidden[-1], (), ()
         self.pairs = StackedMLP(
             (num_states, regions, regions),
-            (fan_in, width) if linear else (fan_in, *options.layers, width),
-            (None,) if linear else with_output(options.activations),
+            (fan_in, *hidden, width),
+            with_output(activations),
             key=keys[1],
             bias=not linear,
             shared_weights=share and not linear,
             output_scale=0.1,
         )
         self.local = None
-        if not additive:
+        if kind in ("additive-linear", "conditional"):
             self.local = StackedMLP(
                 (num_states, regions),
                 (width, *options.layers, width),
@@ -159,7 +171,7 @@ class Dynamics(eqx.Module):
         rows = math.prod(batch)
         by_region = self.by_region(x.reshape(rows, x.shape[-1]))
         inputs = self._inputs(by_region, u.reshape(rows, u.shape[-1]))
-        total = by_region + self._pairs(by_region).sum(2) + inputs.sum(2)
+        total = by_region + self._changes(by_region) + inputs.sum(2)
         flat = self._flat(total)
         return flat.reshape(self.num_states, *batch, flat.shape[-1])
 
@@ -167,10 +179,33 @@ class Dynamics(eqx.Module):
         """f_k(x, u) of messages that are known already."""
         return self._flat(messages.local + messages.cross.sum(2) + messages.inputs.sum(2))
 
+    def unshared(self) -> "Dynamics":
+        """The same function with hidden layers of its own for each message; dynamics that share none as they are."""
+        if self.options.communication_type != "additive-shared":
+            return self
+        regions, sent, pairs = len(self.latent_sizes), self.sent, self.pairs
+        weights, biases = pairs.weights, pairs.biases or []
+        if sent is not None:
+            own = jax.tree.map(lambda leaf: jnp.repeat(leaf, regions, axis=1), sent)
+            weights, biases = own.weights + weights, (own.biases or []) + biases
+        options = replace(self.options, communication_type="additive")
+        form = eqx.filter_eval_shape(
+            Dynamics, self.num_states, self.latent_sizes, self.num_inputs, options, key=random.key(0)
+        )
+        parts = lambda d: (d.pairs.weights, d.pairs.biases, d.inputs, d.noise)  # noqa: E731 - where tree_at looks
+        found = (weights, biases, self.inputs, self.noise)
+        return eqx.tree_at(parts, form, found, is_leaf=lambda leaf: leaf is None)
+
+    def _changes(self, by_region: Array) -> Array:
+        """(state, target, row, latent): what all messages between regions and the local dynamics change together."""
+        if self.sent is None:
+            return self._pairs(by_region).sum(2)
+        return self.pairs.added_up(self.sent(by_region[None, None]))
+
     def _pairs(self, by_region: Array) -> Array:
         """(state, target, source, row, latent); the diagonal holds the change that the local dynamics make."""
         if self.local is None:
-            return self.pairs(by_region[None, None])
+            return self.pairs(by_region[None, None] if self.sent is None else self.sent(by_region[None, None]))
         if self.options.communication_type == "conditional":
             cross = self._conditional(by_region)
         else:

@@ -49,7 +49,7 @@ class DynamicsOptions:
     pooled latent instead of one for each region. ``noise_scale``: standard deviation of the state noise at the start.
     """
 
-    communication_type: Literal["additive", "additive-linear", "conditional"] = "additive"
+    communication_type: Literal["additive", "additive-shared", "additive-linear", "conditional"] = "additive"
     input_type: Literal["additive", "conditional"] = "additive"
     input_func_type: Literal["separate", "together"] = "separate"
     single_region_latent: bool = False

@@ -115,11 +115,13 @@ def messages(dynamics, k, x, u):
         if form.communication_type == "conditional":
             spoken = perceptron(dynamics.pairs, (k, target, source), jnp.concatenate([own[source], own[target]]))
             return spoken - perceptron(dynamics.pairs, (k, target, source), jnp.concatenate([nothing, own[target]]))
-        return perceptron(dynamics.pairs, (k, target, source), own[source])
+        # Of a source's hidden layers there is one for all its targets.
+        sent = own[source] if dynamics.sent is None else perceptron(dynamics.sent, (k, 0, source), own[source])
+        return perceptron(dynamics.pairs, (k, target, source), sent)
 
     def change(region):
-        if form.communication_type == "additive":
-            return perceptron(dynamics.pairs, (k, region, region), own[region])
+        if form.communication_type in ("additive", "additive-shared"):
+            return pair(region, region)
         return perceptron(dynamics.local, (k, region), own[region])
 
     def told(target, group, value):

@@ -40,12 +40,13 @@ def removed(dynamics: Dynamics, *edges: tuple[int, int, int]) -> Removed:
 
 
 def unmoved(dynamics: Dynamics) -> Change:
+    dynamics = dynamics.unshared()
     regions, width = len(dynamics.latent_sizes), max(dynamics.latent_sizes)
     means = jnp.zeros((dynamics.num_states, regions, regions + dynamics.num_inputs, width), dynamics.noise.scale.dtype)
     return Change(jax.tree.map(jnp.zeros_like, dynamics), means)
 
 
-@pytest.mark.parametrize("kind", ["additive", "conditional"])
+@pytest.mark.parametrize("kind", ["additive", "additive-shared", "conditional"])
 def test_nothing_changes_where_nothing_is_removed(kind: str) -> None:
     options = DynamicsOptions(communication_type=kind, layers=(4,), activations=("tanh",))
     dynamics = by_hand.filled(lambda: Dynamics(2, (2, 1), 0, options, key=jax.random.key(0)))

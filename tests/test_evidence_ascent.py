@@ -195,6 +195,7 @@ def test_networks_are_those_of_the_polynomials_message_by_message():
     ("options", "reason"),
     [
         ({}, None),
+        ({"communication_type": "additive-shared"}, None),
         ({"communication_type": "conditional"}, "additive"),
         ({"communication_type": "additive-linear"}, "additive"),
         ({"input_type": "conditional"}, "additive"),

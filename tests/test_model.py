@@ -69,10 +69,11 @@ def gathered(dynamics, told):
 
 @pytest.mark.parametrize("zcond", [False, True])
 @pytest.mark.parametrize("form", ["additive", "conditional"])
-@pytest.mark.parametrize("communication", ["additive", "additive-linear", "conditional"])
+@pytest.mark.parametrize("communication", ["additive", "additive-shared", "additive-linear", "conditional"])
 def test_messages_add_up_to_the_means(communication, form, zcond):
     # Together and apart, equal and unequal sizes and a pooled latent take turns over the forms.
-    sizes = {"additive": (2, 1, 3), "additive-linear": (2, 2), "conditional": (1, 3)}[communication]
+    sizes = {"additive": (2, 1, 3), "additive-shared": (2, 1, 3), "additive-linear": (2, 2), "conditional": (1, 3)}
+    sizes = sizes[communication]
     sizes = (3,) if communication == "additive" and form == "conditional" else sizes
     dynamics = make_dynamics(
         sizes,
@@ -94,6 +95,8 @@ def test_messages_add_up_to_the_means(communication, form, zcond):
 
 CASES = {
     "additive": {},
+    "shared": {"communication_type": "additive-shared", "layers": (3, 2), "activations": ("tanh", "tanh")},
+    "shared, given z": {"communication_type": "additive-shared", "zcond": True},
     "linear cross, inputs with the target": {"communication_type": "additive-linear", "input_type": "conditional"},
     "conditional, given z": {"communication_type": "conditional", "input_type": "conditional", "zcond": True},
     "conditional, inputs together": {"communication_type": "conditional", "input_func_type": "together"},

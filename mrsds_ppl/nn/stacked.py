@@ -70,3 +70,19 @@ class StackedMLP(eqx.Module):
                 x = x + self.biases[layer][..., None, :]
             x = ACTIVATIONS[self.activations[layer]](x)
         return lax.optimization_barrier(x)
+
+    def added_up(self, x: Float[Array, "first 1 source row feature"]) -> Float[Array, "full_first target row output"]:
+        """What networks of one layer say to each target, added up over sources: one matrix product, not one of each.
+
+        For a stack (first, target, source) of linear networks that read the same of a source, whoever the target is.
+
+        Args:
+            x: what each source sends.
+        """
+        (weight,) = self.weights
+        first, targets, _, _, width = weight.shape
+        by_row = jnp.swapaxes(x[:, 0], 1, 2).reshape(x.shape[0], x.shape[3], -1)
+        by_output = jnp.moveaxis(weight, 1, 3).reshape(first, -1, targets * width)
+        total = jnp.matmul(by_row, by_output).reshape(-1, x.shape[3], targets, width)
+        total = jnp.swapaxes(total, 1, 2)
+        return total if self.biases is None else total + self.biases[0].sum(2)[:, :, None]

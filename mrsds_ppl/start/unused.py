@@ -84,7 +84,7 @@ def revived(key: PRNGKeyArray, params: dict[str, PyTree], shares: Float[Array, "
 
     found = dict(params)
     if "dynamics$params" in params:
-        parts = lambda d: (d.pairs, d.local, d.inputs)  # noqa: E731 - where tree_at looks
+        parts = lambda d: (d.sent, d.pairs, d.local, d.inputs)  # noqa: E731 - where tree_at looks
         old = params["dynamics$params"]
         found["dynamics$params"] = eqx.tree_at(
             parts, old, jax.tree.map(disturbed, parts(old)), is_leaf=lambda leaf: leaf is None

@@ -49,15 +49,17 @@ def make_batch(sizes, num_trials):
     return Batch(y, nothing, seen, seen, lengths, nothing, number)
 
 
-def make_model(sizes, num_trials=None):
-    """The program with the default networks."""
+def make_model(sizes, num_trials=None, options=None):
+    """The program with the default networks, or those of some options."""
     region_sizes = [sizes.neurons // sizes.regions] * sizes.regions
-    return MRSDS(region_sizes, sizes.latents, sizes.states, num_trials=num_trials, key=jax.random.key(0))
+    return MRSDS(
+        region_sizes, sizes.latents, sizes.states, num_trials=num_trials, key=jax.random.key(0), options=options
+    )
 
 
-def make_step(guide_name, encoder, sizes):
+def make_step(guide_name, encoder, sizes, options=None):
     """A training step as `mrsds fit` compiles it, at its start. `structured` gets a program with its one state."""
-    objective, settings, params, data = _parts(guide_name, encoder, sizes)
+    objective, settings, params, data = _parts(guide_name, encoder, sizes, options)
     return Step(make_run_chunk(objective, settings), initial_state(params, jax.random.key(3), settings), data)
 
 
@@ -69,11 +71,11 @@ def make_restarts(guide_name, encoder, sizes, number):
     return Step(make_run_chunk(objective, settings, stacked=True), state, data)
 
 
-def _parts(guide_name, encoder, sizes):
+def _parts(guide_name, encoder, sizes, options=None):
     if guide_name == "structured":
         sizes = sizes._replace(states=1)
     data = jax.device_put(make_batch(sizes, 3 * sizes.trials))
-    model = make_model(sizes, num_trials=3 * sizes.trials)
+    model = make_model(sizes, num_trials=3 * sizes.trials, options=options)
     guide = GUIDES[guide_name](model, encoder=encoder, key=jax.random.key(1))
     settings = TrainingSettings(
         # The last step is out of reach, so that every call runs a whole chunk.

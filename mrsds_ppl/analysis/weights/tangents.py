@@ -9,7 +9,8 @@ with the mean over the steps of a state: additive messages are known up to const
 loses, so that signals cannot tell them. Messages that are zero at zero have no such freedom, and keep their mean. The
 spectrum s falls by an order of magnitude within ten of them. A prior c ~ N(0, tau^2 I) is one on functions,
 that of the network's tangent kernel. The vectors come from products with J and J^T alone, all messages at once, since
-each has weights of its own: networks of any form will do.
+each has weights of its own: networks of any form will do. Messages that share hidden layers are taken as networks that
+begin alike (:meth:`mrsds_ppl.models.dynamics.Dynamics.unshared`), so that each may change by itself.
 
 Source: Halko, Martinsson and Tropp (2011), randomised singular values with one iteration; Jacot, Gabriel and Hongler
 (2018), the tangent kernel.
@@ -36,7 +37,7 @@ _TINY = 1e-12
 
 
 class Tangents(NamedTuple):
-    """Directions in the weights of each message: a tree as the dynamics, whose leaves have an axis of them in front.
+    """Directions in the weights of each message: a tree as the unshared dynamics, leaves with an axis of them in front.
 
     ``means`` are those of what a unit step along each direction adds, where constants are free, and ``scales`` the s.
     With weights that states share, so are the directions, and the axis of groups has size one.
@@ -57,6 +58,7 @@ def tangents(key: PRNGKeyArray, dynamics: Dynamics, rows: Rows, *, count: int = 
         rows: steps, weighted by the probability of each state.
         count: of directions.
     """
+    dynamics = dynamics.unshared()
     share, root = measure(dynamics, rows)
 
     def added(change: Dynamics) -> Array:
@@ -107,7 +109,7 @@ def _free(dynamics: Dynamics, sources: int) -> Bool[np.ndarray, "source 1 1"]:
 
 
 class Change(NamedTuple):
-    """A change of the weights, a tree as the dynamics, and the mean that it adds where constants are free."""
+    """A change of the weights, a tree as the unshared dynamics, and the mean that it adds where constants are free."""
 
     weights: Dynamics
     means: Float[Array, "state target source latent"]
@@ -116,7 +118,7 @@ class Change(NamedTuple):
         self, dynamics: Dynamics, x: Float[Array, "row latents"], u: Float[Array, "row input"]
     ) -> Float[Array, "state target source row latent"]:
         """m(x; w + V c)."""
-        told, moved = jax.jvp(partial(every_message, x=x, u=u), (dynamics,), (self.weights,))
+        told, moved = jax.jvp(partial(every_message, x=x, u=u), (dynamics.unshared(),), (self.weights,))
         return told + moved - self.means[..., None, :]
 
     def split_messages(
@@ -171,7 +173,7 @@ def features(
     """(J(x) - mean J) V: what a unit step along each direction adds to each message."""
 
     def along(change: Dynamics) -> Array:
-        return jax.jvp(partial(every_message, x=x, u=u), (dynamics,), (change,))[1]
+        return jax.jvp(partial(every_message, x=x, u=u), (dynamics.unshared(),), (change,))[1]
 
     return lax.map(along, tangents.directions) - tangents.means[..., None, :]
 

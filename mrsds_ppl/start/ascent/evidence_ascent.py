@@ -76,8 +76,9 @@ class Slope(NamedTuple):
 def why_no_ascent(model: MRSDS) -> str | None:
     """What keeps polynomials from standing for a model's dynamics, or None."""
     options, dynamics = model.options.dynamics, model.networks.dynamics
-    if options.communication_type != "additive" or (model.options.ux and options.input_type != "additive"):
-        return "it is for messages that add up (communication_type and input_type: additive)"
+    add_up = options.communication_type in ("additive", "additive-shared")
+    if not add_up or (model.options.ux and options.input_type != "additive"):
+        return "it is for messages that add up (communication_type: additive or additive-shared, input_type: additive)"
     if not options.layers or (dynamics.num_inputs and options.input_layers):
         return "it is for dynamics with hidden layers and inputs without"
     count = model.num_states * model.num_latents * num_features(dynamics.latent_sizes, dynamics.num_inputs)
