@@ -10,7 +10,8 @@ Input           ``additive``         g^{rl}(u_l)
                 ``conditional``      g^{rl}(x^r, u_l) - g^{rl}(x^r, 0)
 ``separate`` inputs have one g each, ``together`` one g of all. The local message is x^r plus a perceptron.
 All K R R networks are one stacked network, whose diagonal is the local one (two stacked networks where their form
-differs). Shared hidden layers are K R networks, computed once; what is left of each message is linear. Source: Karniol-Tambour et al., ICLR 2024, section 3.
+differs). Shared hidden layers are K R networks, computed once; what is left of each message is linear. Source:
+Karniol-Tambour et al., ICLR 2024, section 3.
 """
 
 import math

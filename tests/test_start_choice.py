@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from mrsds_ppl.config.choice import choose_start
+from mrsds_ppl.config.choice import choose_start, most_bins_without_encoder
 from mrsds_ppl.config.loading import RunConfig, load_config, resolved_yaml
 from mrsds_ppl.config.names import PATH_GUIDES
 from mrsds_ppl.data.trials import Trials
@@ -51,7 +51,7 @@ def test_counts_with_states_are_fitted_without_an_encoder_where_none_is_named(tm
         ({"model.num_states": 1}, "none", "convolution", "one state"),
         ({"model.emissions.dist": "gaussian"}, "staged", "convolution", "emissions are gaussian"),
         ({"model.weight_prior.scale": 0.5}, "none", "convolution", "weights have a prior"),
-        ({"model.latent_sizes": [6, 6, 5]}, "staged", "convolution", "17 latents are more than 16"),
+        ({"model.latent_sizes": [6, 6, 5]}, "smoothing", "none", "counts with several states are fitted better so"),
         ({"inference.guide": "mean_field"}, "staged", "convolution", "mean_field reads an encoder"),
         ({"inference.encoder": "convolution"}, "staged", "convolution", "inference.encoder is convolution"),
         ({"inference.transformer": True}, "staged", "transformer", "inference.encoder is transformer"),
@@ -103,12 +103,23 @@ def test_a_guide_that_reads_no_encoder_is_not_said_to_have_one(tmp_path, recordi
 def test_long_recordings_keep_their_encoder(tmp_path):
     config = load(tmp_path, COUNTS)
     long = Trials.from_arrays(np.zeros((61, 1000, 3)), region_sizes=[1, 1, 1])
-    assert "61,000 bins are more than 60,000" in choose_start(config, long).line
+    assert "61,000 bins with 6 latents are more than 60,000" in choose_start(config, long).line
     assert choose_start(config, long.select(slice(0, 60))).encoder == "none"
 
 
-def test_a_pooled_latent_has_those_of_all_regions(tmp_path, recording):
+def test_many_latents_are_smoothed_up_to_fewer_bins_and_the_log_says_what_to_type(tmp_path):
+    config = load(tmp_path, COUNTS | {"model.latent_sizes": 3})
+    many = Trials.from_arrays(np.zeros((120, 100, 12)), region_sizes=[1] * 12)
+    assert most_bins_without_encoder(36) == 5267
+    assert choose_start(config, many.select(slice(0, 52))).encoder == "none"
+    line = choose_start(config, many).line
+    assert "12,000 bins with 36 latents are more than 5,267" in line
+    assert "inference.encoder: none brings it all the same, in about 2.3 times as long" in line
+
+
+def test_a_pooled_latent_has_those_of_all_regions(tmp_path):
     pooled = COUNTS | {"model.dynamics.single_region_latent": True}
-    assert choose_start(load(tmp_path, pooled | {"model.latent_sizes": 5}), recording).encoder == "none"
-    assert "18 latents" in choose_start(load(tmp_path, pooled | {"model.latent_sizes": 6}), recording).line
+    long = Trials.from_arrays(np.zeros((60, 1000, 3)), region_sizes=[1, 1, 1])
+    assert choose_start(load(tmp_path, pooled | {"model.latent_sizes": 5}), long).encoder == "none"
+    assert "18 latents" in choose_start(load(tmp_path, pooled | {"model.latent_sizes": 6}), long).line
     assert RunConfig().inference.encoder == "auto"

@@ -12,11 +12,9 @@ from mrsds_ppl.nn.options import EncoderOptions
 
 __all__ = ["StartChoice", "choose_start"]
 
-# Without an encoder trials are fitted one by one, in a time that grows with their bins. Up to this many, and this many
-# latents, a start by smoothing takes a minute or two on two cores.
-MOST_BINS_WITHOUT_ENCODER = 60_000
-# The time of a bin grows with the cube of the latents.
-MOST_LATENTS_WITHOUT_ENCODER = 16
+# Without an encoder trials are fitted one by one, in a time that grows with their bins. Up to this many a start by
+# smoothing takes a minute or two on two cores, with up to so many latents.
+MOST_BINS_WITHOUT_ENCODER, LATENTS_OF_SO_MANY_BINS = 60_000, 16
 
 
 class StartChoice(NamedTuple):
@@ -87,6 +85,7 @@ def _against_none(config: RunConfig, trials: Trials) -> str | None:
     sizes = model.latent_sizes
     latents = sizes * len(trials.region_sizes) if isinstance(sizes, int) else sum(sizes)
     laws, start, restarts = model.emissions.laws, config.training.start.method, config.training.optimiser.restarts
+    most = most_bins_without_encoder(latents)
     reasons = (
         (config.inference.guide not in TRIALWISE_GUIDES, f"{config.inference.guide} reads an encoder"),
         (
@@ -97,10 +96,18 @@ def _against_none(config: RunConfig, trials: Trials) -> str | None:
         (model.weight_prior is not None, "weights have a prior"),
         (start in ("staged", "none"), f"training.start is {start}"),
         (restarts > 1, f"there are {restarts} restarts"),
-        (bins > MOST_BINS_WITHOUT_ENCODER, f"{bins:,} bins are more than {MOST_BINS_WITHOUT_ENCODER:,}"),
-        (latents > MOST_LATENTS_WITHOUT_ENCODER, f"{latents} latents are more than {MOST_LATENTS_WITHOUT_ENCODER}"),
+        (
+            bins > most,
+            f"{bins:,} bins with {latents} latents are more than {most:,}, up to which it takes minutes "
+            f"(inference.encoder: none brings it all the same, in about {bins / most:.1f} times as long)",
+        ),
     )
     return next((why for stands, why in reasons if stands), None)
+
+
+def most_bins_without_encoder(latents: int) -> int:
+    """Bins up to which ``auto`` begins by smoothing: of more than 16 latents fewer, as a bin takes the cube of them."""
+    return int(MOST_BINS_WITHOUT_ENCODER * min(1.0, (LATENTS_OF_SO_MANY_BINS / latents) ** 3))
 
 
 def _method(config: RunConfig, encoder: str) -> tuple[Literal["staged", "smoothing", "none"], str]:
