@@ -214,8 +214,7 @@ def _fit(
             f"training.optimiser.restarts: found {restarts} with {config.inference.guide}, which has no posterior of "
             "the trials that choose the best; allowed: 1, or a guide with an encoder"
         )
-    data = to_begin_with(trained_on.batch())
-    key = random.key(seeds.train)
+    key, data = random.key(seeds.train), to_begin_with(trained_on.batch())
     begun = initial_parameters(random.fold_in(key, 0), model, guide, data)
     params = initialize(begun.params, trained_on, model.latent_sizes)
     keys = random.fold_in(key, 1)
