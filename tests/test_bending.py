@@ -53,6 +53,7 @@ def test_linear_messages_and_the_scale_of_latents_cost_nothing() -> None:
     assert (np.asarray(plain)[:, same] > 0).all()
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.compiling
 def test_a_network_fitted_to_a_line_bends_less_and_to_a_curve_keeps_its_bend() -> None:

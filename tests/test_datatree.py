@@ -184,6 +184,7 @@ def test_a_parameter_cannot_take_the_name_of_another_variable():
         posterior_tree(**arguments(global_parameters={"x": np.zeros(2)}))
 
 
+@pytest.mark.nightly
 @arviz_0
 @pytest.mark.filterwarnings("ignore:Passing a dict or None as alias_mapping")  # ArviZ 0.23 under matplotlib 3.11
 def test_arviz_opens_it_and_its_summaries_and_plots_run(file: Path):

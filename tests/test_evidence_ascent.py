@@ -168,6 +168,7 @@ def test_the_start_by_smoothing_ascends_where_polynomials_can_and_says_so():
     assert "left out: it is for messages that add up" in start(stop=True, communication_type="conditional")[0]
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_networks_are_those_of_the_polynomials_message_by_message():
     sizes, inputs = (2, 1), 1

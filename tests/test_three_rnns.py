@@ -79,6 +79,7 @@ def test_signals_are_the_activities_with_independent_noise():
         assert np.abs(shared).max() < 5 * 0.4 / np.sqrt(noise.size / noise.shape[axis])
 
 
+@pytest.mark.nightly
 def test_weights_have_their_gains_and_sparseness():
     networks = networks_of(5, num_units=300, cross_fraction=0.05, cross_gain=0.4, cross_spread=0.5)
     np.testing.assert_allclose(networks.recurrent.std((1, 2)) * np.sqrt(300), [1.8, 1.5, 1.5], rtol=0.02)

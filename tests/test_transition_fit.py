@@ -80,6 +80,7 @@ def test_transitions_are_those_of_the_true_states():
     np.testing.assert_allclose(found, true, atol=0.025)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.compiling
 def test_merging_loses_little():

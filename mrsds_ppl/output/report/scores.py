@@ -85,13 +85,13 @@ def scores_by_neuron(fit: "mrsds_ppl.fitted.Fit", predicted: Predicted, average:
     test, counts = fit.split.test, fit.counts.all()
     session = np.zeros(test.num_trials, int) if test.session_numbers is None else test.session_numbers
     scored = [
-        (session == number, [n])
+        (session == number, np.array([n]))
         for number in np.unique(session)
         for n in fit.hidden_neurons
         if test.observed[session == number, :, n].any()
     ]
 
-    def of(rate: np.ndarray, own: np.ndarray, n: list[int]) -> float:
+    def of(rate: np.ndarray, own: np.ndarray, n: np.ndarray) -> float:
         given = test.y[own][..., n], test.observed[own][..., n], np.asarray(rate[own][..., n], np.float64)
         return bits_per_spike(*given) if counts else evaluate(*given, False).r2
 
