@@ -16,7 +16,7 @@ from jax import random
 from mrsds_ppl import __version__
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.posterior import PosteriorSampler
-from mrsds_ppl.analysis.summary import evaluate_run, given_draws_sentence, not_finite_sentence, recovery_lines
+from mrsds_ppl.analysis.summary import evaluate_run, not_finite_sentence, recovery_lines, remarks
 from mrsds_ppl.backend.device import choose_device, demand_one_choice, enable_compilation_cache
 from mrsds_ppl.backend.sharding import at_hand, devices_line, on_devices, to_begin_with, trial_mesh
 from mrsds_ppl.build import (
@@ -45,7 +45,6 @@ from mrsds_ppl.output.describe import describe, emissions_phrase, notes, version
 from mrsds_ppl.output.guard import DATA_DIGEST, demand_free_name, demand_same_run
 from mrsds_ppl.output.results import with_source, write_description, write_results
 from mrsds_ppl.start.pca import initialize
-from mrsds_ppl.start.unused import share_of_bins, unused_sentence
 from mrsds_ppl.storage.lock import locked
 from mrsds_ppl.storage.paths import RunPaths
 from mrsds_ppl.storage.runlog import run_log
@@ -267,10 +266,7 @@ def _read_off(
     train_key, test_key = random.split(random.fold_in(key, 2))
     train = sampler.infer(train_key, split.train, draws=draws if everything else min(draws, 20), predictive=everything)
     test = sampler.infer(test_key, split.test, draws=draws)
-    if (sentence := given_draws_sentence(train, test)) is not None:
-        say(sentence)
-    shares = share_of_bins(train.z_prob, train.lengths)
-    if (sentence := unused_sentence(jax.device_get(shares), revived=False)) is not None:
+    for sentence in remarks(train, test, found.history.metrics["elbo"]):
         say(sentence)
     evaluation = evaluate_run(random.fold_in(key, 3), sampler, split, train, test, hidden_neurons(config, split))
     for line in (*evaluation.lines(), *recovery_lines(split, test, program.model)):

@@ -14,7 +14,7 @@ from mrsds_ppl.analysis.metrics import (
     r2_across_neurons,
     r2_by_neuron,
 )
-from mrsds_ppl.analysis.summary import not_finite_sentence
+from mrsds_ppl.analysis.summary import fallen_sentence, not_finite_sentence
 from mrsds_ppl.commands import fit as fit_command
 from mrsds_ppl.config.loading import RunConfig
 from mrsds_ppl.errors import ScoreError
@@ -185,3 +185,14 @@ def test_a_fit_whose_scores_are_not_finite_is_no_success(monkeypatch, tmp_path):
     monkeypatch.setattr(fit_command, "fit_into_files", lambda *args, **options: found)
     with pytest.raises(ScoreError, match=r"one: scores are not finite .*learning_rate\.$"):
         fit_command.fit(RunConfig(), name="one", result_path=tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_bound_that_fell_is_said_and_one_that_rose_or_only_wavers_is_not(seed):
+    noise = 0.02 * np.random.default_rng(seed).normal(size=300)
+    risen = -1.0 - np.exp(-np.arange(300) / 40) + noise
+    fallen = risen - np.maximum(np.arange(300) - 200, 0) * 0.01
+    assert fallen_sentence(risen) is None
+    assert fallen_sentence(-1.0 + noise) is None
+    assert fallen_sentence(fallen[:15]) is None
+    assert "fell in training, from -1." in str(fallen_sentence(fallen))

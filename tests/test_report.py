@@ -59,6 +59,12 @@ def test_a_good_fit_passes_every_check():
         ({"skipped": 50}, "Numerical trouble", "bad", "learning rate"),
         ({"elbo": np.linspace(-3.0, -1.0, 500)}, "Training settled", "look", "training.num_steps"),
         ({"elbo": np.zeros(5)}, "Training settled", "look", "Too few"),
+        (
+            {"elbo": np.append(np.full(400, -1.0), np.linspace(-1.0, -50.0, 100))},
+            "Training settled",
+            "bad",
+            "too large",
+        ),
         ({"r2_test": 0.36}, "Training and test trials", "look", "by heart"),
         ({"r2_test": 0.1}, "Training and test trials", "bad", "by heart"),
         ({"r2_hidden": 0.04}, "Better than plain predictions", "bad", "Do not interpret"),

@@ -89,9 +89,10 @@ def test_a_sweep_whose_command_and_whose_worker_are_killed_ends_with_each_cell_f
     logs = sorted((folder / "out" / "tiny-sweep").glob("*-log.txt"))
     assert len(logs) == FITS
     ended, begun = ([path.read_text().count(word) for path in logs] for word in (" done in ", " mrsds-ppl "))
-    assert ended == [1] * FITS
-    # Begun again were those that the command or its worker was at when they were killed.
-    assert sum(begun) <= FITS + 3
+    # Begun again were those that the command or its worker was at when they were killed; of these one may have ended
+    # whose result was not written yet.
+    assert min(ended) == 1
+    assert max(sum(ended), sum(begun)) <= FITS + 3
     assert not list((folder / "out" / "tiny-sweep").glob(".*partial*"))
     assert (folder / "out" / "tiny-sweep.html").stat().st_size > 10_000
     assert "smallest within two standard errors" in output

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
@@ -14,6 +15,9 @@ from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models.emissions.sessions import SomeEmissions
 from mrsds_ppl.models.mrsds import MRSDS
+from mrsds_ppl.start.unused import share_of_bins, unused_sentence
+
+_FEWEST_STEPS = 20  # two in each tenth
 
 
 class Evaluation(NamedTuple):
@@ -146,12 +150,60 @@ def recovery_lines(split: Split, test: PosteriorSet, model: MRSDS) -> list[str]:
     return lines
 
 
+def remarks(train: PosteriorSet, test: PosteriorSet, elbo: Float[np.ndarray, " step"]) -> list[str]:
+    """What a user should know of a fit beside its scores: states or smoothed paths that failed, a bound that fell.
+
+    Args:
+        train, test: posteriors.
+        elbo: of each step of training, in nats per observed value.
+    """
+    shares = jax.device_get(share_of_bins(train.z_prob, train.lengths))
+    found = given_draws_sentence(train, test), unused_sentence(shares, revived=False), fallen_sentence(elbo)
+    return [sentence for sentence in found if sentence is not None]
+
+
 def given_draws_sentence(*sets: PosteriorSet) -> str | None:
     """Says in how many trials states are given draws of the guide; None where there are no such trials."""
     count = sum(0 if some.given_draws is None else int(some.given_draws.sum()) for some in sets)
     if count == 0:
         return None
     return f"note: in {count} trials smoothed paths are not finite: latents are the guide's, states given these"
+
+
+class Fall(NamedTuple):
+    """The bound in the tenth of the steps where it was best, and in the last, nats per observed value."""
+
+    best: float
+    last: float
+
+
+def fall_of_bound(elbo: Float[np.ndarray, " step"]) -> Fall | None:
+    """How far the bound of training ended below what it once was; None where it did not, or of too few steps.
+
+    A fall is more than three standard deviations of the single steps of the best tenth, which differ by their batches
+    and draws alone, and more than 1% of the bound where steps hardly differ.
+
+    Args:
+        elbo: of each step, in nats per observed value.
+    """
+    values = elbo[np.isfinite(elbo)]
+    if len(values) < _FEWEST_STEPS:
+        return None
+    *before, last = np.array_split(values.astype(float), 10)
+    best = max(before, key=np.mean)
+    fell = best.mean() - last.mean() > max(3 * best.std(), 0.01 * abs(best.mean()))
+    return Fall(float(best.mean()), float(last.mean())) if fell else None
+
+
+def fallen_sentence(elbo: Float[np.ndarray, " step"]) -> str | None:
+    """Says that the bound fell in training; None where it did not. Arguments as of :func:`fall_of_bound`."""
+    fall = fall_of_bound(elbo)
+    if fall is None:
+        return None
+    return (
+        f"warning: the bound fell in training, from {fall.best:.4g} to {fall.last:.4g} nats per observed value: steps "
+        "were too large for this program; lower training.learning_rate, such as to a fifth"
+    )
 
 
 def not_finite_sentence(scores: Mapping[str, Sequence[float]], **sets: PosteriorSet) -> str | None:

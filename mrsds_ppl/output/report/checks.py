@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from mrsds_ppl.analysis.summary import fall_of_bound
+
 Status = Literal["good", "look", "bad"]
 
 _RARE = 0.02  # share of bins under which a state counts as unused
@@ -85,6 +87,13 @@ def _settled(e: Evidence) -> Check:
     values = e.elbo[np.isfinite(e.elbo)]
     if len(values) < 20:
         return Check("look", "Training settled", f"{len(values)} steps.", "Too few steps to tell; train for longer.")
+    if (fall := fall_of_bound(values)) is not None:
+        return Check(
+            "bad",
+            "Training settled",
+            f"The bound fell from {fall.best:.4g} to {fall.last:.4g} nats per observed value.",
+            "The fit was better before than at its end: steps were too large. Lower training.learning_rate.",
+        )
     fifth = len(values) // 5
     last, before = values[-fifth:], values[-2 * fifth : -fifth]
     rise = float(last.mean() - before.mean())
