@@ -266,8 +266,8 @@ def _read_off(
     train_key, test_key = random.split(random.fold_in(key, 2))
     train = sampler.infer(train_key, split.train, draws=draws if everything else min(draws, 20), predictive=everything)
     test = sampler.infer(test_key, split.test, draws=draws)
-    for sentence in remarks(train, test, found.history.metrics["elbo"]):
-        say(sentence)
+    for line in remarks(train, test, found.history):
+        say(line)
     evaluation = evaluate_run(random.fold_in(key, 3), sampler, split, train, test, hidden_neurons(config, split))
     for line in (*evaluation.lines(), *recovery_lines(split, test, program.model)):
         say(line)

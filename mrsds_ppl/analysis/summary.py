@@ -16,6 +16,7 @@ from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models.emissions.sessions import SomeEmissions
 from mrsds_ppl.models.mrsds import MRSDS
 from mrsds_ppl.start.unused import share_of_bins, unused_sentence
+from mrsds_ppl.train.history import History
 
 _FEWEST_STEPS = 20  # two in each tenth
 
@@ -150,13 +151,14 @@ def recovery_lines(split: Split, test: PosteriorSet, model: MRSDS) -> list[str]:
     return lines
 
 
-def remarks(train: PosteriorSet, test: PosteriorSet, elbo: Float[np.ndarray, " step"]) -> list[str]:
+def remarks(train: PosteriorSet, test: PosteriorSet, history: History) -> list[str]:
     """What a user should know of a fit beside its scores: states or smoothed paths that failed, a bound that fell.
 
     Args:
         train, test: posteriors.
-        elbo: of each step of training, in nats per observed value.
+        history: of training.
     """
+    elbo = np.asarray(history.metrics["elbo"])
     shares = jax.device_get(share_of_bins(train.z_prob, train.lengths))
     found = given_draws_sentence(train, test), unused_sentence(shares, revived=False), fallen_sentence(elbo)
     return [sentence for sentence in found if sentence is not None]
