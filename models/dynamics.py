@@ -10,8 +10,9 @@ Input           ``additive``         g^{rl}(u_l)
                 ``conditional``      g^{rl}(x^r, u_l) - g^{rl}(x^r, 0)
 ``separate`` inputs have one g each, ``together`` one g of all. The local message is x^r plus a perceptron.
 All K R R networks are one stacked network, whose diagonal is the local one (two stacked networks where their form
-differs). Shared hidden layers are K R networks, computed once; what is left of each message is linear. Source:
-Karniol-Tambour et al., ICLR 2024, section 3.
+differs). Shared hidden layers are K R networks, computed once, and what is left of a message is linear; the local
+message has hidden layers of its own, with which local dynamics and messages are recovered better.
+Source: Karniol-Tambour et al., ICLR 2024, section 3.
 """
 
 import math
@@ -113,8 +114,9 @@ class Dynamics(eqx.Module):
         self.sent = None
         if of_sources and hidden:
             # One target stands for all.
+            of_sent = draws.split(keys[1], 2)[1]
             self.sent = StackedMLP(
-                (num_states, 1, regions), (fan_in, *hidden), activations, key=keys[0], shared_weights=share
+                (num_states, 1, regions), (fan_in, *hidden), activations, key=of_sent, shared_weights=share
             )
             fan_in, hidden, activations = hidden[-1], (), ()
         self.pairs = StackedMLP(
@@ -127,7 +129,7 @@ class Dynamics(eqx.Module):
             output_scale=0.1,
         )
         self.local = None
-        if kind in ("additive-linear", "conditional"):
+        if kind != "additive":
             self.local = StackedMLP(
                 (num_states, regions),
                 (width, *options.layers, width),
@@ -184,11 +186,15 @@ class Dynamics(eqx.Module):
         """The same function with hidden layers of its own for each message; dynamics that share none as they are."""
         if self.options.communication_type != "additive-shared":
             return self
-        regions, sent, pairs = len(self.latent_sizes), self.sent, self.pairs
-        weights, biases = pairs.weights, pairs.biases or []
-        if sent is not None:
-            own = jax.tree.map(lambda leaf: jnp.repeat(leaf, regions, axis=1), sent)
-            weights, biases = own.weights + weights, (own.biases or []) + biases
+        each, own = np.arange(len(self.latent_sizes)), self.local
+        sent = jax.tree.map(lambda leaf: jnp.repeat(leaf, len(each), axis=1), self.sent)
+        layers = [part for part in (sent, self.pairs) if part is not None]
+        weights, biases = (
+            [leaf for part in layers for leaf in getattr(part, of) or ()] for of in ("weights", "biases")
+        )
+        if own is not None:
+            weights = [w.at[:, each, each].set(local) for w, local in zip(weights, own.weights, strict=True)]
+            biases = [b.at[:, each, each].set(local) for b, local in zip(biases, own.biases or (), strict=True)]
         options = replace(self.options, communication_type="additive")
         form = eqx.filter_eval_shape(
             Dynamics, self.num_states, self.latent_sizes, self.num_inputs, options, key=random.key(0)
@@ -199,18 +205,20 @@ class Dynamics(eqx.Module):
 
     def _changes(self, by_region: Array) -> Array:
         """(state, target, row, latent): what all messages between regions and the local dynamics change together."""
-        if self.sent is None:
+        if self.sent is None or self.local is None:
             return self._pairs(by_region).sum(2)
-        return self.pairs.added_up(self.sent(by_region[None, None]))
+        each = np.arange(by_region.shape[0])
+        between = jax.tree.map(lambda leaf: leaf.at[:, each, each].set(0.0), self.pairs)
+        return between.added_up(self.sent(by_region[None, None])) + self.local(by_region[None])
 
     def _pairs(self, by_region: Array) -> Array:
         """(state, target, source, row, latent); the diagonal holds the change that the local dynamics make."""
         if self.local is None:
-            return self.pairs(by_region[None, None] if self.sent is None else self.sent(by_region[None, None]))
+            return self.pairs(by_region[None, None])
         if self.options.communication_type == "conditional":
             cross = self._conditional(by_region)
         else:
-            cross = self.pairs(by_region[None, None])
+            cross = self.pairs(by_region[None, None] if self.sent is None else self.sent(by_region[None, None]))
         same = np.eye(by_region.shape[0], dtype=bool)[:, :, None, None]
         return jnp.where(same, self.local(by_region[None])[:, :, None], cross)
 

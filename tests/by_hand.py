@@ -120,7 +120,7 @@ def messages(dynamics, k, x, u):
         return perceptron(dynamics.pairs, (k, target, source), sent)
 
     def change(region):
-        if form.communication_type in ("additive", "additive-shared"):
+        if form.communication_type == "additive":
             return pair(region, region)
         return perceptron(dynamics.local, (k, region), own[region])
 

@@ -52,14 +52,19 @@ def test_additive_networks_that_begin_alike_say_the_same_and_their_gradients_add
     (own, of_path), (each, path) = jax.jit(lambda: [jax.grad(marked, (0, 1))(d, x) for d in (shared, apart)])()
     np.testing.assert_allclose(*(jax.jit(lambda d: d.means(x, u))(d) for d in (shared, apart)), rtol=1e-12)
     np.testing.assert_allclose(of_path, path, rtol=1e-10, atol=1e-12)
-    hidden = 0 if own.sent is None else len(own.sent.weights)
-    parts = ("weights", "biases")
-    for part in parts:
-        # A source's layer moves as the layers of its messages do together.
+    hidden, others = 0 if own.sent is None else len(own.sent.weights), ~np.eye(len(sizes), dtype=bool)
+    for part in ("weights", "biases"):
+        layers = [np.asarray(layer) for layer in getattr(each.pairs, part)]
+        # A source's layer moves as the layers of its messages do together, the local network as it did.
         for layer in range(hidden):
-            together = getattr(each.pairs, part)[layer].sum(1, keepdims=True)
+            together = np.where(others.reshape(others.shape + (1,) * (layers[layer].ndim - 3)), layers[layer], 0.0)
+            together = together.sum(1, keepdims=True)
             np.testing.assert_allclose(getattr(own.sent, part)[layer], together, rtol=1e-10, atol=1e-12)
-        np.testing.assert_allclose(getattr(own.pairs, part)[0], getattr(each.pairs, part)[-1], rtol=1e-10, atol=1e-12)
+        found = np.asarray(getattr(own.pairs, part)[0])
+        np.testing.assert_allclose(found[:, others], layers[-1][:, others], rtol=1e-10, atol=1e-12)
+        assert not np.any(found[:, ~others])
+        for local, layer in zip(getattr(own.local, part), layers, strict=True):
+            np.testing.assert_allclose(local, layer[:, ~others], rtol=1e-10, atol=1e-12)
 
 
 def test_what_a_source_sends_is_computed_once_for_all_targets():
