@@ -88,8 +88,7 @@ def each_on_a_core(
 
 def _side_by_side(function: Callable[[int], Result], numbers: Sequence[int]) -> list[Result]:
     device, wide = jax.config.jax_default_device, jax.config.jax_enable_x64  # type: ignore[attr-defined]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(cores, _MOST_THREADS) if on_cores() and trial_mesh() is None else 1
+    threads = min(len(cores()), _MOST_THREADS) if on_cores() and trial_mesh() is None else 1
     if threads == 1:  # a call that is spread over devices keeps all of them, and two at a time wait for each other
         return [function(number) for number in numbers]
 
@@ -100,6 +99,11 @@ def _side_by_side(function: Callable[[int], Result], numbers: Sequence[int]) -> 
 
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(there, numbers))
+
+
+def cores() -> list[int]:
+    """Numbers of the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
 
 
 def on_cores() -> bool:

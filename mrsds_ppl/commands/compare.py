@@ -10,8 +10,6 @@ from mrsds_ppl.backend.device import enable_compilation_cache
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.fitted import Fit
 
-_RULE = 2.0
-
 
 def compare(given: Sequence[str | Path], *, log: Callable[[str], None] = print) -> Choice:
     """Print the evidence of each run on its test trials, and name the smallest within two standard errors of the best.
@@ -28,7 +26,7 @@ def compare(given: Sequence[str | Path], *, log: Callable[[str], None] = print) 
     _demand_same_trials(runs)
     sized = sorted(runs, key=lambda run: program_size(run.model))
     evidence = {name_of(run): trial_evidence(run.program, run.split.test) for run in sized}
-    choice = smallest_adequate(evidence, _RULE)
+    choice = smallest_adequate(evidence)
     log(f"{len(runs)} runs, {runs[0].split.test.num_trials} test trials; evidence log p(y) in nats a trial")
     width = max(map(len, evidence))
     log(f"{'run':{width}}  states  latents     parameters   evidence  to the best (standard error)")

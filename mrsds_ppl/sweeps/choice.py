@@ -13,8 +13,6 @@ from jaxtyping import Int
 
 from mrsds_ppl.analysis.evidence import Choice, smallest_adequate
 
-_RULE = 2.0
-
 
 class Shape(NamedTuple):
     """K and the latents of each region, as they stand along the axes of the dataset."""
@@ -68,7 +66,7 @@ def choose(cells: xr.Dataset) -> Choice | None:
         values = pooled.sel(shape._asdict()).values
         if len(values) and np.isfinite(values).all():
             complete[str(shape)] = values
-    return smallest_adequate(complete, _RULE) if complete else None
+    return smallest_adequate(complete) if complete else None
 
 
 def compared(cells: xr.Dataset) -> xr.Dataset:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from mrsds_ppl.backend.side_by_side import cores
 from mrsds_ppl.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -77,13 +78,11 @@ def connected(scheduler: str, workers: int | None, tasks: int, say: Callable[[st
     with ExitStack() as ends:
         ends.enter_context(_quiet())
         ends.enter_context(dask.config.set(_SETTINGS))
-        cores: dict[str, int] = {}
+        core_of: dict[str, int] = {}
         if scheduler == _LOCAL:
-            given = (
-                sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
-            )
+            given = cores()
             count = min(workers or len(given), tasks)
-            cores = {str(number): given[number % len(given)] for number in range(count)}
+            core_of = {str(number): given[number % len(given)] for number in range(count)}
             where: Cluster | str = ends.enter_context(_local(count))
             say(f"{count} {'worker' if count == 1 else 'workers'} on {len(given)} cores of this machine")
         elif scheduler == _SLURM:
@@ -100,7 +99,7 @@ def connected(scheduler: str, workers: int | None, tasks: int, say: Callable[[st
                 "workers with: dask worker ADDRESS --nthreads 1"
             ) from None
         try:
-            client.register_plugin(OneCore(cores))
+            client.register_plugin(OneCore(core_of))
         except ImportError as error:
             raise RunError(
                 f"--scheduler {scheduler}: its workers lack a package ({error}). Install mrsds-ppl[cluster] where they "
