@@ -7,6 +7,7 @@ both splits -> scores
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -45,6 +46,7 @@ from mrsds_ppl.output.describe import describe, emissions_phrase, notes, version
 from mrsds_ppl.output.guard import DATA_DIGEST, demand_free_name, demand_same_run
 from mrsds_ppl.output.results import with_source, write_description, write_results
 from mrsds_ppl.start.pca import initialize
+from mrsds_ppl.start.step_size import largest_rate
 from mrsds_ppl.storage.lock import locked
 from mrsds_ppl.storage.paths import RunPaths
 from mrsds_ppl.storage.runlog import run_log
@@ -100,7 +102,6 @@ def fit(
         RunError: a run of this name exists, or steps stay non-finite.
     """
     trials = trials.in_pieces()
-    emission = "poisson" if trials.holds_counts else "gaussian"
     config = config_for(
         num_states,
         latent_sizes,
@@ -110,7 +111,7 @@ def fit(
         training=training,
         test=test,
         seed=seed,
-        emission=emission,
+        emission="poisson" if trials.holds_counts else "gaussian",
     )
     trials.validate(refused=refused_of(config.model.emissions, trials))
     say: Say = print if progress else lambda line: None
@@ -215,8 +216,7 @@ def _fit(
         )
     key, data = random.key(seeds.train), to_begin_with(trained_on.batch())
     begun = initial_parameters(random.fold_in(key, 0), model, guide, data)
-    params = initialize(begun.params, trained_on, model.latent_sizes)
-    keys = random.fold_in(key, 1)
+    keys, params = random.fold_in(key, 1), initialize(begun.params, trained_on, model.latent_sizes)
     if validation is not None:
         others = [restart_of(config, number, trained_on, data) for number in range(1, restarts)]
         keys, params = stack([keys, *(one.key for one in others)]), stack([params, *(one.params for one in others)])
@@ -230,6 +230,7 @@ def _fit(
     num_observed = float(trained_on.observed.sum())
     objective = make_objective(model, guide, num_observed, training.optimiser.num_particles, begun.constrain, terms.on)
     settings = make_settings(config, split.train)
+    smoothed = config.inference.posterior_per_trial and training.start.method == "smoothing"
     with graceful_interrupt() as interrupted:
         stages = Stages(
             model,
@@ -246,8 +247,10 @@ def _fit(
             entries_of=guide.at if config.inference.posterior_per_trial else None,
             transition_rounds=training.start.transition_rounds,
             run_chunk=make_run_chunk(objective, settings, stacked=validation is not None),
+            follow_bound=training.optimiser.follow_bound and training.regimen.steady,
         )
-        stages = replace(stages, start=make_start(config, stages, settings))
+        limit = partial(largest_rate, model=model, guide=guide, data=data) if smoothed else None
+        stages = replace(stages, start=make_start(config, stages, settings), largest_rate=limit)
         found = fit_stages(keys, params, stages, settings, resume=resume, dynamics_only=second_stage(config, settings))
     if found.stopped:
         raise KeyboardInterrupt(_how_to_go_on(stores, found))

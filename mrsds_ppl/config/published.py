@@ -43,7 +43,7 @@ RENAMED = {
         f"training.{key}": f"training.optimiser.{key}"
         for key in (
             *("batch_size", "num_steps", "learning_rate", "lr_warmup_steps", "gradient_clip", "log_steps"),
-            *("save_steps", "num_particles", "restarts", "dropout", "dropout_trial_perc"),
+            *("save_steps", "num_particles", "restarts", "follow_bound", "dropout", "dropout_trial_perc"),
             *("dynamics_only", "num_steps_do", "lr_warmup_steps_do"),
         )
     },

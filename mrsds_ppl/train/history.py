@@ -58,6 +58,10 @@ class History(NamedTuple):
         host = jax.device_get(self)
         return jax.tree.map(lambda leaf: leaf[host.step >= 0], host)
 
+    def last(self, count: int) -> "History":
+        """The last steps, such as those of one stage."""
+        return jax.tree.map(lambda leaf: leaf[len(leaf) - count :], self)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, as `Checkpoints.save` takes them."""
         return self._asdict()
@@ -78,6 +82,39 @@ class History(NamedTuple):
         """The history of no steps."""
         counts, values = np.zeros(0, np.int32), np.zeros(0, np.float32)
         return History(counts, values, values, values, np.zeros(0, bool), counts, {})
+
+
+class TrainResult(NamedTuple):
+    """How a call of `train`, or a stage of a fit, ended.
+
+    ``history`` holds the steps of this call, of a stage those before it as well, on the host. ``stopped``: it was asked
+    to stop before the end, and ``state`` is worth a checkpoint. ``skipped_before``: steps skipped in earlier stages.
+    Where there were restarts, ``restart_bounds`` holds their bounds on held-out trials, and ``restart`` the number of
+    the one that was kept. ``factor`` of the scheduled rate was trained with.
+    """
+
+    state: TrainState
+    history: History
+    stopped: bool = False
+    skipped_before: int = 0
+    restart_bounds: Float[np.ndarray, " restart"] | None = None
+    restart: int = 0
+    factor: float = 1.0
+
+    @property
+    def params(self) -> PyTree:
+        """Parameters that were trained."""
+        return self.state.params
+
+    @property
+    def step(self) -> int:
+        """Steps done in the last stage."""
+        return int(self.state.step)
+
+    @property
+    def skipped(self) -> int:
+        """Steps left out because they were not finite, in all stages."""
+        return self.skipped_before + int(np.sum(self.state.skipped))
 
 
 @partial(jax.jit, static_argnames="axis")

@@ -12,6 +12,7 @@ from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.mrsds import Networks
 from mrsds_ppl.ppl.elbo import LogTerms, Program, TracedTerms, traced_terms
 from mrsds_ppl.train.regimen.terms import Drawn, Term
+from mrsds_ppl.train.schedules import OBSERVED_SHARE
 
 
 @runtime_checkable
@@ -37,8 +38,9 @@ def make_objective(
 ) -> Callable[[Any, Array, Batch, Array], tuple[Array, dict[str, Array]]]:
     """Minus the bound in nats per observed value, whose gradients have the same size for every data set.
 
-    Metrics: ``elbo`` (nats per observed value), and in nats of the whole training set ``elbo_total``, ``log_px``,
-    ``log_py``, ``log_qx``. All are those of the plain bound; ``terms`` add to what is minimised, and their own metrics.
+    Metrics: ``elbo`` (nats per observed value), ``observed_share`` (see :mod:`mrsds_ppl.train.schedules`), and in nats
+    of the whole training set ``elbo_total``, ``log_px``, ``log_py``, ``log_qx``. All are those of the plain bound;
+    ``terms`` add to what is minimised, and their own metrics.
 
     Args:
         model, guide: program and guide.
@@ -66,7 +68,8 @@ def make_objective(
         else:
             every = jax.vmap(one)(random.split(key, num_particles))
             aim, bound, parts = jax.tree.map(lambda leaf: leaf.mean(0), every)
-        return -aim / num_observed, {"elbo": bound / num_observed, "elbo_total": bound, **parts}
+        share = parts.pop("scale") * batch.observed.sum() / num_observed
+        return -aim / num_observed, {"elbo": bound / num_observed, "elbo_total": bound, OBSERVED_SHARE: share, **parts}
 
     return objective
 
@@ -106,6 +109,7 @@ def _drawn(traced: TracedTerms, values: dict[str, PyTree], model: HasNetworks, b
 
 def _parts(terms: LogTerms) -> dict[str, Array]:
     return {
+        "scale": jnp.asarray(terms.scale, jnp.float32),
         "log_px": terms.scale * jnp.sum(terms.model["x"]),
         "log_py": terms.scale * jnp.sum(terms.model["y"]),
         "log_qx": terms.scale * jnp.sum(terms.guide["x"]),

@@ -50,6 +50,8 @@ class Optimiser(Adam):
         log_steps: steps between lines of progress.
         save_steps: steps between checkpoints.
         restarts: seeds that are trained side by side, of which the best is kept.
+        follow_bound: rate and end follow the bound, see :func:`mrsds_ppl.train.schedules.judge`: ``num_steps`` is the
+            most. Not while beta or a temperature change what is maximised from step to step.
         dynamics_only: a second stage of ``num_steps_do`` steps, of which the first ``lr_warmup_steps_do`` warm up, with
             the guide as it is.
     """
@@ -58,6 +60,7 @@ class Optimiser(Adam):
     log_steps: Count = 100
     save_steps: Count = 500
     restarts: Count = 1
+    follow_bound: bool = True
     dynamics_only: bool = False
     num_steps_do: Steps = 0
     lr_warmup_steps_do: Steps = 0
@@ -144,6 +147,11 @@ class Regimen:
     temperature: Temperature | None = None
     message_sparsity: Weight | None = None
     message_bending: Weight | None = None
+
+    @property
+    def steady(self) -> bool:
+        """Whether what is maximised is the same in every step."""
+        return self.beta_max is None and self.temperature is None
 
 
 @section

@@ -42,6 +42,8 @@ class Stages:
             and end by smoothing; None for a guide that has to be trained.
         transition_rounds: of expectation-maximisation of the transitions after all training, latents summed out.
         run_chunk: the compiled loop of joint training, where the start has it too.
+        follow_bound: whether a stage ends when the bound no longer rises.
+        largest_rate: of values of the sites after the start, where joint training asks it for its learning rate.
     """
 
     model: MRSDS
@@ -59,6 +61,8 @@ class Stages:
     entries_of: Callable[[PathMoments], dict[str, Any]] | None = None
     transition_rounds: int = 0
     run_chunk: RunChunk | None = None
+    follow_bound: bool = False
+    largest_rate: Callable[[dict[str, Any]], float] | None = None
 
 
 def run_stage(
@@ -99,7 +103,8 @@ def run_stage(
         scalars = [open_logs.enter_context(ScalarLog(folder, each, first)) for each in names if folder is not None]
 
         def saved(state: TrainState) -> None:
-            store.save(int(state.step), state, {"history": History.concatenate(parts).to_dict()})
+            extra = {"history": History.concatenate(parts).to_dict(), "factor": before.factor}
+            store.save(int(state.step), state, extra)
 
         def on_chunk(state: TrainState, chunk: History) -> None:
             each = [chunk.restart(number) for number in range(count)] if stacked else [chunk]
@@ -111,7 +116,7 @@ def run_stage(
             step = int(state.step)
             # A request to stop may come at any time; every chunk that ends after it is worth a checkpoint.
             passed = step // stages.save_steps > int(chunk.step[0]) // stages.save_steps
-            if passed or step == settings.num_steps or stages.should_stop():
+            if passed or stages.should_stop():
                 saved(state)
 
         result = train(
@@ -123,9 +128,11 @@ def run_stage(
             should_stop=stages.should_stop,
             last_checkpoint=lambda: None if (last := store.latest()) is None else store.where(last),
             run_chunk=run_chunk,
+            before=before.history.last(first) if stages.follow_bound else None,
+            factor=before.factor,
         )
         step = int(result.state.step)
-        if result.stopped and store.latest() != step:
+        if step > first and store.latest() != step:
             saved(result.state)
     for number, skipped in enumerate(np.atleast_1d(result.state.skipped)):
         if skipped:
@@ -133,4 +140,6 @@ def run_stage(
             stages.say(
                 f"warning: {skipped} of {step} steps{whose} were skipped because their loss or gradient was not finite"
             )
-    return result._replace(history=History.concatenate(parts))
+    if not result.stopped and step < settings.num_steps:
+        stages.say(f"{name}: ended at step {step} of {settings.num_steps}, as the bound no longer rose")
+    return result._replace(history=History.concatenate(parts), factor=before.factor)

@@ -84,15 +84,22 @@ def _joint(
     before = TrainResult(start, History.empty())
     if resume:
         state, extra = store.restore(None, start)
-        before = TrainResult(state, History.from_dict(extra["history"]))
+        before = TrainResult(state, History.from_dict(extra["history"]), factor=float(extra.get("factor", 1.0)))
         stages.say(f"resumed at step {before.step} of {settings.num_steps}")
     else:
         if stages.start is not None:
             found = stages.start(key, start.params, stages.model, stages.guide, at_hand(stages.data))
             params = on_default_device(found)
             before = before._replace(state=initial_state(params, fold_each(key, 3), settings, stacked=stacked))
+        if stages.largest_rate is not None and not should_stop():
+            largest = stages.largest_rate(stages.constrain(before.params))
+            before = before._replace(factor=min(1.0, largest / settings.learning_rate))
+            if before.factor < 1:
+                stages.say(
+                    f"learning rate: at most {largest:.2g}, with which a step moves latents as far as their noise"
+                )
         if not should_stop():
-            store.save(0, before.state, {"history": before.history.to_dict()})
+            store.save(0, before.state, {"history": before.history.to_dict(), "factor": before.factor})
     if should_stop() and before.step == 0:
         return before._replace(stopped=True)
     return run_stage("fit", before, stages, stages.objective, settings, store, run_chunk)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,15 +25,16 @@ from mrsds_ppl.errors import RunError
 from mrsds_ppl.train.batches import Data, draw_batch, hide_neurons
 from mrsds_ppl.train.history import History as History
 from mrsds_ppl.train.history import Keys, failure_message, stack
+from mrsds_ppl.train.history import TrainResult as TrainResult
 from mrsds_ppl.train.history import TrainState as TrainState
-from mrsds_ppl.train.schedules import learning_rate_schedule
+from mrsds_ppl.train.schedules import Pace, learning_rate_schedule, pace_of
 from mrsds_ppl.train.settings import TrainingSettings as TrainingSettings
 
 # (params, key, batch, step) -> (loss, metrics): the loss is minimised, the metrics are named scalars to report.
 Objective: TypeAlias = Callable[
     [Any, PRNGKeyArray, Batch, Int[Array, ""]], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
 ]
-RunChunk: TypeAlias = Callable[["TrainState", Data, int], tuple["TrainState", "History"]]
+RunChunk: TypeAlias = Callable[["TrainState", Data, int, Pace], tuple["TrainState", "History"]]
 
 ADAM = optax.scale_by_adam()
 
@@ -42,38 +43,6 @@ STACKED_STATE: PyTree[int] = TrainState._make((0, 0, 0, None, 0, 0))
 STACKED_OUT: PyTree[int] = (STACKED_STATE, History._make((None, 1, None, 1, 1, 1, 1)))
 # Nothing is answered while compiled code computes: calls are about as long as a user waits for an answer.
 _LONGEST_CALL = 1.0  # seconds
-
-
-class TrainResult(NamedTuple):
-    """How a call of `train`, or a stage of a fit, ended.
-
-    ``history`` holds the steps of this call, of a stage those before it as well, on the host. ``stopped``: it was asked
-    to stop before the end, and ``state`` is worth a checkpoint. ``skipped_before``: steps skipped in earlier stages.
-    Where there were restarts, ``restart_bounds`` holds their bounds on held-out trials, and ``restart`` the number of
-    the one that was kept.
-    """
-
-    state: TrainState
-    history: History
-    stopped: bool = False
-    skipped_before: int = 0
-    restart_bounds: Float[np.ndarray, " restart"] | None = None
-    restart: int = 0
-
-    @property
-    def params(self) -> PyTree:
-        """Parameters that were trained."""
-        return self.state.params
-
-    @property
-    def step(self) -> int:
-        """Steps done in the last stage."""
-        return int(self.state.step)
-
-    @property
-    def skipped(self) -> int:
-        """Steps left out because they were not finite, in all stages."""
-        return self.skipped_before + int(np.sum(self.state.skipped))
 
 
 def initial_state(params: PyTree, key: Keys, settings: TrainingSettings, *, stacked: bool = False) -> TrainState:
@@ -103,11 +72,12 @@ def initial_state(params: PyTree, key: Keys, settings: TrainingSettings, *, stac
 def make_run_chunk(
     objective: Objective, settings: TrainingSettings, trainable: PyTree | None = None, *, stacked: bool = False
 ) -> RunChunk:
-    """Compiles `(state, data, most) -> (state, history)`, the steps up to the next multiple of `chunk_steps`.
+    """Compiles `(state, data, most, pace) -> (state, history)`, the steps up to the next multiple of `chunk_steps`.
 
     The number of steps is a traced bound of one loop: a last, shorter chunk, a chunk after resuming, and one that is
-    done in several calls of at most `most` steps run the same program, which is traced once. Inside, nothing moves
-    between host and device. The state passed in is consumed.
+    done in several calls of at most `most` steps run the same program, which is traced once; so does one at another
+    pace, by default that of the schedule. Inside, nothing moves between host and device. The state passed in is
+    consumed.
 
     Args:
         objective: what is minimised.
@@ -119,11 +89,13 @@ def make_run_chunk(
             once.
     """
     schedule = learning_rate_schedule(settings.learning_rate, settings.lr_warmup_steps, settings.num_steps)
-    limit = settings.gradient_clip
+    limit, scheduled = settings.gradient_clip, Pace.scheduled(settings.num_steps)
 
     # All parameters are one vector here: the optimiser's dozen operations then stand once in the compiled program, not
     # once for each array of the networks, and compile in half the time.
-    def one_step(unravel: Callable[[Array], PyTree], state: TrainState, data: Data) -> tuple[TrainState, History]:
+    def one_step(
+        unravel: Callable[[Array], PyTree], state: TrainState, data: Data, pace: Pace
+    ) -> tuple[TrainState, History]:
         batch_key, dropout_key, objective_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
         batch = draw_batch(batch_key, data, settings.batch_size)
         if settings.dropout:
@@ -143,7 +115,7 @@ def make_run_chunk(
         # Checked before clipping, which would turn an infinity into a number.
         bad = ~jnp.isfinite(gradient)
         ok = jnp.isfinite(loss) & ~bad.any()
-        learning_rate = jnp.asarray(schedule(state.step), jnp.float32)
+        learning_rate = pace.rate(schedule, state.step, settings.num_steps)
         clipped = jnp.clip(gradient, -limit, limit)
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of the integer step count
             norm = jnp.linalg.norm(gradient)
@@ -164,18 +136,18 @@ def make_run_chunk(
         return after, History(state.step, loss, learning_rate, norm, ~ok, bad_gradient, metrics)
 
     def chunk_of_one(
-        whole: TrainState, data: Data, most: int | Array = settings.chunk_steps
+        whole: TrainState, data: Data, most: int | Array = settings.chunk_steps, pace: Pace = scheduled
     ) -> tuple[TrainState, History]:
         flat, unravel = ravel_pytree(whole.params)
         state = whole._replace(params=flat)
         # Compiled on its own so that the shapes of the history below come from the trace that the loop then reuses.
         step = jax.jit(partial(one_step, unravel), inline=True)
-        _, row = jax.eval_shape(step, state, data)
+        _, row = jax.eval_shape(step, state, data, pace)
         history = jax.tree.map(lambda leaf: jnp.zeros((settings.chunk_steps, *leaf.shape), leaf.dtype), row)
         history = history._replace(step=jnp.full_like(history.step, -1))
         first = state.step
         left = settings.chunk_steps - first % settings.chunk_steps
-        last = jnp.minimum(first + jnp.minimum(left, most), settings.num_steps)
+        last = jnp.minimum(first + jnp.minimum(left, most), pace.end)
 
         def more(carry: tuple[TrainState, History]) -> Bool[Array, ""]:
             # One restart that goes wrong does not stop the others, which share its count of steps.
@@ -184,7 +156,7 @@ def make_run_chunk(
 
         def body(carry: tuple[TrainState, History]) -> tuple[TrainState, History]:
             state, history = carry
-            after, row = step(state, data)
+            after, row = step(state, data, pace)
             return after, jax.tree.map(lambda rows, value: rows.at[state.step - first].set(value), history, row)
 
         state, history = jax.lax.while_loop(more, body, (state, history))
@@ -193,15 +165,19 @@ def make_run_chunk(
     if not stacked:
         return at_once(chunk_of_one, donate_argnums=0)
     if not on_cores() or trial_mesh() is not None:
-        of_all = jax.vmap(chunk_of_one, in_axes=(STACKED_STATE, None, None), out_axes=STACKED_OUT)
+        of_all = jax.vmap(chunk_of_one, in_axes=(STACKED_STATE, None, None, None), out_axes=STACKED_OUT)
         return at_once(
-            lambda state, data, most=settings.chunk_steps: whole_again(data, of_all(state, data, most)),
+            lambda state, data, most=settings.chunk_steps, pace=scheduled: whole_again(
+                data, of_all(state, data, most, pace)
+            ),
             donate_argnums=0,
         )
     run_each = each_on_a_core(chunk_of_one, donate_argnums=0)
 
-    def chunk_of_each(state: TrainState, data: Data, most: int = settings.chunk_steps) -> tuple[TrainState, History]:
-        return _joined(run_each([(one, data, most) for one in _apart(state)]))
+    def chunk_of_each(
+        state: TrainState, data: Data, most: int = settings.chunk_steps, pace: Pace = scheduled
+    ) -> tuple[TrainState, History]:
+        return _joined(run_each([(one, data, most, pace) for one in _apart(state)]))
 
     return chunk_of_each
 
@@ -245,6 +221,8 @@ def train(
     last_checkpoint: Callable[[], Path | None] | None = None,
     run_chunk: RunChunk | None = None,
     until: int | None = None,
+    before: History | None = None,
+    factor: float = 1.0,
 ) -> TrainResult:
     """Runs the steps from `state.step` to `num_steps`, or to `until`.
 
@@ -260,6 +238,9 @@ def train(
         last_checkpoint: path of the latest checkpoint, for the message when training fails.
         run_chunk: the compiled loop, where several calls share one (see `make_run_chunk`).
         until: step to stop at, a multiple of `chunk_steps`; the schedule is that of `num_steps` all the same.
+        before: the steps so far. Where it is given, the run ends when the bound no longer rises, see
+            :func:`mrsds_ppl.train.schedules.pace_of`.
+        factor: of the scheduled rate.
 
     Raises:
         RunError: `max_skipped_in_row` steps in a row gave a non-finite loss or gradient, or `region_sizes` do not add
@@ -271,15 +252,15 @@ def train(
             f"training set has {data.y.shape[2]} neurons; give region sizes that add up to them"
         )
     run_chunk = run_chunk or make_run_chunk(objective, settings, trainable)
-    end = settings.num_steps if until is None else min(until, settings.num_steps)
     state, placed = begun_on(_copied(state), data)
     stop = should_stop or (lambda: False)
+    pace = Pace.scheduled(settings.num_steps, factor) if before is None else pace_of(before, settings, factor)
     parts: list[History] = []
     histories: list[History] = []
     most, asked = 1, stop()
-    while int(state.step) < end and not asked:
+    while int(state.step) < (end := min(int(pace.end), until or settings.num_steps)) and not asked:
         began = time.perf_counter()
-        state, part = run_chunk(state, placed, most)
+        state, part = run_chunk(state, placed, most, pace)
         parts.append(part.trimmed())
         seconds_a_step = (time.perf_counter() - began) / max(len(parts[-1].step), 1)
         most = int(np.clip(_LONGEST_CALL / seconds_a_step, 1, settings.chunk_steps))
@@ -293,6 +274,8 @@ def train(
             one, last = (state.restart(0), chunk.restart(0)) if state.skipped.ndim else (state, chunk)
             checkpoint = last_checkpoint() if last_checkpoint else None
             raise RunError(failure_message(one, last, settings.num_steps, settings.learning_rate, checkpoint))
+        if before is not None:
+            pace = pace_of(History.concatenate([before, *histories]), settings, factor)
         if on_chunk is not None:
             on_chunk(state, chunk)
             asked = asked or stop()

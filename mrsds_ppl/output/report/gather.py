@@ -203,7 +203,8 @@ def _evidence(fit: "mrsds_ppl.fitted.Fit", scores: list[Score]) -> Evidence:
     top = z_train.max(-1)[valid_bins(train.lengths, train.num_bins)]
     return Evidence(
         step=fit.trained.step,
-        num_steps=fit.config.training.optimiser.num_steps,
+        # Training ends by itself where the bound no longer rises.
+        num_steps=fit.config.training.optimiser.num_steps if fit.trained.stopped else fit.trained.step,
         skipped=fit.trained.skipped,
         elbo=history_arrays(fit.history)["elbos"],
         elbo_test=float(fit.test.elbo.sum() / test.observed.sum()),
