@@ -8,8 +8,8 @@ import numpy as np
 
 from mrsds_ppl.build import initial_parameters
 from mrsds_ppl.data.batch import Batch
-from mrsds_ppl.guides import GUIDES
-from mrsds_ppl.models import MRSDS
+from mrsds_ppl.guides import GUIDES, GaussianMarkovPaths
+from mrsds_ppl.models import MRSDS, EmissionOptions, ModelOptions
 from mrsds_ppl.train.history import stack
 from mrsds_ppl.train.objective import make_objective
 from mrsds_ppl.train.training import TrainingSettings, initial_state, make_run_chunk
@@ -17,8 +17,11 @@ from mrsds_ppl.train.training import TrainingSettings, initial_state, make_run_c
 FULL = os.environ.get("MRSDS_BENCH", "tiny") == "full"
 
 
+MEAN_COUNT = 0.6
+
+
 class Sizes(NamedTuple):
-    """``trials`` is the size of a batch; the training set has three batches."""
+    """``trials`` is the size of a batch; the training set has three batches. Signals are spike counts or Gaussian."""
 
     trials: int = 64
     bins: int = 150
@@ -27,6 +30,7 @@ class Sizes(NamedTuple):
     latents: int = 1  # of each region
     states: int = 2
     steps: int = 25  # in one call of the compiled loop
+    counts: bool = False
 
 
 SIZES = Sizes() if FULL else Sizes(trials=4, bins=8, neurons=6, steps=2)
@@ -41,8 +45,12 @@ class Step(NamedTuple):
 
 
 def make_batch(sizes, num_trials):
-    """Signals of unit variance without inputs, every bin observed."""
-    y = np.random.default_rng(0).normal(size=(num_trials, sizes.bins, sizes.neurons)).astype(np.float32)
+    """Signals of unit variance, or counts, without inputs, every bin observed."""
+    rng, of_trial = np.random.default_rng(0), (sizes.bins, sizes.neurons)
+    y = np.empty((num_trials, *of_trial), np.float32)
+    # One by one, so that no copy in double precision is the most that the process ever holds.
+    for trial in y:
+        trial[:] = rng.poisson(MEAN_COUNT, of_trial) if sizes.counts else rng.normal(size=of_trial)
     nothing = np.zeros((num_trials, sizes.bins, 0), np.float32)
     seen = np.ones(y.shape, bool)
     lengths, number = np.full(num_trials, sizes.bins, np.int32), np.arange(num_trials, dtype=np.int32)
@@ -51,6 +59,8 @@ def make_batch(sizes, num_trials):
 
 def make_model(sizes, num_trials=None, options=None):
     """The program with the default networks, or those of some options."""
+    if sizes.counts and options is None:
+        options = ModelOptions(emissions=EmissionOptions(dist="poisson"))
     region_sizes = [sizes.neurons // sizes.regions] * sizes.regions
     return MRSDS(
         region_sizes, sizes.latents, sizes.states, num_trials=num_trials, key=jax.random.key(0), options=options
@@ -58,7 +68,10 @@ def make_model(sizes, num_trials=None, options=None):
 
 
 def make_step(guide_name, encoder, sizes, options=None):
-    """A training step as `mrsds fit` compiles it, at its start. `structured` gets a program with its one state."""
+    """A training step as `mrsds fit` compiles it, at its start. `structured` gets a program with its one state.
+
+    The encoder `none` is a posterior of each trial, which the default guide has alone.
+    """
     objective, settings, params, data = _parts(guide_name, encoder, sizes, options)
     return Step(make_run_chunk(objective, settings), initial_state(params, jax.random.key(3), settings), data)
 
@@ -76,7 +89,11 @@ def _parts(guide_name, encoder, sizes, options=None):
         sizes = sizes._replace(states=1)
     data = jax.device_put(make_batch(sizes, 3 * sizes.trials))
     model = make_model(sizes, num_trials=3 * sizes.trials, options=options)
-    guide = GUIDES[guide_name](model, encoder=encoder, key=jax.random.key(1))
+    if encoder == "none":
+        assert guide_name == "gaussian_markov"
+        guide = GaussianMarkovPaths(model)
+    else:
+        guide = GUIDES[guide_name](model, encoder=encoder, key=jax.random.key(1))
     settings = TrainingSettings(
         # The last step is out of reach, so that every call runs a whole chunk.
         num_steps=10**6,

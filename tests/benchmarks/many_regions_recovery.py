@@ -26,7 +26,7 @@ MEAN_COUNT, LOADING = 0.6, 0.5
 TRAINING = {"num_steps": 300, "lr_warmup_steps": 30, "learning_rate": 2e-3}
 
 
-def simulate(seed, regions, latents, neurons, trials):
+def simulate(seed, regions, latents, neurons, trials, bins=BINS):
     """Trials with the true latents, states and messages."""
     rng = np.random.default_rng(seed)
     graph = np.zeros((STATES, regions, regions), bool)
@@ -44,7 +44,7 @@ def simulate(seed, regions, latents, neurons, trials):
         sent[:, each, each] = np.einsum("rij,brj->bri", own, x) - x
         return sent
 
-    z = sticky_states(rng, trials, BINS, STATES, STAY)
+    z = sticky_states(rng, trials, bins, STATES, STAY)
     paths = follow(rng, 0.5 * rng.normal(size=(trials, regions, latents)), z, told, NOISE)
     driven = drive(rng.normal(scale=LOADING, size=(regions, neurons, latents)), paths.x)
     counts = rng.poisson(np.logaddexp(0.0, driven + offsets_for_mean(driven, MEAN_COUNT))).astype(float)
