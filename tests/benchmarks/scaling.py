@@ -64,15 +64,15 @@ AXES = {
         "trials": (64, 128, 256),
     },
     "fit": {
-        "regions": (4, 8),
-        "neurons": (400, 1600),
         "bins": (150, 450),
         "trials": (120, 360),
-        "states": (4,),
+        "neurons": (1600,),
+        "regions": (8,),
         "latents": (4,),
+        "states": (4,),
     },
 }
-STEPS_A_CALL, FEWEST_CALLS, MOST_CALLS, ENOUGH_SECONDS = 2, 3, 15, 4.0
+STEPS_A_CALL, FEWEST_CALLS, MOST_CALLS, ENOUGH_SECONDS = 2, 3, 9, 2.0
 FIT_STEPS = 20
 COMPILING = ("/jax/core/compile/backend_compile_duration", "/jax/core/compile/jaxpr_to_mlir_module_duration")
 

@@ -1,8 +1,8 @@
 """A recurrent switching linear system of several populations by Laplace EM: `ssm` of the Linderman lab, MIT licence.
 
-As its own example for several populations sets it up: Poisson emissions of each region's latents under a softplus,
-transitions that depend on the latents and on the state, penalties, ten restarts of an AR-HMM for the first states,
-thirty rounds. Needs the version with `ssm.extensions`, which is newer than the one in the package index.
+Poisson emissions of each region's latents under a softplus, linear dynamics with inputs and the penalty of its own
+example for several populations, transitions that depend on state, latents and inputs, states first from one AR-HMM, all
+else as it stands by default. Needs the version with `ssm.extensions`, newer than the one in the package index.
 """
 
 import warnings
@@ -14,12 +14,11 @@ warnings.simplefilter("ignore")
 try:
     import ssm
     from ssm.extensions.mp_srslds.emissions_ext import PoissonOrthogonalCompoundEmissions
-    from ssm.extensions.mp_srslds.transitions_ext import StickyRecurrentOnlyTransitions
 except ImportError as error:
     leave(f"ssm: {error}")
 
-ROUNDS, RESTARTS, STEP, INFERENCE_ROUNDS = 30, 10, 0.25, 20
-SHOWN = (1, 2, 3, 5, 8, 12, 18, 24)
+ROUNDS, INFERENCE_ROUNDS = 20, 5
+SHOWN = (1, 2, 5, 10)
 
 
 def made(recording):
@@ -30,16 +29,13 @@ def made(recording):
     emissions = PoissonOrthogonalCompoundEmissions(
         neurons, 1, total, M=inputs, N_vec=list(recording.region_sizes), D_vec=latents, link="softplus"
     )
-    transitions = StickyRecurrentOnlyTransitions(
-        recording.states, total, M=inputs, l2_penalty_similarity=10, l1_penalty=10
-    )
     return ssm.SLDS(
         neurons,
         recording.states,
         total,
         M=inputs,
         emissions=emissions,
-        transitions=transitions,
+        transitions="recurrent",
         dynamics="gaussian",
         dynamics_kwargs={"l2_penalty_A": 100},
     )
@@ -69,9 +65,7 @@ def main():
             method="laplace_em",
             variational_posterior=posterior,
             initialize=number == 1,
-            num_init_restarts=RESTARTS,
             num_iters=1,
-            alpha=STEP,
             verbose=0,
         )
         if number in SHOWN:
