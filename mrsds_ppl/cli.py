@@ -150,7 +150,7 @@ def _compare(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     config, trials = _load(*sources(args), args, _of_one_fit(args))
 
-    from mrsds_ppl.commands import fit as command
+    from mrsds_ppl.commands import check as command
 
     _log(command.check(config, trials))
 

@@ -33,7 +33,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return lambda *args, **options: calls.append((name, args, options))
 
     stand_in = SimpleNamespace(fit=recorder("fit"), simulate=recorder("simulate"), check=recorder("check"), calls=calls)
-    for name in ("fit", "simulate"):
+    for name in ("check", "fit", "simulate"):
         monkeypatch.setitem(sys.modules, f"mrsds_ppl.commands.{name}", stand_in)
         monkeypatch.setattr(mrsds_ppl.commands, name, stand_in, raising=False)
     return stand_in

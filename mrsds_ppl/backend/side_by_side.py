@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from mrsds_ppl.backend.device import known_options
 from mrsds_ppl.backend.sharding import trial_mesh
 
-_MOST_THREADS = 4
+MOST_THREADS = 4
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -88,7 +88,7 @@ def each_on_a_core(
 
 def _side_by_side(function: Callable[[int], Result], numbers: Sequence[int]) -> list[Result]:
     device, wide = jax.config.jax_default_device, jax.config.jax_enable_x64  # type: ignore[attr-defined]
-    threads = min(len(cores()), _MOST_THREADS) if on_cores() and trial_mesh() is None else 1
+    threads = min(len(cores()), MOST_THREADS) if on_cores() and trial_mesh() is None else 1
     if threads == 1:  # a call that is spread over devices keeps all of them, and two at a time wait for each other
         return [function(number) for number in numbers]
 

@@ -1,18 +1,16 @@
-"""``mrsds fit`` and ``mrsds check``: from a configuration to a run's files, or to what would be fitted."""
+"""``mrsds fit``: from a configuration to a run's files."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
 from mrsds_ppl.analysis.summary import not_finite_sentence
-from mrsds_ppl.config.choice import choose_start
 from mrsds_ppl.config.loading import RunConfig
-from mrsds_ppl.config.recording import make_trials, split_of
+from mrsds_ppl.config.recording import make_trials
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import ScoreError
 from mrsds_ppl.fit import FileOptions, fit_into_files
 from mrsds_ppl.fitted import Fit
-from mrsds_ppl.output.describe import describe, notes
 from mrsds_ppl.storage.paths import RunPaths
 
 
@@ -44,14 +42,3 @@ def fit(
     if (sentence := not_finite_sentence(found.scores, train=found.train, test=found.test)) is not None:
         raise ScoreError(f"{Path(result_path) / name}: {sentence}.")
     return found
-
-
-def check(config: RunConfig, trials: Trials | None = None) -> str:
-    """Validate configuration and recording, and say what would be fitted; arguments as of :func:`fit`."""
-    trials = make_trials(config) if trials is None else trials
-    split = split_of(config, trials)
-    choice = choose_start(config, split.train)
-    run = choice.applied_to(config)
-    return "\n".join(
-        [describe(run, trials, split), choice.line, *(f"note: {note}" for note in notes(run, trials, split))]
-    )

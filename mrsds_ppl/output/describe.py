@@ -1,17 +1,27 @@
 """What would be fitted, in words, and what its numbers depend on."""
 
+from typing import NamedTuple
+
+import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from mrsds_ppl import __version__
 from mrsds_ppl.backend.device import device_line
+from mrsds_ppl.backend.side_by_side import MOST_THREADS, cores
+from mrsds_ppl.backend.speed import slowness
 from mrsds_ppl.build import make_guide, make_model
+from mrsds_ppl.config.cost import cost_of
+from mrsds_ppl.config.fit_sizes import sizes_of
 from mrsds_ppl.config.loading import RunConfig, ignored_keys
+from mrsds_ppl.config.names import is_own_guide
 from mrsds_ppl.data.check import recording_notes
 from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import listed
 from mrsds_ppl.models import EMISSIONS
+from mrsds_ppl.train.progress import rounded_time
 
 
 def _neurons_of_trials(trials: Trials) -> int | np.ndarray:
@@ -30,15 +40,29 @@ def _sessions(trials: Trials) -> list[str]:
     return [f"sessions: {listed_each}; of each region the most neurons that one of them has:"]
 
 
+class _Form(NamedTuple):
+    """Shapes of the networks of program and guide, and latents of each region."""
+
+    networks: PyTree
+    latent_sizes: tuple[int, ...]
+
+
+def _form(config: RunConfig, split: Split) -> _Form:
+    """Program and guide as they would be made."""
+
+    def made() -> _Form:
+        model = make_model(config, split.train, split.train.num_trials)
+        guide = make_guide(config, model)
+        return _Form((model.networks, getattr(guide, "recognition", None)), model.latent_sizes)
+
+    # Nothing is drawn or compiled for shapes alone; a guide of the user's may want numbers.
+    return made() if is_own_guide(config.inference.guide) else eqx.filter_eval_shape(made)
+
+
 def describe(config: RunConfig, trials: Trials, split: Split) -> str:
-    """Shapes, regions, parameters and memory of a fit, in a few lines."""
-    model = make_model(config, split.train, split.train.num_trials)
-    guide = make_guide(config, model)
-    count = sum(
-        leaf.size
-        for leaf in jax.tree.leaves((model.networks, getattr(guide, "recognition", None)))
-        if hasattr(leaf, "size")
-    )
+    """Shapes, regions, parameters and cost of a fit, in a few lines."""
+    form = _form(config, split)
+    count = sum(leaf.size for leaf in jax.tree.leaves(form.networks) if hasattr(leaf, "size"))
     regions = ", ".join(
         f"{name} ({size} neurons)" for name, size in zip(trials.region_names, trials.region_sizes, strict=True)
     )
@@ -48,23 +72,36 @@ def describe(config: RunConfig, trials: Trials, split: Split) -> str:
     if len(silent):
         missing += f", trials without any value: {', '.join(map(str, silent))}"
     batch = min(config.training.optimiser.batch_size, split.train.num_trials)
-    megabytes = (
-        4e-6
-        * batch
-        * trials.num_bins
-        * (6 * trials.num_neurons + 12 * 32 * model.num_states * len(model.latent_sizes) ** 2)
-    )
     return "\n".join(
         [
             f"trials: {split.train.num_trials} for training, {split.test.num_trials} for test; "
             f"{lengths.min()} to {lengths.max()} bins of {trials.bin_width:g} s; {trials.num_inputs} inputs",
             *_sessions(trials),
             f"regions: {regions}; {missing}",
-            f"model: {model.num_states} states, latents {list(model.latent_sizes)}, "
+            f"model: {config.model.num_states} states, latents {list(form.latent_sizes)}, "
             f"{emissions_phrase(config, trials)}, {count:,} parameters",
             f"inference: {config.inference.guide} guide, {config.inference.encoder_phrase}, "
-            f"{config.training.optimiser.num_steps} steps of {batch} trials, roughly {megabytes:.0f} MB a step",
+            f"{config.training.optimiser.num_steps} steps of {batch} trials",
+            cost_line(config, split),
         ]
+    )
+
+
+def cost_line(config: RunConfig, split: Split) -> str:
+    """Time and memory that a fit is estimated to take on a CPU of this machine, with nothing else to do.
+
+    Args:
+        config: with the choice of the start in place of ``auto``.
+        split: the trials.
+    """
+    sizes = sizes_of(config, split)
+    cost, count = cost_of(sizes), len(cores())
+    seconds = slowness() * cost.seconds
+    # Some stages keep every core busy, others little more than one.
+    shared = "" if count == 1 else f", {rounded_time(seconds / min(count, MOST_THREADS))} at best on {count} cores"
+    return (
+        f"cost: about {rounded_time(seconds)} of computing on a CPU for at most {sizes.steps} steps{shared}; "
+        f"about {cost.megabytes / 1000:.1f} GB of memory"
     )
 
 

@@ -152,7 +152,7 @@ class TrainingProgress:
         left = self.num_steps - self.step
         if self._say is not None and self._chunks == 2 and left * milliseconds > 1e3 * _SHORTEST_SAID:
             rate = 1e-3 * milliseconds
-            self._say(f"{self.stage}: about {_rounded(left * rate)} for {left} more steps at {rate:.2g} s a step")
+            self._say(f"{self.stage}: about {rounded_time(left * rate)} for {left} more steps at {rate:.2g} s a step")
         skipped = int(np.sum(history.skipped))
         if skipped:
             self.skipped += skipped
@@ -173,7 +173,7 @@ def _is_watched(console: Console) -> bool:
     return console.is_jupyter or (console.is_terminal and sys.stdout.isatty())
 
 
-def _rounded(seconds: float) -> str:
+def rounded_time(seconds: float) -> str:
     """A time as one says it: 40 s, 4 min, 2.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -1,6 +1,7 @@
-"""How long a user waits for the first training step, with a cold and with a warm compilation cache.
+"""How long a user waits for the first training step, with a cold and with a warm compilation cache, and for `check`.
 
-As multiples of what a process needs that imports the same libraries and compiles the floor of `bench_floor.py`.
+The step as a multiple of what a process needs that imports the same libraries and compiles the floor of
+`bench_floor.py`; `check` in seconds.
 """
 
 import os
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bench_case import FULL
 
@@ -31,6 +33,7 @@ import bench_floor
 assert bench_floor.make_floor(bench_case.make_model(bench_case.SIZES), bench_case.SIZES)() > 0
 """
 COLD, WARM = 3.5, 2.2
+CHECK = 3.0  # seconds, of a quiet machine
 
 
 @pytest.mark.slow
@@ -67,3 +70,24 @@ def test_first_step(benchmark, tmp_path):
     if FULL:
         assert ratios[0] <= COLD
         assert ratios[1] <= WARM
+
+
+@pytest.mark.slow
+def test_check(benchmark, tmp_path):
+    trials, bins, neurons = (250, 100, 180) if FULL else (6, 10, 6)
+    counts = np.random.default_rng(0).poisson(0.6, size=(trials, bins, neurons)).astype(float)
+    np.savez(tmp_path / "recording.npz", ys=counts, region_sizes=[neurons // 3] * 3)
+    command = [sys.executable, "-m", "mrsds_ppl", "check", str(tmp_path / "recording.npz"), "-k", "3", "-d", "4"]
+
+    def check():
+        began = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert "cost: about" in done.stdout
+        return time.perf_counter() - began
+
+    # What else the machine does only adds.
+    seconds = min(check() for _ in range(2 if FULL else 1))
+    benchmark.pedantic(check, rounds=1, iterations=1)
+    benchmark.extra_info.update(check_s=round(seconds, 2), budget_s=CHECK)
+    if FULL:
+        assert seconds <= CHECK
