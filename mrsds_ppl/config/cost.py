@@ -6,13 +6,14 @@ occurs, and what each stage takes once, which is compiling above all. ``tests/be
 them beside these estimates, and finds the constants anew.
 """
 
-from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from mrsds_ppl.config.cost_constants import MEGABYTES, ONCE, SECONDS
 from mrsds_ppl.config.fit_sizes import FitSizes
 
+# Counts of each kind of work, in millions.
+Work: TypeAlias = Mapping[str, float]
 _MILLION = 1e-6
 # Of the start by smoothing: steps of the linear program with one state and with several, rounds that find states, and
 # rounds of the networks, with their steps of Adam, the trials of one, and the factors of Q that are tried on some.
@@ -34,7 +35,7 @@ class Cost(NamedTuple):
     @property
     def seconds(self) -> float:
         """Of all stages."""
-        return sum(self.stages.values())
+        return sum(self.stages.values(), 0.0)
 
 
 def cost_of(sizes: FitSizes) -> Cost:
@@ -43,21 +44,21 @@ def cost_of(sizes: FitSizes) -> Cost:
     return Cost(stages, weighed(MEGABYTES, held_by(sizes)))
 
 
-def weighed(constants: Mapping[str, float], work: Mapping[str, float]) -> float:
+def weighed(constants: Mapping[str, float], work: Work) -> float:
     """What some work takes."""
-    return sum(constants[kind] * count for kind, count in work.items())
+    return sum((constants[kind] * count for kind, count in work.items()), 0.0)
 
 
-def work_of(sizes: FitSizes) -> dict[str, Counter[str]]:
+def work_of(sizes: FitSizes) -> dict[str, Work]:
     """Work of each stage that a fit has, in millions."""
-    found: dict[str, Counter[str]] = {"begin": Counter()}
+    found: dict[str, Work] = {"begin": {}}
     if sizes.start == "smoothing":
         found |= {"linear": _linear(sizes), "networks": _networks(sizes)}
         if not sizes.per_trial:
             found["guide"] = _steps(sizes, 2 * sizes.start_steps)
     elif sizes.start == "staged":
         found |= {"warm-up": _steps(sizes, sizes.start_steps), "states": _states(sizes)}
-    found |= {"first step": Counter(), "training": _steps(sizes, sizes.steps)}
+    found |= {"first step": {}, "training": _steps(sizes, sizes.steps)}
     if sizes.per_trial:
         found["smoothing"] = _smoothed(sizes, _bins(sizes, sizes.train))
     found["posterior"] = _posterior(sizes)
@@ -69,80 +70,90 @@ def _bins(sizes: FitSizes, trials: int) -> float:
     return _MILLION * trials * sizes.bins
 
 
-def _steps(sizes: FitSizes, count: int) -> Counter[str]:
+def _steps(sizes: FitSizes, count: int) -> Work:
     """Steps of training: the program's density and its gradient on a batch, and Adam on all parameters."""
     bins = count * _bins(sizes, sizes.batch)
     entries = sizes.train * sizes.bins * sizes.latents**2 if sizes.per_trial else 0
-    return Counter({
+    return {
         "gradients": bins * (sizes.products.messages + sizes.products.encoder),
         "readouts": bins * sizes.products.readout,
         "signals": bins * sizes.neurons,
         "chains": bins * sizes.latents**2,
         "entries": _MILLION * count * entries,
-    })  # fmt: skip
+    }
 
 
-def _linear(sizes: FitSizes) -> Counter[str]:
+def _linear(sizes: FitSizes) -> Work:
     """Smoothing and closed-form updates of the linear program, and finding its states."""
     several, bins = sizes.states > 1, _bins(sizes, sizes.train)
     steps = bins * (_ONE_STATE_STEPS + several * _STEPS)
-    return Counter({
+    return {
         "updates": steps * sizes.neurons,
         "filter": several * _ROUNDS * bins * _histories(sizes, _KEPT),
-    })  # fmt: skip
+    }
 
 
-def _networks(sizes: FitSizes) -> Counter[str]:
+def _networks(sizes: FitSizes) -> Work:
     """Rounds of the networks: fitted to draws of the paths, noise that suits them, states, and smoothing."""
     bins = _bins(sizes, sizes.train)
     drawn = _REFIT_STEPS * _bins(sizes, min(_REFIT_TRIALS, sizes.train))
     tried = _FACTORS * _bins(sizes, min(_FACTOR_TRIALS, sizes.train))
-    each = _smoothed(sizes, bins) + _smoothed(sizes, bins, kept=0) + _smoothed(sizes, tried, _KEPT_OF_FACTORS)
-    each += Counter({"gradients": drawn * sizes.products.messages})
-    return Counter({kind: _NETWORK_ROUNDS * count for kind, count in each.items()})
+    each = _added(
+        {"gradients": drawn * sizes.products.messages},
+        _smoothed(sizes, tried, _KEPT_OF_FACTORS),
+        _smoothed(sizes, bins),
+        _smoothed(sizes, bins, kept=0),
+    )
+    return {kind: _NETWORK_ROUNDS * count for kind, count in each.items()}
 
 
-def _smoothed(sizes: FitSizes, bins: float, kept: int = _KEPT) -> Counter[str]:
+def _smoothed(sizes: FitSizes, bins: float, kept: int = _KEPT) -> Work:
     """The program linearised around paths and smoothed, twice, and its states found once where histories are kept."""
     several = sizes.states > 1 and kept > 0
     around = (2 + several) * bins
-    return Counter({
+    return {
         "tangents": around * sizes.widest * sizes.products.messages,
         "information": around * sizes.neurons * sizes.widest,
         "filter": several * bins * _histories(sizes, kept),
-    })  # fmt: skip
+    }
 
 
-def _histories(sizes: FitSizes, kept: int) -> float:
+def _histories(sizes: FitSizes, kept: int) -> int:
     """Products of the filter in one bin, where every history is extended by every state."""
     return kept * sizes.states * sizes.latents**3
 
 
-def _states(sizes: FitSizes) -> Counter[str]:
+def _states(sizes: FitSizes) -> Work:
     """An AR-HMM, and networks refitted to its states."""
-    return Counter({
+    return {
         "regressions": _bins(sizes, sizes.train) * sizes.states * sizes.latents**2,
         "gradients": _STATES_STEPS * _bins(sizes, sizes.batch) * sizes.products.messages,
-    })  # fmt: skip
+    }
 
 
-def _posterior(sizes: FitSizes) -> Counter[str]:
+def _posterior(sizes: FitSizes) -> Work:
     """Smoothing of test trials, draws of both splits, expectations under them, and bounds."""
     train, test = _bins(sizes, sizes.train), _bins(sizes, sizes.test)
     drawn = train * sizes.train_draws + test * (sizes.draws + _AT_ONCE)
     both = drawn + train * sizes.train_draws + _WEIGHTS * test * sizes.draws
     new = 2 * _LOOSENED * test if sizes.per_trial else 0.0
-    found = Counter({"products": both * sizes.products.messages})
-    return found + _smoothed(sizes, new, _KEPT_OF_NEW) + _smoothed(sizes, train)
+    products = {"products": both * sizes.products.messages}
+    return _added(products, _smoothed(sizes, new, _KEPT_OF_NEW), _smoothed(sizes, train))
 
 
-def held_by(sizes: FitSizes) -> Counter[str]:
+def _added(*parts: Work) -> Work:
+    return {
+        kind: sum(part.get(kind, 0.0) for part in parts) for kind in {kind: None for part in parts for kind in part}
+    }
+
+
+def held_by(sizes: FitSizes) -> Work:
     """What is held at once, in millions of numbers."""
     every, batch = _bins(sizes, sizes.train + sizes.test), _bins(sizes, sizes.batch)
-    return Counter({
+    return {
         "once": 1.0,
         "signals": every * sizes.neurons,
         "matrices": every * sizes.latents**2,
         "predicted": _bins(sizes, sizes.test) * _AT_ONCE * sizes.neurons,
         "batch": batch * (sizes.neurons + sizes.products.units),
-    })  # fmt: skip
+    }
