@@ -17,7 +17,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -29,8 +28,13 @@ from mrsds_ppl.models.dynamics import Dynamics
 from mrsds_ppl.models.linearised import linearised, shared_terms
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 from mrsds_ppl.statespace.linear_gaussian import Latents, SharedTerms, States, TrialTerms, valid_bins
+from mrsds_ppl.statespace.small_matrices import applied, congruence, inverse, product
 
-_TINY = 1e-6
+# I is symmetric: products are of so many coefficients with themselves and those behind them, not with those before.
+_BLOCK = 512
+Vectors, Matrices = Float[Array, "pair trial latent"], Float[Array, "pair trial latent latent"]
+# d m_t / dc after the signals, g, and the rows of I block by block.
+_Sums = tuple[Array, Array, list[Array]]
 
 
 class Known(NamedTuple):
@@ -91,43 +95,59 @@ def filter_information(
         states: probabilities, (trial, bin, state).
         forced: what coefficients add to each step, (trial, pair, latent, coefficient), from where the filter is.
     """
-    noise, signals = shared.noise_covariance, given.signals
-    trials, _, latents = signals.shift.shape
-    eye = jnp.eye(latents, dtype=signals.shift.dtype)
-    gain = jnp.einsum("btk,btkij->tbij", states[:, 1:], given.steps.gain)
-    offset = jnp.einsum("btk,btki->tbi", states[:, 1:], given.steps.offset)
-    precision, shift = (jnp.moveaxis(a, 1, 0) for a in (signals.precision, signals.shift))
+    passed = _filtered(shared, given, states)
+    added = jnp.moveaxis(forced(jnp.moveaxis(passed.means, 0, 1)), 1, 0)
+    _, trials, latents, size = added.shape
+    blocks = [slice(first, min(first + _BLOCK, size)) for first in range(0, size, _BLOCK)]
 
-    @jax.vmap
-    def update(mean: Array, spread: Array, precision: Array, shift: Array) -> tuple[Array, Array, Array, Array]:
-        shrink = jnp.linalg.inv(eye + spread @ precision)
-        return shrink @ (mean + spread @ shift), shrink @ spread, shrink, shrink.T @ (shift - precision @ mean)
+    def summed(carry: _Sums, now: tuple[_Filtered, Array]) -> tuple[_Sums, None]:
+        (along, slope, upper), (here, added) = carry, now
+        along = here.gain @ along + added
+        weighed = (here.weight @ along).reshape(trials * latents, size)
+        flat = along.reshape(trials * latents, size)
+        upper = [rows + flat[:, own].T @ weighed[:, own.start :] for rows, own in zip(upper, blocks, strict=True)]
+        return (here.shrink @ along, slope + jnp.einsum("bi,bic->bc", here.missed, along), upper), None
+
+    kind = added.dtype
+    nothing = [jnp.zeros((own.stop - own.start, size - own.start), kind) for own in blocks]
+    begun = jnp.zeros((trials, latents, size), kind), jnp.zeros((trials, size), kind), nothing
+    _, slope, upper = lax.scan(summed, begun, (passed, added))[0]
+    whole = jnp.concatenate([jnp.pad(rows, ((0, 0), (own.start, 0))) for rows, own in zip(upper, blocks, strict=True)])
+    return Known(jnp.triu(whole) + jnp.triu(whole, 1).T, slope)
+
+
+class _Filtered(NamedTuple):
+    """F_t, where x_{t-1} is by the filter, A_t, (H_t^-1 + P_t)^-1 and (1 + H_t P_t)^-1 (h_t - H_t m_t)."""
+
+    gain: Matrices
+    means: Vectors
+    shrink: Matrices
+    weight: Matrices
+    missed: Vectors
+
+
+def _filtered(shared: SharedTerms, given: TrialTerms, states: Array) -> _Filtered:
+    """One history of each trial, its states averaged in every bin."""
+    noise, signals = shared.noise_covariance[..., None], given.signals
+    gain = jnp.einsum("btk,btkij->tijb", states[:, 1:], given.steps.gain)
+    offset = jnp.einsum("btk,btki->tib", states[:, 1:], given.steps.offset)
+    precision, shift = jnp.transpose(signals.precision, (1, 2, 3, 0)), jnp.transpose(signals.shift, (1, 2, 0))
+
+    def update(mean: Array, spread: Array, precision: Array, shift: Array) -> tuple[Array, ...]:
+        known = inverse(spread)[0]
+        after = inverse(known + precision)[0]
+        shrink, rest = product(after, known), shift - applied(precision, mean)
+        return mean + applied(after, rest), after, shrink, applied(jnp.swapaxes(shrink, 0, 1), rest)
 
     def filtered(carry: tuple[Array, Array], now: tuple[Array, ...]) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
         mean, spread = carry
         gain, offset, precision, shift = now
-        ahead = jnp.einsum("bij,bj->bi", gain, mean) + offset
-        spread = jnp.einsum("bij,bjk,blk->bil", gain, spread, gain) + noise
+        ahead, spread = applied(gain, mean) + offset, congruence(gain, spread) + noise
         after, spread, shrink, missed = update(ahead, spread, precision, shift)
-        known = precision @ shrink
-        root = jnp.linalg.cholesky((known + jnp.swapaxes(known, 1, 2)) / 2 + _TINY * eye)
-        return (after, spread), (mean, shrink, root, missed)
+        weight = product(precision, shrink)
+        return (after, spread), (mean, shrink, (weight + jnp.swapaxes(weight, 0, 1)) / 2, missed)
 
-    start = jnp.broadcast_to(shared.first_covariance, (trials, latents, latents))
-    mean, spread, *_ = update(states[:, 0] @ shared.first_means, start, precision[0], shift[0])
-    _, (means, shrink, root, missed) = lax.scan(filtered, (mean, spread), (gain, offset, precision[1:], shift[1:]))
-    added = jnp.moveaxis(forced(jnp.moveaxis(means, 0, 1)), 1, 0)
-    size = added.shape[-1]
-
-    def summed(carry: tuple[Array, Known], now: tuple[Array, ...]) -> tuple[tuple[Array, Known], None]:
-        along, known = carry
-        gain, shrink, root, missed, added = now
-        along = gain @ along + added
-        seen = (jnp.swapaxes(root, 1, 2) @ along).reshape(trials * latents, size)
-        slope = known.slope + jnp.einsum("bi,bic->bc", missed, along)
-        return (shrink @ along, Known(known.information + seen.T @ seen, slope)), None
-
-    kind = added.dtype
-    nothing = Known(jnp.zeros((size, size), kind), jnp.zeros((trials, size), kind))
-    begun = jnp.zeros((trials, latents, size), kind), nothing
-    return lax.scan(summed, begun, (gain, shrink, root, missed, added))[0][1]
+    start = jnp.broadcast_to(shared.first_covariance[..., None], precision.shape[1:])
+    mean, spread, *_ = update((states[:, 0] @ shared.first_means).T, start, precision[0], shift[0])
+    _, told = lax.scan(filtered, (mean, spread), (gain, offset, precision[1:], shift[1:]))
+    return _Filtered(*(jnp.moveaxis(leaf, -1, 1) for leaf in (gain, *told)))

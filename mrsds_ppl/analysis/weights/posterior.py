@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from scipy.linalg import lapack
 
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.weights.information import information
@@ -171,10 +172,18 @@ def _prior(told: Square, own: Float[np.ndarray, "group target source direction"]
     squares = size / own.shape[-1]
     for _ in range(_ROUNDS):
         prior = np.broadcast_to(1.0 / squares, own.shape).reshape(-1)
-        left = np.diag(np.linalg.inv(_scaled(told, prior) + np.eye(len(prior)))).reshape(own.shape)
+        left = _inverse_diagonal(_scaled(told, prior) + np.eye(len(prior))).reshape(own.shape)
         known = (1.0 - left).sum(-1, keepdims=True)
         squares = size / np.maximum(known, _LEAST)
     return np.broadcast_to(1.0 / squares, own.shape).reshape(-1)
+
+
+def _inverse_diagonal(matrix: Square) -> Coefficients:
+    """By Cholesky, a third of the work of an inverse; by that where rounding has left the matrix indefinite."""
+    factor, failed = lapack.dpotrf(matrix, lower=1)
+    if failed:
+        return np.diag(np.linalg.inv(matrix))
+    return (lapack.dtrtri(factor, lower=1)[0] ** 2).sum(0)
 
 
 def _scaled(told: Square, prior: Coefficients) -> np.ndarray:
