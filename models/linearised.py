@@ -6,6 +6,10 @@ Around a path m,
     J_t = G^T I G (Fisher scoring),   h_t = J_t m_t + grad log p(y_t | m_t),   G = dE(y_t)/dx,
 
 with I the Fisher information of y_t about E(y_t), which is 1 / var(y_t) for Gaussian signals and counts.
+
+A message that hears its source alone has derivatives along the latents of that region and no others. So where dynamics
+say their messages, one derivative along a latent of every region at once serves all of them, and F_tk takes as many as
+the widest region has latents; of their sum alone it takes one for every latent of all regions.
 """
 
 from itertools import combinations_with_replacement
@@ -14,10 +18,11 @@ from typing import Protocol, cast, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from mrsds_ppl.data.trials import Batch
-from mrsds_ppl.models.dynamics import Dynamics, StateDynamics
+from mrsds_ppl.models.dynamics import Dynamics, Messages, StateDynamics
 from mrsds_ppl.models.emissions.sessions import SomeEmissions
 from mrsds_ppl.models.initial import Initial
 from mrsds_ppl.models.mrsds import MRSDS, Networks
@@ -25,6 +30,7 @@ from mrsds_ppl.ppl.markov import potentials
 from mrsds_ppl.statespace.linear_gaussian import (
     Inputs,
     Latents,
+    LinearSteps,
     SharedTerms,
     SignalTerms,
     TrialTerms,
@@ -45,6 +51,19 @@ class Program(Protocol):
 
     @property
     def emissions(self) -> SomeEmissions: ...
+
+
+@runtime_checkable
+class SumOfMessages(Protocol):
+    """Dynamics that say their messages, and whether each message between regions hears its source alone."""
+
+    @property
+    def latent_sizes(self) -> tuple[int, ...]: ...
+
+    @property
+    def hears_source_alone(self) -> bool: ...
+
+    def messages(self, x: Float[Array, "row latents"], u: Float[Array, "row input"]) -> Messages: ...
 
 
 def with_dynamics(networks: Networks, dynamics: StateDynamics) -> Networks:
@@ -80,8 +99,47 @@ def linearised_with(
     program: Program, batch: Batch, x: Latents, u: Inputs, log_transition: Float[Array, "trial pair from to"]
 ) -> TrialTerms:
     """A program around paths, with the transitions and the inputs of the dynamics given."""
-    steps, signals = linearise(program.dynamics.means, x, u), signal_terms(program.emissions, batch, x)
+    dynamics = program.dynamics
+    if isinstance(dynamics, SumOfMessages) and dynamics.hears_source_alone:
+        steps = linearise_messages(dynamics, x, u)
+    else:
+        steps = linearise(dynamics.means, x, u)
+    signals = signal_terms(program.emissions, batch, x)
     return TrialTerms(steps, signals, log_transition, jnp.asarray(batch.lengths))
+
+
+def linearise_messages(dynamics: SumOfMessages, x: Latents, u: Inputs) -> LinearSteps:
+    """f_k(x, u) ~ F_tk x + b_tk, as :func:`mrsds_ppl.statespace.linear_gaussian.linearise` gives them.
+
+    Args:
+        dynamics: whose messages between regions hear their source alone.
+        x: the path.
+        u: inputs that the dynamics read; width 0 for none.
+    """
+    trials, bins, latents = x.shape
+    before, inputs = x[:, :-1].reshape(-1, latents), u[:, 1:].reshape(trials * (bins - 1), u.shape[-1])
+    sizes = dynamics.latent_sizes
+    regions, width = len(sizes), max(sizes)
+    same = np.eye(regions, dtype=bool)[:, :, None, None]
+    within = np.concatenate([np.arange(size) for size in sizes])
+    slots = np.repeat(np.arange(regions) * width, sizes) + within
+
+    def told(rows: Array) -> Array:
+        found = dynamics.messages(rows, inputs)
+        own = found.local + found.inputs.sum(2)
+        return found.cross + jnp.where(same, own[:, :, None], 0.0)
+
+    values, along = jax.linearize(told, before)
+    axes = jnp.asarray(within == np.arange(width)[:, None], x.dtype)
+    columns = lax.map(lambda axis: along(jnp.broadcast_to(axis, before.shape)), axes)
+    num_states = values.shape[0]
+    # (within, state, target, source, row, latent) to (row, state, latent of the target, latent of the source).
+    square = jnp.transpose(columns, (4, 1, 2, 5, 3, 0)).reshape(len(before), num_states, *2 * (regions * width,))
+    gain = square[..., slots[:, None], slots]
+    total = jnp.transpose(values.sum(2), (2, 0, 1, 3)).reshape(len(before), num_states, regions * width)[..., slots]
+    offset = total - jnp.einsum("rkij,rj->rki", gain, before)
+    shape = (trials, bins - 1, num_states)
+    return LinearSteps(gain.reshape(*shape, latents, latents), offset.reshape(*shape, latents))
 
 
 def signal_terms(emissions: SomeEmissions, batch: Batch, x: Latents) -> SignalTerms:

@@ -11,14 +11,16 @@ import pytest
 from scipy.stats import false_discovery_control
 
 from mrsds_ppl.analysis import FittedProgram
-from mrsds_ppl.analysis.edges import Removed, check_edges, evidence_lost, training_steps, without
+from mrsds_ppl.analysis.edges import Removed, Without, check_edges, evidence_lost, mean_messages, training_steps
 from mrsds_ppl.analysis.edges.score_test import coefficients_of
-from mrsds_ppl.analysis.weights import Change, WeightPosterior, weight_posterior
+from mrsds_ppl.analysis.weights import Change, Moved, WeightPosterior, weight_posterior
 from mrsds_ppl.data import Trials
 from mrsds_ppl.errors import DataError, RunError
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.models.dynamics import Dynamics, Rows
+from mrsds_ppl.models.linearised import SumOfMessages, linearise_messages
 from mrsds_ppl.models.mrsds import Networks
+from mrsds_ppl.statespace.linear_gaussian import linearise
 
 LINEAR = DynamicsOptions(layers=(), activations=(None,))
 
@@ -52,7 +54,7 @@ def test_nothing_changes_where_nothing_is_removed(kind: str) -> None:
     dynamics = by_hand.filled(lambda: Dynamics(2, (2, 1), 0, options, key=jax.random.key(0)))
     rows = Rows(*(a.astype(jnp.float32) for a in rows_of(dynamics, 20)))
     x, u = rows.x.reshape(4, 5, 3), rows.u.reshape(4, 5, 0)
-    cut = jax.jit(without)(dynamics, removed(dynamics), unmoved(dynamics), rows)
+    cut = Without(dynamics, unmoved(dynamics), removed(dynamics), jax.jit(mean_messages)(dynamics, rows))
     found, whole = jax.jit(lambda: (cut.means(x, u), dynamics.means(x, u)))()
     np.testing.assert_allclose(found, whole, atol=1e-6)
 
@@ -101,7 +103,8 @@ def test_what_is_lost_is_the_exact_evidence_and_an_absent_message_loses_nothing(
         dynamics, whole = fitted.networks.dynamics, exact_evidence(fitted.networks, trials)
         for target, source in ((1, 0), (0, 1)):
             change = known.change(known.without(coefficients_of(known, (0, target, source))))
-            cut = jax.jit(without)(dynamics, removed(dynamics, (0, target, source)), change, rows)
+            gone, means = removed(dynamics, (0, target, source)), jax.jit(mean_messages)(dynamics, rows)
+            cut = Without(dynamics, change, gone, means)
             # Linear in x, so that three points tell the map and the shift.
             points = np.concatenate([np.zeros((1, 2)), np.eye(2)])
             shift, *columns = np.asarray(cut.means(jnp.asarray(points), jnp.zeros((3, 0))))[0]
@@ -135,6 +138,31 @@ def affine(dynamics: Dynamics, maps: np.ndarray, shift: np.ndarray) -> Dynamics:
     return eqx.tree_at(
         lambda d: (d.pairs.weights[0], d.pairs.biases[0]), dynamics, (jnp.asarray(weights), jnp.asarray(biases))
     )
+
+
+@pytest.mark.parametrize("kind", ["additive", "additive-shared", "additive-linear"])
+def test_messages_linearised_one_by_one_are_their_sum_linearised(kind: str) -> None:
+    """Regions of unequal sizes, messages that moved, one of them removed, inputs that depend on the target."""
+    with jax.enable_x64(True):
+        options = DynamicsOptions(
+            communication_type=kind, layers=(4,), activations=("tanh",), input_type="conditional", input_layers=(3,)
+        )
+        dynamics = by_hand.filled(lambda: Dynamics(2, (2, 1, 3), 2, options, key=jax.random.key(0)))
+        rows, rng = rows_of(dynamics, 20), np.random.default_rng(1)
+        change = jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape)), unmoved(dynamics))
+        means = jax.jit(mean_messages)(dynamics, rows)
+        cut = Without(dynamics, change, removed(dynamics, (0, 1, 0), (1, 2, 4)), means)
+        x, u = jnp.asarray(rng.normal(size=(2, 4, 6))), jnp.asarray(rng.normal(size=(2, 4, 2)))
+        assert isinstance(cut, SumOfMessages)
+        found, whole = jax.jit(lambda: (linearise_messages(cut, x, u), linearise(cut.means, x, u)))()
+    np.testing.assert_allclose(found.gain, whole.gain, atol=1e-12)
+    np.testing.assert_allclose(found.offset, whole.offset, atol=1e-12)
+
+
+def test_a_message_that_hears_its_target_too_is_not_linearised_by_its_source() -> None:
+    options = DynamicsOptions(communication_type="conditional", layers=(4,), activations=("tanh",))
+    dynamics = by_hand.filled(lambda: Dynamics(1, (1, 1), 0, options, key=jax.random.key(0)))
+    assert not Moved(dynamics, unmoved(dynamics)).hears_source_alone
 
 
 def test_a_region_alone_has_no_edges() -> None:

@@ -1,12 +1,15 @@
 """Trials in parts: nothing lost, nothing counted twice, the same numbers as all trials at once."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
 
-from mrsds_ppl.backend.trials_at_once import in_parts, over_parts, put_together
+from mrsds_ppl.backend.trials_at_once import Parts, in_even_parts, in_parts, over_parts, put_together
+from mrsds_ppl.data.batch import Batch
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions, filtering
 from mrsds_ppl.models.linearised import linearised, shared_terms, with_dynamics
@@ -25,10 +28,16 @@ def _program() -> MRSDS:
     return MRSDS([3, 3], 1, 2, key=random.key(0), options=options)
 
 
-@pytest.mark.parametrize("num_trials", [3, 16, 41])
-def test_results_are_of_all_trials_in_order_and_sums_count_each_once(num_trials: int) -> None:
+@pytest.mark.parametrize(
+    ("num_trials", "divided", "each"),
+    [(3, in_parts, 16), (16, in_parts, 16), (41, in_parts, 16), (3, in_even_parts, 3), (41, in_even_parts, 14)],
+)
+def test_results_are_of_all_trials_in_order_and_sums_count_each_once(
+    num_trials: int, divided: Callable[[Batch], Parts], each: int
+) -> None:
     batch = _trials(num_trials).batch()
-    parts, traced = in_parts(batch), []
+    parts, traced = divided(batch), []
+    assert {len(rows) for rows in parts.rows} == {each}
 
     @jax.jit
     def found_of(batch, x):

@@ -67,15 +67,13 @@ def over_rounds(function: Callable[..., PyTree], key: PRNGKeyArray | None, *arra
 
 def in_parts(data: Batch) -> Parts:
     """The trials of a batch, in order."""
-    whole: Batch = jax.tree.map(np.asarray, data)
-    num_trials = len(whole.lengths)
-    size = _divided(_TRIALS_OF_PART if on_cores() else num_trials)
-    rows, batches = _rows(num_trials, size), []
-    for number, index in enumerate(rows):
-        some = jax.tree.map(lambda leaf, index=index: leaf[index], whole)
-        repeated = number * size + np.arange(size) >= num_trials
-        batches.append(_put(some._replace(lengths=np.where(repeated, 0, some.lengths))))
-    return Parts(rows, batches, num_trials, int(whole.lengths.sum()))
+    return _parts(data, _divided(_TRIALS_OF_PART if on_cores() else _num_trials(data)))
+
+
+def in_even_parts(data: Batch) -> Parts:
+    """The same in parts of their own size, for what is called so often that filling up costs more than compiling."""
+    num_trials = _num_trials(data)
+    return _parts(data, _divided(-(-num_trials // -(-num_trials // _TRIALS_OF_PART)) if on_cores() else num_trials))
 
 
 def over_parts(function: Callable[..., PyTree], parts: Parts, *arrays: PyTree) -> list[PyTree]:
@@ -99,6 +97,18 @@ def over_parts(function: Callable[..., PyTree], parts: Parts, *arrays: PyTree) -
 def put_together(parts: Parts, results: Sequence[PyTree]) -> PyTree:
     """Results whose leading axis is the trial, of all trials, on the device."""
     return jax.device_put(_joined(results, parts.num_trials))
+
+
+def _parts(data: Batch, size: int) -> Parts:
+    """Parts of so many trials."""
+    whole: Batch = jax.tree.map(np.asarray, data)
+    num_trials = len(whole.lengths)
+    rows, batches = _rows(num_trials, size), []
+    for number, index in enumerate(rows):
+        some = jax.tree.map(lambda leaf, index=index: leaf[index], whole)
+        repeated = number * size + np.arange(size) >= num_trials
+        batches.append(_put(some._replace(lengths=np.where(repeated, 0, some.lengths))))
+    return Parts(rows, batches, num_trials, int(whole.lengths.sum()))
 
 
 def _rows(num_trials: int, size: int, rounds: int = 1) -> Rows:

@@ -12,26 +12,20 @@ Olshen and Stone, 1984). The false discovery rate is controlled over all edges o
 positively.
 """
 
-from collections.abc import Iterator
-
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy import stats
 
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.communication import input_labels, region_labels
-from mrsds_ppl.analysis.edges.score_test import coefficients_of, edges
-from mrsds_ppl.analysis.edges.without import Removed, without
+from mrsds_ppl.analysis.edges.losses import held_out, losses, removals
+from mrsds_ppl.analysis.edges.score_test import edges
 from mrsds_ppl.analysis.weights import WeightPosterior
-from mrsds_ppl.backend.side_by_side import compiled
-from mrsds_ppl.backend.trials_at_once import in_parts
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import DataError, RunError
 from mrsds_ppl.models.dynamics import Rows
-from mrsds_ppl.models.filtering import count_transitions, smooth_and_find_states, smooth_new_trials
-from mrsds_ppl.models.linearised import with_dynamics
 from mrsds_ppl.models.mrsds import MRSDS
 
 # Signs of six trials make p = 1/32 at least (all signs turned change nothing), fewer never less than 0.05.
@@ -39,7 +33,6 @@ _FEWEST = 6
 # Steps of training trials that messages are read on; more would only take longer, as they have some tens of directions.
 _STEPS = 3000
 _AXES = ("state", "target", "source")
-_left = compiled(without)
 
 
 def evidence_lost(
@@ -68,17 +61,18 @@ def evidence_lost(
     """
     num_states, targets = fitted.model.num_states, region_labels(fitted.model, trials)
     sources, number = targets + input_labels(fitted.model, trials), trials.num_trials
-    lost = np.stack(list(_losses(fitted, trials, steps, known)))
     shape = (num_states + 1, len(targets), len(sources))
     tables = {name: np.full(shape, np.nan) for name in ("evidence", "error", "q_value")} | {"p_value": p_values}
-    place = tuple(np.array(list(edges(shape))).T)
-    tables["evidence"][place] = lost.mean(1)
-    if number > 1:
-        tables["error"][place] = lost.std(1, ddof=1) / np.sqrt(number)
     for family in (slice(0, num_states), slice(num_states, None)):
         p = p_values[family]
         asked = np.isfinite(p)
         tables["q_value"][family][asked] = stats.false_discovery_control(p[asked])
+    places = list(edges(shape))
+    place = tuple(np.array(places).T)
+    lost = losses(held_out(fitted, known, trials, steps), removals(known, places))
+    tables["evidence"][place] = lost.mean(1)
+    if number > 1:
+        tables["error"][place] = lost.std(1, ddof=1) / np.sqrt(number)
     coords = {"state": [*map(str, range(num_states)), "all"], "target": targets, "source": sources}
     found = xr.Dataset({name: (_AXES, values) for name, values in tables.items()}, coords)
     found["present"] = (found["q_value"] <= rate) & (found["evidence"] > found["error"])
@@ -125,31 +119,3 @@ def training_steps(
     found = [values[inside] for values in (x[:, :-1], u, z_prob[:, 1:])]
     chosen = np.random.default_rng(seed).choice(len(found[0]), min(_STEPS, len(found[0])), replace=False)
     return Rows(*(jnp.asarray(values[chosen], x.dtype) for values in found))
-
-
-def _losses(
-    fitted: FittedProgram, trials: Trials, steps: Rows, known: WeightPosterior
-) -> Iterator[Float[np.ndarray, " trial"]]:
-    """Evidence that each trial loses without each edge, in their order."""
-    model, networks, batch = fitted.model, fitted.networks, trials.batch()
-    parts, begun = in_parts(batch), smooth_new_trials(fitted.params, model, batch)
-    num_states, regions = model.num_states, len(model.latent_sizes)
-
-    def remaining(
-        gone: Bool[np.ndarray, "state target source"], settled: Float[np.ndarray, " coefficient"]
-    ) -> Float[np.ndarray, " trial"]:
-        removed = Removed(jnp.asarray(gone[..., :regions]), jnp.asarray(gone[..., regions:]))
-        left = with_dynamics(networks, _left(networks.dynamics, removed, known.change(settled), steps))
-        paths, _ = smooth_and_find_states(left, model, parts, begun.moments.mean, begun.states)
-        return np.asarray(count_transitions(left, model, parts, paths.mean).log_evidence, float)
-
-    none = np.zeros((num_states, regions, regions + len(input_labels(model, trials))), bool)
-    as_fitted = np.zeros(known.fitted.size)
-    whole = remaining(none, as_fitted)
-    for place in edges((num_states + 1, *none.shape[1:])):
-        state, target, source = place
-        gone = none.copy()
-        gone[slice(None) if state == num_states else state, target, source] = True
-        # Weights that states share still say in the others what is removed in one, and stay.
-        shared = len(known.fitted) < num_states and state < num_states
-        yield whole - remaining(gone, as_fitted if shared else known.without(coefficients_of(known, place)))

@@ -27,6 +27,8 @@ from mrsds_ppl.analysis.weights import WeightPosterior
 _FLIPS = 9_999
 # Directions with a smaller share of the information of the first are rounding; in a state that no bin is in all are.
 _NOTHING, _TINY = 1e-6, 1e-12
+# State (one beyond the last for all of them), target, source.
+Edge = tuple[int, int, int]
 
 
 def score_test(
@@ -48,12 +50,12 @@ def score_test(
     return found
 
 
-def edges(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+def edges(shape: tuple[int, ...]) -> Iterator[Edge]:
     """State, target and source of each message between two, all states last."""
     return ((k, r, s) for k, r, s in np.ndindex(*shape) if r != s)
 
 
-def coefficients_of(known: WeightPosterior, place: tuple[int, int, int]) -> Bool[np.ndarray, " coefficient"]:
+def coefficients_of(known: WeightPosterior, place: Edge) -> Bool[np.ndarray, " coefficient"]:
     """Those of a message in a state, or in all; of weights that states share, in all."""
     (state, target, source), num_groups = place, len(known.fitted)
     some = np.zeros(known.fitted.shape, bool)
@@ -68,8 +70,10 @@ def _p_value(
     signs: Float[np.ndarray, "flip trial"],
 ) -> float:
     apart = known.apart(some)
-    scores = known.slopes @ apart.T - np.outer(share, apart @ (known.information @ known.without(some)))
-    squares, axes = np.linalg.eigh(apart @ known.information @ apart.T)
+    told = known.information @ apart.T  # of thousands of coefficients, and all that is needed of them
+    missing = apart @ told
+    scores = known.slopes @ apart.T + np.outer(share, missing @ known.fitted.reshape(-1)[some])
+    squares, axes = np.linalg.eigh(missing)
     kept = squares > max(_NOTHING * squares[-1], _TINY)
     scores = scores @ (axes[:, kept] / np.sqrt(squares[kept]))
     size = (scores.sum(0) ** 2).sum()

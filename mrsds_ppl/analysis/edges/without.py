@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mrsds_ppl.analysis.weights import Change, Moved
+from mrsds_ppl.analysis.weights import Moved
 from mrsds_ppl.models.dynamics import Dynamics, Messages, Rows
 
 _TINY = 1e-30
@@ -45,16 +45,13 @@ class Without(Moved):
         return Messages(kept.local, cross, inputs)
 
 
-def without(dynamics: Dynamics, removed: Removed, change: Change, rows: Rows) -> Without:
-    """Dynamics without some messages, the others settled.
+def mean_messages(dynamics: Dynamics, rows: Rows) -> Messages:
+    """The mean of each message in each state, which it leaves behind where it is removed.
 
     Args:
         dynamics: all of it.
-        removed: which messages are.
-        change: of the weights, by which the others settle.
-        rows: steps of training trials, of which removed messages keep their mean.
+        rows: steps of training trials.
     """
     told = dynamics.messages(rows.x, rows.u)
     share = rows.weights.T / jnp.maximum(rows.weights.sum(0), _TINY)[:, None]
-    held = jax.tree.map(lambda message: jnp.einsum("k...nd,kn->k...d", message, share)[..., None, :], told)
-    return Without(dynamics, change, removed, held)
+    return jax.tree.map(lambda message: jnp.einsum("k...nd,kn->k...d", message, share)[..., None, :], told)

@@ -148,6 +148,16 @@ class Moved(eqx.Module):
         """Q."""
         return self.fitted.noise
 
+    @property
+    def latent_sizes(self) -> tuple[int, ...]:
+        """Latents of each region."""
+        return self.fitted.latent_sizes
+
+    @property
+    def hears_source_alone(self) -> bool:
+        """Whether a message between regions depends on the latents of its source and no others."""
+        return self.fitted.options.communication_type != "conditional"
+
     def means(
         self, x: Float[Array, "*batch latents"], u: Float[Array, "*batch input"]
     ) -> Float[Array, "state *batch latents"]:
