@@ -32,7 +32,8 @@ from mrsds_ppl.statespace.small_matrices import applied, congruence, inverse, pr
 
 # I is symmetric: products are of so many coefficients with themselves and those behind them, not with those before.
 _BLOCK = 512
-Vectors, Matrices = Float[Array, "pair trial latent"], Float[Array, "pair trial latent latent"]
+Vectors = Float[Array, "pair trial latent"]
+Matrices = Float[Array, "pair trial latent latent"]
 # d m_t / dc after the signals, g, and the rows of I block by block.
 _Sums = tuple[Array, Array, list[Array]]
 
