@@ -51,7 +51,7 @@ def weighed(constants: Mapping[str, float], work: Work) -> float:
 
 def work_of(sizes: FitSizes) -> dict[str, Work]:
     """Work of each stage that a fit has, in millions."""
-    found: dict[str, Work] = {"begin": {}}
+    found: dict[str, Work] = {"begin": {"values": _bins(sizes, sizes.train + sizes.test) * sizes.neurons}}
     if sizes.start == "smoothing":
         found |= {"linear": _linear(sizes), "networks": _networks(sizes)}
         if not sizes.per_trial:
@@ -137,8 +137,8 @@ def _posterior(sizes: FitSizes) -> Work:
     drawn = train * sizes.train_draws + test * (sizes.draws + _AT_ONCE)
     both = drawn + train * sizes.train_draws + _WEIGHTS * test * sizes.draws
     new = 2 * _LOOSENED * test if sizes.per_trial else 0.0
-    products = {"products": both * sizes.products.messages}
-    return _added(products, _smoothed(sizes, new, _KEPT_OF_NEW), _smoothed(sizes, train))
+    found = {"products": both * sizes.products.messages, "expectations": both * sizes.neurons}
+    return _added(found, _smoothed(sizes, new, _KEPT_OF_NEW), _smoothed(sizes, train))
 
 
 def _added(*parts: Work) -> Work:
@@ -154,6 +154,5 @@ def held_by(sizes: FitSizes) -> Work:
         "once": 1.0,
         "signals": every * sizes.neurons,
         "matrices": every * sizes.latents**2,
-        "predicted": _bins(sizes, sizes.test) * _AT_ONCE * sizes.neurons,
         "batch": batch * (sizes.neurons + sizes.products.units),
     }

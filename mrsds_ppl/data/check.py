@@ -154,8 +154,9 @@ def _latent_notes(train: Trials, latent_sizes: Sequence[int]) -> list[str]:
         names, regions = ["all"], np.zeros_like(regions)
     found = []
     for index, (name, size) in enumerate(zip(names, latent_sizes, strict=True)):
-        own = regions == index
-        count = int(own.sum())
+        # Neurons are sorted by region, and a view of some of them is not copied.
+        first, last = np.searchsorted(regions, [index, index + 1])
+        count, own = int(last - first), slice(first, last)
         if size >= max(count, 2):
             carried = f"{size} latents for {count} neurons"
         elif not _spans(train, own, size):
@@ -166,11 +167,12 @@ def _latent_notes(train: Trials, latent_sizes: Sequence[int]) -> list[str]:
     return found
 
 
-def _spans(train: Trials, own: Bool[np.ndarray, " neuron"], size: int) -> bool:
+def _spans(train: Trials, own: slice, size: int) -> bool:
     """Whether signals of some neurons vary along at least ``size`` directions."""
     observed = train.observed[..., own]
-    y = np.where(observed, train.y[..., own], 0.0).astype(float)
-    y = np.where(observed, y - y.sum((0, 1)) / np.maximum(observed.sum((0, 1)), 1), 0.0)
+    y = np.where(observed, train.y[..., own], 0.0).astype(float, copy=False)
+    y -= y.sum((0, 1)) / np.maximum(observed.sum((0, 1)), 1)
+    y[~observed] = 0.0
     # As many random sums of the neurons have the same rank, up to their number, and are quick to decompose.
     sums = y.reshape(-1, y.shape[-1]) @ np.random.default_rng(0).normal(size=(y.shape[-1], size))
     return bool(np.linalg.matrix_rank(sums) >= size)
