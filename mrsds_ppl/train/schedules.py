@@ -64,9 +64,9 @@ class Pace(NamedTuple):
     ``end`` is the number of steps after which the run is over.
     """
 
-    factor: Float[np.ndarray, ""]
-    cooling: Int[np.ndarray, ""]
-    end: Int[np.ndarray, ""]
+    factor: Float[Array, ""] | np.float32
+    cooling: Int[Array, ""] | np.int32
+    end: Int[Array, ""] | np.int32
 
     @staticmethod
     def scheduled(num_steps: int, factor: float = 1.0) -> "Pace":
