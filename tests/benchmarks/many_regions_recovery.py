@@ -22,8 +22,6 @@ from mrsds_ppl.data.simulate.paths import drive, follow, offsets_for_mean, rotat
 STATES, BINS, HEARD = 2, 50, 2
 KEEPS, TURNS, STRENGTH, SLOPE, NOISE, STAY = 0.85, (0.1, 0.5), 0.25, 1.0, 0.1, 0.96
 MEAN_COUNT, LOADING = 0.6, 0.5
-# At the default rate of 1e-2 the sum of so many messages moves too far in a step, and training runs away.
-TRAINING = {"num_steps": 300, "lr_warmup_steps": 30, "learning_rate": 2e-3}
 
 
 def simulate(seed, regions, latents, neurons, trials, bins=BINS):
@@ -55,7 +53,7 @@ def recovered(trials, latents, messages, seed):
     """A line of what a fit recovers of its test trials."""
     began = time.perf_counter()
     model = {"dynamics": {"communication_type": messages}}
-    fit = mrsds.fit(trials, STATES, latents, model=model, training=TRAINING, seed=seed)
+    fit = mrsds.fit(trials, STATES, latents, model=model, seed=seed)
     seconds, test = time.perf_counter() - began, fit.split.test
     paths = posterior_paths(random.key(0), fit.program, test, draws=10)
     aligned = align_latents(test.x, paths.x.mean(0), test.lengths, fit.model.latent_sizes)
