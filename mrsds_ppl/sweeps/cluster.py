@@ -155,7 +155,8 @@ def _slurm(jobs: int) -> Iterator["Cluster"]:
         processes=1,
         python=sys.executable,
         job_script_prologue=["export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1"],
-        scheduler_options={"dashboard": False},
+        # No page; its address is any free port all the same, since others may have pages of theirs.
+        scheduler_options={"dashboard": False, "dashboard_address": ":0"},
     )
     with cluster:
         cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
