@@ -3,7 +3,8 @@
 dynamax fits no switching linear system, and no latents under counts. This is the usual way around it, in two stages:
 square roots of the counts as Gaussian signals of one linear system with the latents of all regions together, then a
 hidden Markov model whose state decides how the latents of a bin follow from those of the last one and from the inputs.
-It fits batches of trials of one length, so training trials are cut to the shortest; test trials are not.
+It fits batches of trials of one length, so training trials are cut to the shortest; test trials are not. The linear
+system has the conjugate priors that come with it: without them EM of several trials ends in NaN in dynamax 1.0.3.
 """
 
 import warnings
@@ -16,7 +17,7 @@ try:
     import jax
     import jax.numpy as jnp
     from dynamax.hidden_markov_model import LinearRegressionHMM
-    from dynamax.linear_gaussian_ssm import LinearGaussianSSM
+    from dynamax.linear_gaussian_ssm import LinearGaussianConjugateSSM
 except ImportError as error:
     leave(f"dynamax: {error}")
 
@@ -25,7 +26,7 @@ EM_ROUNDS, RESTARTS, STATE_ROUNDS, STAY = 50, 10, 100, 0.95
 
 def linear_system(y, u, latents, seed):
     """Model and parameters, from principal components of the signals."""
-    model = LinearGaussianSSM(latents, y.shape[-1], u.shape[-1])
+    model = LinearGaussianConjugateSSM(latents, y.shape[-1], u.shape[-1])
     rows = y.reshape(-1, y.shape[-1])
     mean = rows.mean(0)
     _, sizes, axes = np.linalg.svd(rows - mean, full_matrices=False)
