@@ -38,14 +38,16 @@ def main(rows_of: str, out: str) -> None:
     for column, (axis, name) in enumerate(_NAMES.items()):
         for kind, (label, color, marker) in _LOOKS.items():
             found = scaling["along"](rows, kind, axis) if axis in scaling["AXES"][kind] else []
+            if not found:
+                continue
             sizes = [getattr(row.case, axis) for row in found]
             for place, what in zip(axes[:, column], ("seconds", "megabytes"), strict=True):
                 values = [getattr(row, what) for row in found]
                 place.loglog(sizes, values, color=color, marker=marker, markersize=3.5, linewidth=1, label=label)
-                if kind == "step" and found:
+                if kind == "step":
                     place.loglog(sizes, [values[-1] * s / sizes[-1] for s in sizes], ":", color="gray", linewidth=1)
         shown = sorted({getattr(row.case, axis) for row in scaling["along"](rows, "step", axis)})
-        ticks = shown if len(shown) < 6 else [shown[0], shown[len(shown) // 2], shown[-1]]
+        ticks = shown if len(shown) < 5 else [shown[0], shown[len(shown) // 2], shown[-1]]
         axes[1, column].set_xticks(ticks, [str(tick) for tick in ticks])
         axes[1, column].xaxis.set_minor_locator(NullLocator())
         axes[1, column].set_xlabel(name)
