@@ -17,10 +17,8 @@ try:
 except ImportError as error:
     leave(f"ssm: {error}")
 
-ROUNDS, INFERENCE_ROUNDS = 30, 5
-# Of the optimiser of the emissions in a round; a hundred by default, with which a round takes several times as long.
-EMISSION_STEPS = 10
-SHOWN = (1, 2, 5, 10, 20)
+ROUNDS, INFERENCE_ROUNDS = 10, 5
+SHOWN = (1, 2, 5)
 
 
 def made(recording):
@@ -68,7 +66,6 @@ def main():
             variational_posterior=posterior,
             initialize=number == 1,
             num_iters=1,
-            emission_optimizer_maxiter=EMISSION_STEPS,
             verbose=0,
         )
         if number in SHOWN:
