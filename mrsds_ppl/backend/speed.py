@@ -1,6 +1,7 @@
 """How fast a core of this machine is, beside the core that the costs of a fit were measured on."""
 
 import time
+from functools import cache
 
 import numpy as np
 
@@ -23,6 +24,7 @@ def core_seconds() -> float:
     return least
 
 
+@cache
 def slowness() -> float:
-    """How many times as long as the reference core a core of this machine takes."""
+    """How many times as long as the reference core a core of this machine takes; measured once in a process."""
     return core_seconds() / _REFERENCE
