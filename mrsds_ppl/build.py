@@ -30,10 +30,10 @@ from mrsds_ppl.start.smoothing_start import GuideTraining, SmoothingStart
 from mrsds_ppl.start.staged import Staged
 from mrsds_ppl.train.objective import records_state_weights
 from mrsds_ppl.train.regimen.chosen import Terms, make_terms
-from mrsds_ppl.train.settings import Adam, TrainingSettings
+from mrsds_ppl.train.settings import START_STEPS, Adam, TrainingSettings
 from mrsds_ppl.train.stage import Stages, Start
 
-_START_STEPS, _ALIGNING_DRAWS = 200, 5
+_ALIGNING_DRAWS = 5
 _HELD = (
     "training.regimen.beta_max: the covariances of the dynamics and of the first bin stay as they start; trained under "
     "a weight above 1, latents would shrink without end"
@@ -228,7 +228,7 @@ def make_start(config: RunConfig, stages: Stages, settings: TrainingSettings) ->
         settings: of joint training.
     """
     training, model = config.training, stages.model
-    method, steps = training.start.method, training.start.steps or _START_STEPS
+    method, steps = training.start.method, training.start.steps or START_STEPS
     stateless = model.num_states == 1 and method != "smoothing"
     if method == "none" or model.options.weight_prior is not None or stateless:
         return None

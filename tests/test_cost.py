@@ -11,14 +11,18 @@ import jax
 import numpy as np
 import pytest
 
+from mrsds_ppl.analysis import posterior
 from mrsds_ppl.build import make_guide, make_model
 from mrsds_ppl.commands.check import check
+from mrsds_ppl.config import cost as counted
 from mrsds_ppl.config.arguments import config_for
 from mrsds_ppl.config.choice import choose_start
 from mrsds_ppl.config.cost import cost_of
 from mrsds_ppl.config.fit_sizes import FitSizes, Products, sizes_of
 from mrsds_ppl.config.recording import split_of
 from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.models import filtering
+from mrsds_ppl.start import laplace_em, path_refit, staged
 
 MEASURED = json.loads((Path(__file__).parent / "benchmarks" / "cost_cases.json").read_text(encoding="utf-8"))
 BOTH = pytest.mark.parametrize("counts", [True, False], ids=["counts", "continuous"])
@@ -131,3 +135,21 @@ def test_check_imports_no_fit_and_compiles_nothing(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[] False"
+
+
+def test_the_work_is_counted_by_the_numbers_of_the_stages_themselves():
+    """The estimate is read before anything of a fit is imported, so it has numbers of its own."""
+    assert laplace_em._ONE_STATE_STEPS == counted._ONE_STATE_STEPS
+    assert laplace_em._ROUNDS == counted._ROUNDS
+    assert laplace_em._ROUNDS * laplace_em._STEPS_A_ROUND == counted._STEPS
+    assert laplace_em._NETWORK_ROUNDS == counted._NETWORK_ROUNDS
+    assert laplace_em.LaplaceEM().num_refit_steps == counted._REFIT_STEPS
+    assert path_refit._BATCH == counted._REFIT_TRIALS
+    assert path_refit._TRIALS == counted._FACTOR_TRIALS
+    assert len(path_refit.NOISE_FACTORS) == counted._FACTORS
+    assert path_refit._KEPT == counted._KEPT_OF_FACTORS
+    assert len(filtering._FACTORS) == counted._LOOSENED
+    assert filtering._KEPT_OF_NEW == counted._KEPT_OF_NEW
+    assert staged._REFIT_STEPS == counted._STATES_STEPS
+    assert posterior._DRAWS_AT_ONCE == counted._AT_ONCE
+    assert posterior._WEIGHTS_PER_DRAW == counted._WEIGHTS

@@ -9,8 +9,7 @@ from mrsds_ppl.config.names import PATH_GUIDES
 from mrsds_ppl.config.sections import InferenceConfig
 from mrsds_ppl.data.split import Split
 from mrsds_ppl.models.options import DynamicsOptions
-
-_START_STEPS = 200  # of a start that says nothing else
+from mrsds_ppl.train.settings import START_STEPS
 
 
 class Products(NamedTuple):
@@ -79,7 +78,7 @@ def sizes_of(config: RunConfig, split: Split) -> FitSizes:
         encoder=_of_encoder(config.inference, neurons, regions, latents),
         units=_units(model.dynamics, len(sizes), widest, model.num_states),
     )
-    asked = start.steps or _START_STEPS
+    asked = start.steps or START_STEPS
     batch, draws = min(optimiser.batch_size, split.train.num_trials), config.output.draws
     return FitSizes(
         bins=split.train.num_bins,

@@ -11,8 +11,19 @@ from pydantic import Field
 from mrsds_ppl.nn.options import section
 from mrsds_ppl.quantities import Count, Fraction, Positive, SplitFraction, Steps, Weight
 
-__all__ = ["Adam", "Optimiser", "Regimen", "Seeds", "Split", "StartOptions", "Temperature", "TrainingSettings"]
+__all__ = [
+    "START_STEPS",
+    "Adam",
+    "Optimiser",
+    "Regimen",
+    "Seeds",
+    "Split",
+    "StartOptions",
+    "Temperature",
+    "TrainingSettings",
+]
 
+START_STEPS = 200  # of a start that says nothing else
 StartMethod = Literal["auto", "staged", "smoothing", "none"]
 
 
@@ -50,8 +61,8 @@ class Optimiser(Adam):
         log_steps: steps between lines of progress.
         save_steps: steps between checkpoints.
         restarts: seeds that are trained side by side, of which the best is kept.
-        follow_bound: rate and end follow the bound, see :func:`mrsds_ppl.train.schedules.judge`: ``num_steps`` is the
-            most. Not while beta or a temperature change what is maximised from step to step.
+        follow_bound: end where the bound no longer rises, see :func:`mrsds_ppl.train.schedules.pace_of`; ``num_steps``
+            is the most. Not while beta or a temperature change what is maximised from step to step.
         dynamics_only: a second stage of ``num_steps_do`` steps, of which the first ``lr_warmup_steps_do`` warm up, with
             the guide as it is.
     """
