@@ -55,7 +55,7 @@ def make_objective(
 
         def one(key: Array) -> tuple[Array, Array, dict[str, Array]]:
             traced = traced_terms(key, values, model, guide, batch)
-            bound, parts = traced.terms.bound, _parts(traced.terms)
+            bound, parts = traced.terms.bound, _parts(traced.terms, batch.observed.sum() / num_observed)
             if not terms:
                 return bound, bound, parts
             drawn = _drawn(traced, values, model, batch)
@@ -68,8 +68,7 @@ def make_objective(
         else:
             every = jax.vmap(one)(random.split(key, num_particles))
             aim, bound, parts = jax.tree.map(lambda leaf: leaf.mean(0), every)
-        share = parts.pop("scale") * batch.observed.sum() / num_observed
-        return -aim / num_observed, {"elbo": bound / num_observed, "elbo_total": bound, OBSERVED_SHARE: share, **parts}
+        return -aim / num_observed, {"elbo": bound / num_observed, "elbo_total": bound, **parts}
 
     return objective
 
@@ -107,9 +106,9 @@ def _drawn(traced: TracedTerms, values: dict[str, PyTree], model: HasNetworks, b
     )
 
 
-def _parts(terms: LogTerms) -> dict[str, Array]:
+def _parts(terms: LogTerms, observed: Array) -> dict[str, Array]:
     return {
-        "scale": jnp.asarray(terms.scale, jnp.float32),
+        OBSERVED_SHARE: terms.scale * observed,
         "log_px": terms.scale * jnp.sum(terms.model["x"]),
         "log_py": terms.scale * jnp.sum(terms.model["y"]),
         "log_qx": terms.scale * jnp.sum(terms.guide["x"]),

@@ -106,7 +106,8 @@ def _settled(e: Evidence) -> Check:
             "look",
             "Training settled",
             found,
-            "The fit was still getting better when it stopped; more steps (training.num_steps) would improve it.",
+            "The fit was still getting better when it stopped; more steps (training.num_steps, or all of them with "
+            "training.follow_bound: false) would improve it.",
         )
     meaning = "That is within its noise or small beside the whole rise; more steps would change little."
     return Check("good", "Training settled", found, meaning)
