@@ -55,7 +55,7 @@ def make_objective(
 
         def one(key: Array) -> tuple[Array, Array, dict[str, Array]]:
             traced = traced_terms(key, values, model, guide, batch)
-            bound, parts = traced.terms.bound, _parts(traced.terms, batch.observed.sum() / num_observed)
+            bound, parts = traced.terms.bound, _parts(traced.terms, jnp.sum(batch.observed) / num_observed)
             if not terms:
                 return bound, bound, parts
             drawn = _drawn(traced, values, model, batch)
