@@ -68,6 +68,12 @@ def states_of_trials(shared: SharedTerms, trials: TrialTerms, *, num_kept: int =
     return LikeliestStates(likeliest(found.probabilities), found.log_evidence)
 
 
+@compiled
+def probabilities_of_trials(shared: SharedTerms, trials: TrialTerms) -> States:
+    """p(z_t | y) of each bin, in the likeliest paths of states."""
+    return state_posterior(shared, trials, num_kept=16).probabilities
+
+
 @partial(compiled, static_argnames="order")
 def transitions_of_trials(shared: SharedTerms, trials: TrialTerms, *, order: int = 2) -> ExpectedTransitions:
     """See :func:`mrsds_ppl.statespace.gaussian_sum.expected_transitions`."""

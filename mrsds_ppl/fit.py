@@ -5,7 +5,7 @@ both splits -> scores
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from mrsds_ppl import __version__
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.analysis.summary import evaluate_run, not_finite_sentence, recovery_lines, remarks
+from mrsds_ppl.analysis.weights import Scoring
 from mrsds_ppl.backend.device import choose_device, demand_one_choice, enable_compilation_cache
 from mrsds_ppl.backend.sharding import at_hand, devices_line, on_devices, to_begin_with, trial_mesh
 from mrsds_ppl.build import (
@@ -54,13 +55,11 @@ from mrsds_ppl.storage.stores import Stores, in_files, in_memory
 from mrsds_ppl.train.history import stack
 from mrsds_ppl.train.interrupts import answered, graceful_interrupt
 from mrsds_ppl.train.objective import make_objective
-from mrsds_ppl.train.progress import Rounds
+from mrsds_ppl.train.progress import Rounds, Say
 from mrsds_ppl.train.restarts import hold_out
 from mrsds_ppl.train.stage import Stages
 from mrsds_ppl.train.stages import fit_stages
 from mrsds_ppl.train.training import TrainResult, make_run_chunk
-
-Say = Callable[[str], None]
 
 
 def fit(
@@ -227,10 +226,11 @@ def _fit(
     terms = terms_of(config, guide, begun.constrain(begun.params), data)
     for note in terms.notes:
         say(f"note: {note}")
-    num_observed = float(trained_on.observed.sum())
-    objective = make_objective(model, guide, num_observed, training.optimiser.num_particles, begun.constrain, terms.on)
+    observed, particles = float(trained_on.observed.sum()), training.optimiser.num_particles
+    objective = make_objective(model, guide, observed, particles, begun.constrain, terms.on)
     settings = make_settings(config, split.train)
     smoothed = config.inference.posterior_per_trial and training.start.method == "smoothing"
+    rounds = training.start.scoring_rounds if smoothed and not terms.on else 0
     with graceful_interrupt() as interrupted:
         stages = Stages(
             model,
@@ -248,9 +248,10 @@ def _fit(
             transition_rounds=training.start.transition_rounds,
             run_chunk=make_run_chunk(objective, settings, stacked=validation is not None),
             follow_bound=training.optimiser.follow_bound and training.regimen.steady,
+            largest_rate=partial(largest_rate, model=model, guide=guide, data=data) if smoothed else None,
+            score=Scoring(model, data, rounds, interrupted, say, progress) if rounds else None,
         )
-        limit = partial(largest_rate, model=model, guide=guide, data=data) if smoothed else None
-        stages = replace(stages, start=make_start(config, stages, settings), largest_rate=limit)
+        stages = replace(stages, start=make_start(config, stages, settings))
         found = fit_stages(keys, params, stages, settings, resume=resume, dynamics_only=second_stage(config, settings))
     if found.stopped:
         raise KeyboardInterrupt(_how_to_go_on(stores, found))

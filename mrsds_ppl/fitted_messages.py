@@ -20,6 +20,7 @@ from mrsds_ppl.data.check import known_trials
 from mrsds_ppl.data.labels import Labels, labels_of
 from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
+from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import Guide
 from mrsds_ppl.models.mrsds import MRSDS
 
@@ -92,34 +93,50 @@ class FittedMessages:
         *,
         calibration: Calibration | None = None,
         level: float = 0.9,
-        draws: int = 20,
+        draws: int = 50,
+        weights: bool = True,
         seed: int = 0,
     ) -> xr.Dataset:
         """Mean norm of each message in test trials, (state, target, source), or of each condition in all trials.
 
+        ``mean low high`` over draws that have latents, states and weights of their own. A norm is never zero; the
+        ``low`` of a message that the training trials do not ask for is. Intervals are as good as the fit: they know
+        its noise, not whether it makes messages smaller, which a calibration does.
+
         Args:
             labels: condition of each trial by its id, or one for each trial of ``latents``; adds ``condition``.
-            calibration: of this fit; adds ``low`` and ``high``, which allow for what its procedure gets wrong. A
-                message that the training trials do not ask for has a ``low`` of zero. Without it, or by condition,
-                there are means alone.
+            calibration: of this fit; ``low`` and ``high`` then allow for what its procedure gets wrong, but not by
+                condition.
             level: probability between these.
-            draws, seed: of the latents.
+            draws, seed: number of draws, and their seed.
+            weights: draw them; otherwise they are held at their fitted values, and there are means alone.
 
         Raises:
             DataError: a label for a trial that does not exist, or none for one that does.
+            RunError: ``level`` is not between 0 and 1.
         """
+        if not 0 < level < 1:
+            raise RunError(f"level: found {level}, need a probability between 0 and 1, such as 0.9.")
+        calibrated = calibration is not None and labels is None
+        known = self.weights if weights and not calibrated else None
         if labels is None:
-            found = state_communication(random.key(seed), self.program, self.split.test, draws=draws)
+            found = state_communication(random.key(seed), self.program, self.split.test, draws=draws, weights=known)
         else:
             given = labels_of(labels, self.trials.ids)
-            found = communication_matrix(self.messages("all", draws=draws, seed=seed), labels=given)
-        mean = found.mean("draw")
-        if calibration is None or labels is not None:
+            told = self.messages("all", draws=draws, weights=weights, seed=seed)
+            found = communication_matrix(told, labels=given)
+        mean = found.mean("draw").assign_attrs(units=_UNITS)
+        if not weights:
             return xr.Dataset({"mean": mean}, attrs={"units": _UNITS})
-        interval = calibration.interval(mean, level).assign_attrs(units=_UNITS)
-        p_values = score_test(self.weights, self.split.train.lengths, seed=seed)[:-1]
-        not_asked_for = p_values > (1 - level) / 2  # nor is a region's own change, whose p-value is NaN
-        return interval.assign(low=interval["low"] * ~not_asked_for)
+        if calibration is not None and labels is None:
+            interval = calibration.interval(mean, level)
+        else:
+            low, high = (found.quantile(0.5 + way * level / 2, "draw").drop_vars("quantile") for way in (-1, 1))
+            interval = xr.Dataset({"mean": mean, "low": low, "high": high}, attrs={"level": level})
+        p_values = score_test(self.weights, self.split.train.lengths, seed=seed)
+        # A region's own change has no p-value.
+        not_asked_for = (p_values[:-1] if labels is None else p_values[-1]) > (1 - level) / 2
+        return interval.assign(low=interval["low"] * ~not_asked_for).assign_attrs(units=_UNITS)
 
     def contrast(
         self,

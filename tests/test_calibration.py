@@ -25,7 +25,9 @@ def found_by_chance(rng: np.random.Generator, true: np.ndarray) -> Recovered:
     """A procedure that makes messages a fifth smaller, and adds some noise."""
     true = true * rng.uniform(0.95, 1.05, true.shape)
     estimated = 0.8 * true * np.exp(0.08 * rng.normal(size=true.shape))
-    return Recovered(true, estimated, np.array([0.4, 0.8]), np.array([0.6, 1.0]))
+    reach = np.array([0.1, 0.2])[:, None, None, None]
+    levels = np.array([0.4, 0.8]), np.array([0.6, 1.0])
+    return Recovered(true, estimated, estimated - reach, estimated + reach, *levels)
 
 
 def test_intervals_hold_the_truth_of_a_procedure_that_makes_messages_smaller() -> None:

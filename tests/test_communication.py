@@ -20,11 +20,14 @@ from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.analysis.posterior_paths import PosteriorPaths, posterior_paths
 from mrsds_ppl.analysis.recovery.alignment import align_latents, valid_bins
 from mrsds_ppl.analysis.recovery.message_scores import message_scores
+from mrsds_ppl.analysis.weights import WeightPosterior
+from mrsds_ppl.analysis.weights.tangents import tangents
 from mrsds_ppl.backend.trials_at_once import over_rounds, over_trials
 from mrsds_ppl.data import Trials
 from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import GaussianMarkov
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
+from mrsds_ppl.models.dynamics import Rows
 from mrsds_ppl.nn.encoders import EncoderOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiling]
@@ -190,17 +193,31 @@ def test_bins_are_weighted_by_the_state_posterior(fit):
         communication_matrix(messages, z_prob[:, :2])
 
 
+def some_weights(fitted):
+    """A posterior of the weights that is wide along the first directions of each message."""
+    rng = np.random.default_rng(1)
+    rows = Rows(*(jnp.asarray(a) for a in (rng.normal(size=(20, 3)), rng.normal(size=(20, 2)), np.full((20, 2), 0.5))))
+    found = tangents(random.key(5), fitted.networks.dynamics, rows, count=2)
+    none, shape = np.zeros(found.scales.size), found.scales.shape
+    return WeightPosterior(found, none.reshape(shape), none[None], np.diag(none), none, 0.3 * np.eye(len(none)), none)
+
+
 @pytest.mark.parametrize("labels", [None, [1, 0, 1]])
-def test_state_communication_weighs_the_messages_of_each_state(fit, labels):
+@pytest.mark.parametrize("drawn", [False, True])
+def test_state_communication_weighs_the_messages_of_each_state(fit, labels, drawn):
     fitted, trials = fit
+    weights = some_weights(fitted) if drawn else None
     paths = posterior_paths(random.key(1), fitted, trials, draws=DRAWS)
-    each = [posterior_messages(random.key(1), fitted, trials, draws=DRAWS, state=k) for k in range(2)]
+    options = {"draws": DRAWS, "weights": weights}
+    each = [posterior_messages(random.key(1), fitted, trials, state=k, **options) for k in range(2)]
     expected = communication_matrix(xr.concat(each, "state"), paths.z_prob, labels)
-    found = state_communication(random.key(1), fitted, trials, draws=DRAWS, labels=labels)
+    found = state_communication(random.key(1), fitted, trials, labels=labels, **options)
     assert found.dims == expected.dims
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     assert list(found["source"].values) == list(each[0]["source"].values)
     assert np.abs(found.isel(state=0) - found.isel(state=1)).max() > 1e-3
+    held = state_communication(random.key(1), fitted, trials, draws=DRAWS, labels=labels)
+    assert (np.abs(found - held).max() > 1e-2) == drawn
 
 
 def test_states_out_of_range_are_named(fit):

@@ -1,5 +1,6 @@
 """What a fit is said to cost before it starts."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -12,9 +13,12 @@ import numpy as np
 import pytest
 
 from mrsds_ppl.analysis import posterior
+from mrsds_ppl.analysis.weights import ascent
+from mrsds_ppl.analysis.weights.tangents import tangents
 from mrsds_ppl.build import make_guide, make_model
 from mrsds_ppl.commands.check import check
 from mrsds_ppl.config import cost as counted
+from mrsds_ppl.config import fit_sizes
 from mrsds_ppl.config.arguments import config_for
 from mrsds_ppl.config.choice import choose_start
 from mrsds_ppl.config.cost import cost_of
@@ -151,5 +155,7 @@ def test_the_work_is_counted_by_the_numbers_of_the_stages_themselves():
     assert len(filtering._FACTORS) == counted._LOOSENED
     assert filtering._KEPT_OF_NEW == counted._KEPT_OF_NEW
     assert staged._REFIT_STEPS == counted._STATES_STEPS
+    assert ascent._STEPS == counted._SCORED_ROWS
+    assert inspect.signature(tangents).parameters["count"].default == fit_sizes._DIRECTIONS
     assert posterior._DRAWS_AT_ONCE == counted._AT_ONCE
     assert posterior._WEIGHTS_PER_DRAW == counted._WEIGHTS

@@ -70,7 +70,18 @@ def test_messages_and_their_norms_have_names(fit):
     assert found.sel(target="prey", source="predator").sizes["trial"] == 3
     assert fit.messages("train", draws=2).sizes["trial"] == 9
     xr.testing.assert_identical(found, fit.messages(draws=3))
-    assert set(fit.communication().dims) == {"state", "target", "source"}
+    sizes = fit.communication()
+    assert set(sizes.dims) == {"state", "target", "source"}
+    assert set(sizes) == {"mean", "low", "high"}
+    assert (sizes["low"] < sizes["high"]).all()
+    # Of messages that training trials do not ask for the interval begins at zero.
+    asked_for = (fit.edges()["p_value"].isel(state=slice(0, -1)) <= 0.05).values
+    assert ((sizes["low"] > 0).values == (asked_for | np.eye(2, dtype=bool))).all()
+    narrow = fit.communication(level=0.5)
+    assert (narrow["high"] - sizes["low"] < sizes["high"] - sizes["low"]).all()
+    assert set(fit.communication(weights=False)) == {"mean"}
+    with pytest.raises(mrsds.RunError, match="level: found 90"):
+        fit.communication(level=90.0)
     by_label = fit.communication(labels={number: "a" if number % 2 else "b" for number in range(12)})
     assert by_label["condition"].values.tolist() == ["a", "b"]
     xr.testing.assert_identical(by_label, fit.communication(labels=["b", "a"] * 6))

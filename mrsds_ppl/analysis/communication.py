@@ -177,6 +177,7 @@ def state_communication(
     *,
     draws: int = 20,
     labels: Sequence[Any] | np.ndarray | None = None,
+    weights: WeightPosterior | None = None,
 ) -> xr.DataArray:
     """Mean norm of the messages of each state in the bins where it is active: (draw, state, [condition], ...).
 
@@ -190,14 +191,16 @@ def state_communication(
         trials: the trials.
         draws: number of draws of x.
         labels: condition of each trial; adds the axis ``condition``.
+        weights: posterior of the networks' weights, of which each draw has its own; None holds them as fitted.
 
     Raises:
         RunError: there is not one label a trial.
     """
     grouped = None if labels is None else _conditions(labels, trials.num_trials)
     paths = posterior_paths(key, fitted, trials, draws=draws)
+    changes = None if weights is None else weights.draws(random.fold_in(key, 1), draws)
     total, count = over_trials(
-        lambda _, x, z, u, n: _norm_sums(fitted, x, z, u, n),
+        lambda _, x, z, u, n: _norm_sums(fitted, x, z, u, n, changes),
         None,
         *(np.moveaxis(a, 0, 1) for a in paths),
         np.asarray(trials.batch().u, paths.x.dtype),
@@ -252,16 +255,16 @@ def _messages_of(fitted: FittedProgram, x: Array, weight: Array, u: Array, chang
 
 
 @jax.jit
-def _norm_sums(fitted: FittedProgram, x: Array, z_prob: Array, u: Array, lengths: Array) -> Any:
+def _norm_sums(fitted: FittedProgram, x: Array, z_prob: Array, u: Array, lengths: Array, changes: Change | None) -> Any:
     """Sums over the bins of each trial: (trial, draw, state, target, source) of norms, (trial, draw, state) weights."""
     valid = jnp.arange(1, x.shape[2]) < lengths[:, None]
 
-    def one(path: Array, prob: Array) -> tuple[Array, Array]:
+    def one(path: Array, prob: Array, change: Change | None) -> tuple[Array, Array]:
         weight = jnp.where(valid[..., None], prob[:, 1:], 0.0)
-        norm = jnp.sqrt((_along(fitted, path, u) ** 2).sum(-1))
+        norm = jnp.sqrt((_along(fitted, path, u, change) ** 2).sum(-1))
         return jnp.einsum("btk,krsbt->bkrs", weight, jnp.where(valid, norm, 0.0)), weight.sum(1)
 
-    return _by_draw(one, x, z_prob)
+    return _by_draw(one, x, z_prob, changes)
 
 
 def _norm(messages: xr.DataArray) -> xr.DataArray:

@@ -22,6 +22,8 @@ _NETWORK_ROUNDS, _REFIT_STEPS, _REFIT_TRIALS, _FACTORS, _FACTOR_TRIALS = 5, 400,
 # Histories that the filter keeps: of training trials, under factors of Q, and of new trials, which begin under nine Q.
 _KEPT, _KEPT_OF_FACTORS, _KEPT_OF_NEW, _LOOSENED = 16, 8, 32, 9
 _STATES_STEPS = 300  # of Adam, after an AR-HMM
+# Of scoring: steps that directions are sought on, and how often a round judges a step or a noise.
+_SCORED_ROWS, _JUDGED = 3000, 3
 # Draws by which bounds are weighed: 20 at once, four times for each 20 draws of a test trial.
 _AT_ONCE, _WEIGHTS = 20, 4
 
@@ -59,6 +61,8 @@ def work_of(sizes: FitSizes) -> dict[str, Work]:
     elif sizes.start == "staged":
         found |= {"warm-up": _steps(sizes, sizes.start_steps), "states": _states(sizes)}
     found |= {"first step": {}, "training": _steps(sizes, sizes.steps)}
+    if sizes.scoring_rounds:
+        found["scoring"] = _scored(sizes)
     if sizes.per_trial:
         found["smoothing"] = _smoothed(sizes, _bins(sizes, sizes.train))
     found["posterior"] = _posterior(sizes)
@@ -105,6 +109,19 @@ def _networks(sizes: FitSizes) -> Work:
         _smoothed(sizes, bins, kept=0),
     )
     return {kind: _NETWORK_ROUNDS * count for kind, count in each.items()}
+
+
+def _scored(sizes: FitSizes) -> Work:
+    """Rounds of scoring: what directions of each message add in every bin, their information, and steps judged."""
+    bins = _bins(sizes, sizes.train)
+    rows = _MILLION * min(_SCORED_ROWS, sizes.train * sizes.bins)
+    told = {
+        "directions": (bins + rows) * sizes.products.messages,
+        "coefficients": bins * sizes.latents * sizes.coefficients**2,
+    }
+    judged = _added(_smoothed(sizes, bins), {"filter": bins * _histories(sizes, sizes.states)})
+    count = 1 + _JUDGED * sizes.scoring_rounds
+    return _added(*[told] * sizes.scoring_rounds, *[judged] * count)
 
 
 def _smoothed(sizes: FitSizes, bins: float, kept: int = _KEPT) -> Work:

@@ -9,7 +9,9 @@ from mrsds_ppl.config.names import PATH_GUIDES
 from mrsds_ppl.config.sections import InferenceConfig
 from mrsds_ppl.data.split import Split
 from mrsds_ppl.models.options import DynamicsOptions
-from mrsds_ppl.train.settings import START_STEPS
+from mrsds_ppl.train.settings import START_STEPS, Regimen
+
+_DIRECTIONS = 16  # of each message
 
 
 class Products(NamedTuple):
@@ -38,6 +40,8 @@ class FitSizes:
         per_trial: whether every trial has a posterior of its own.
         draws: of the posterior of each test trial.
         train_draws: of each training trial.
+        scoring_rounds: after training.
+        coefficients: of the messages, which a round of scoring solves for.
     """
 
     bins: int
@@ -55,6 +59,8 @@ class FitSizes:
     per_trial: bool
     draws: int
     train_draws: int
+    scoring_rounds: int
+    coefficients: int
 
 
 def sizes_of(config: RunConfig, split: Split) -> FitSizes:
@@ -79,6 +85,9 @@ def sizes_of(config: RunConfig, split: Split) -> FitSizes:
         units=_units(model.dynamics, len(sizes), widest, model.num_states),
     )
     asked = start.steps or START_STEPS
+    plain = config.training.regimen == Regimen() and model.dynamics.communication_type != "additive-shared"
+    scored = plain and start.method == "smoothing" and config.inference.posterior_per_trial
+    groups = 1 if model.dynamics.zcond else model.num_states
     batch, draws = min(optimiser.batch_size, split.train.num_trials), config.output.draws
     return FitSizes(
         bins=split.train.num_bins,
@@ -96,6 +105,8 @@ def sizes_of(config: RunConfig, split: Split) -> FitSizes:
         per_trial=config.inference.posterior_per_trial,
         draws=draws,
         train_draws=draws if config.output.trials == "all" else min(draws, 20),
+        scoring_rounds=start.scoring_rounds if scored else 0,
+        coefficients=_DIRECTIONS * groups * len(sizes) * (len(sizes) + split.train.num_inputs * model.ux),
     )
 
 

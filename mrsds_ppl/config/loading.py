@@ -181,7 +181,7 @@ def ignored_keys(config: RunConfig) -> list[str]:
         training.start.method == "auto" and config.inference.encoder in ("auto", "none")
     )
     if not by_smoothing or model.weight_prior is not None:
-        unread.append("training.start.evidence_steps")
+        unread += ["training.start.evidence_steps", "training.start.scoring_rounds"]
     if model.num_states == 1 or model.xz or model.uz or model.sz:
         unread.append("training.start.transition_rounds")
     plain = RunConfig()

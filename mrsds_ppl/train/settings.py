@@ -109,6 +109,8 @@ class StartOptions:
         steps: of the warm-up, or, twice, of a guide with an encoder alone after smoothing; None for 200.
         evidence_steps: Gauss-Newton steps on log p(y), states and paths summed out, in the start by smoothing, instead
             of rounds of networks.
+        scoring_rounds: rounds of scoring on log p(y) after training, in the weights of the dynamics, of a guide without
+            an encoder that started by smoothing, where no term of the regimen is on.
         transition_rounds: rounds of expectation-maximisation of the transitions after training, latents summed out,
             where neither latents nor inputs switch the states.
     """
@@ -116,6 +118,7 @@ class StartOptions:
     method: StartMethod = "auto"
     steps: Count | None = None
     evidence_steps: Steps = 0
+    scoring_rounds: Steps = 2
     transition_rounds: Steps = 0
 
 

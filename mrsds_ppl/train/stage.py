@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Array
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.guides import Guide
 from mrsds_ppl.models.mrsds import MRSDS
+from mrsds_ppl.statespace.linear_gaussian import Latents
 from mrsds_ppl.statespace.smoothing import PathMoments
 from mrsds_ppl.storage.stores import Store, Stores
 from mrsds_ppl.train.history import History, Keys, TrainState
@@ -21,6 +23,8 @@ _SHOWN = ("elbo", "log_px", "log_py", "log_qx")
 
 # (key, params, model, guide, data) -> params: what comes before joint training, see :mod:`mrsds_ppl.start.protocol`.
 Start: TypeAlias = Callable[[Keys, dict[str, Any], MRSDS, Any, Batch], dict[str, Any]]
+# (key, values of the sites, paths) -> both: what follows joint training.
+Score: TypeAlias = Callable[[Array, dict[str, Any], Latents], tuple[dict[str, Any], Latents]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Stages:
         start: what comes before joint training; None for nothing.
         entries_of: parameters of a guide without an encoder for given posteriors of the training trials, which start
             and end by smoothing; None for a guide that has to be trained.
+        score: values of the sites and paths after rounds of scoring, which follow all training; None for none.
         transition_rounds: of expectation-maximisation of the transitions after all training, latents summed out.
         run_chunk: the compiled loop of joint training, where the start has it too.
         follow_bound: whether a stage ends when the bound no longer rises.
@@ -59,6 +64,7 @@ class Stages:
     held_out: Batch | None = None
     start: Start | None = None
     entries_of: Callable[[PathMoments], dict[str, Any]] | None = None
+    score: Score | None = None
     transition_rounds: int = 0
     run_chunk: RunChunk | None = None
     follow_bound: bool = False

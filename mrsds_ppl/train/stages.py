@@ -148,12 +148,12 @@ def _dynamics(
 
 
 def _finished(key: Keys, fit: TrainResult, stages: Stages, settings: TrainingSettings, store: Store) -> TrainResult:
-    """Transitions with the latents summed out, and the paths of a guide without an encoder smoothed under the program.
+    """Rounds of scoring, transitions with the latents summed out, and the paths of a guide without an encoder smoothed.
 
     The last checkpoint is replaced by one that holds them.
     """
     rounds = stages.transition_rounds if has_transition_matrix(stages.model) else 0
-    if rounds == 0 and stages.entries_of is None:
+    if rounds == 0 and stages.entries_of is None and stages.score is None:
         return fit
     key = key if stages.held_out is None else key[fit.restart]
     state, extra = store.restore(None, initial_state(fit.params, fold_each(key, 4), settings))
@@ -164,6 +164,11 @@ def _finished(key: Keys, fit: TrainResult, stages: Stages, settings: TrainingSet
     medians = stages.guide.median(values, stages.data)
     x, params = medians.pop("x"), fit.params
     values |= medians
+    if stages.score is not None:
+        values, x = stages.score(fold_each(key, 7), values, x)
+        if stages.should_stop():
+            return fit._replace(stopped=True)
+        params = {**params, "dynamics$params": values["dynamics$params"]}
     if rounds > 0:
         with Rounds("transitions", None, stages.say, stages.progress):
             found = fit_transitions(values, stages.model, stages.data, x, num_rounds=rounds)

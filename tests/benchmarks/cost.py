@@ -64,6 +64,7 @@ MARKS = {
     "states: share of bins": "first step",
     "states ...": "states",
     "fit: elbo is": "first step",
+    "scoring ...": "scoring",
     "smoothing of the training trials": "smoothing",
     "posterior and scores": "posterior",
 }

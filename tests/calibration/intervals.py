@@ -14,11 +14,18 @@ import numpy as np
 from jax import random
 
 import mrsds_ppl as mrsds
-from mrsds_ppl.analysis.calibration import recovered
+from mrsds_ppl.analysis.calibration import Recovered, recovered
 from mrsds_ppl.analysis.recovery.alignment import match_states
 from mrsds_ppl.analysis.recovery.state_calibration import state_calibration
 
 LINEAR = {"dynamics": {"layers": [], "activations": []}}
+# Those of configs/oscillators.yaml.
+OSCILLATORS = {
+    "num_steps": 100,
+    "learning_rate": 3e-3,
+    "lr_warmup_steps": 20,
+    "start": {"method": "smoothing", "evidence_steps": 6, "transition_rounds": 5},
+}
 NOTHING = 1e-9
 
 
@@ -51,7 +58,7 @@ def fitted(system: str, seed: int) -> mrsds.Fit:
     if system == "wells":
         return mrsds.fit(mrsds.simulate("wells", seed=seed), 2, 2, progress=False)
     trials = mrsds.simulate("oscillators", seed=seed)
-    return mrsds.fit(trials, 3, 2, start="smoothing", training={"num_steps": 300}, progress=False)
+    return mrsds.fit(trials, 3, 2, model={"xz": False}, training=OSCILLATORS, progress=False)
 
 
 def transitions(z: np.ndarray, lengths: np.ndarray, num_states: int) -> np.ndarray:
@@ -73,6 +80,17 @@ def transitions_held(fit: mrsds.Fit, names: np.ndarray) -> list[int]:
     return [*held, int(np.isfinite(true).sum())]
 
 
+def norms_held(found: Recovered, p_values: np.ndarray, names: np.ndarray) -> list[int]:
+    """How many mean norms 50% and 90% intervals of draws hold; low is 0 where training trials ask for no message."""
+    asked, between = np.empty_like(p_values), ~np.eye(p_values.shape[1], dtype=bool)
+    asked[names] = p_values
+    held = []
+    for level, low, high in zip((0.5, 0.9), found.low, found.high, strict=True):
+        low = np.where(asked > (1 - level) / 2, 0.0, low)
+        held.append(int(((found.true >= low) & (found.true <= high))[:, between].sum()))
+    return [*held, int(between.sum()) * len(p_values)]
+
+
 def measured(system: str, seed: int) -> dict[str, object]:
     fit = fitted(system, seed)
     trials, test = fit.trials, fit.split.test
@@ -85,6 +103,7 @@ def measured(system: str, seed: int) -> dict[str, object]:
     true = np.stack([sizes[trials.z == state].mean(0)[between] for state in names]).reshape(-1)
     present = edges["present"].values[:-1, :, :regions][:, between].reshape(-1)
     return {
+        "norms": norms_held(found, edges["p_value"].values[:-1, :, :regions], names),
         "system": system,
         "seed": seed,
         "latents": found.latents.tolist(),
@@ -104,8 +123,9 @@ def measured(system: str, seed: int) -> dict[str, object]:
 def together(rows: list[dict]) -> Iterator[str]:
     for name in ("latents", "messages", "states"):
         yield f"{name}: mean {np.mean([row[name] for row in rows], 0).round(3)}"
-    held = np.sum([row["transitions"] for row in rows], 0)
-    yield f"transitions: {held[0]} and {held[1]} of {held[2]} in their intervals"
+    for name in ("transitions", "norms"):
+        held = np.sum([row[name] for row in rows], 0)
+        yield f"{name}: {held[0]} and {held[1]} of {held[2]} in their intervals"
     found, there, false = (sum(row[name] for row in rows) for name in ("found", "there", "false"))
     yield f"edges: {found} of {there} found, {false} of {found + false} claims false"
 

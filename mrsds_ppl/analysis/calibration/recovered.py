@@ -17,10 +17,15 @@ LEVELS = (0.5, 0.9)
 
 
 class Recovered(NamedTuple):
-    """Mean norms of messages, true and estimated, and how often intervals of the levels hold latents and messages."""
+    """Mean norms of messages, true and estimated, and how often intervals of the levels hold latents and messages.
+
+    ``low`` and ``high`` are those of the norms over draws of latents, states and weights.
+    """
 
     true: Float[np.ndarray, "state target source"]
     estimated: Float[np.ndarray, "state target source"]
+    low: Float[np.ndarray, "level state target source"]
+    high: Float[np.ndarray, "level state target source"]
     latents: Float[np.ndarray, " level"]
     messages: Float[np.ndarray, " level"]
 
@@ -58,9 +63,13 @@ def recovered(
     certain = np.eye(fitted.model.num_states)[z][None]
     each = zip(np.split(paths.x[:, bins], np.cumsum(sizes)[:-1], axis=-1), *aligned[2:], strict=True)
     latents = np.concatenate([x @ weights + offset for x, weights, offset in each], axis=-1)
+    norms = np.stack([_mean_norms(m[None], p[None]) for m, p in zip(moved, probability[:, bins], strict=True)])
+    low, high = (np.quantile(norms, [0.5 + way * level / 2 for level in LEVELS], axis=0) for way in (-1, 1))
     return Recovered(
         true=_mean_norms(true[None], certain),
         estimated=_mean_norms(told, probability[:, bins]),
+        low=low,
+        high=high,
         latents=_held(trials.x[bins], latents),
         messages=_held(_centred(true[None], z)[0], _centred(moved, z)),
     )

@@ -33,23 +33,20 @@ from mrsds_ppl.analysis.weights.tangents import (
     Change,
     Moved,
     Tangents,
-    by_message,
     changes,
-    features,
-    measure,
+    own_coefficients,
     tangents,
 )
-from mrsds_ppl.backend.side_by_side import compiled
 from mrsds_ppl.backend.trials_at_once import Parts, in_parts, over_parts
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.models.dynamics import Dynamics, Rows, every_message
+from mrsds_ppl.models.dynamics import Rows
 from mrsds_ppl.models.filtering import count_transitions, smooth_paths
 from mrsds_ppl.models.linearised import with_dynamics
 from mrsds_ppl.statespace.linear_gaussian import Latents, States
 
 _ROUNDS = 20
 _SHARES = (1.0, 0.5, 0.25)
-_RIDGE, _TINY = 1e-6, 1e-12
+_TINY = 1e-12
 # Of the coefficients of a message at least this share of one is known, so that widths stay finite.
 _LEAST = 0.1
 
@@ -127,8 +124,8 @@ def weight_posterior(
     each = over_parts(partial(information, networks, found, model), parts, start, states)
     told = np.sum([np.asarray(some.information, float) for some in each], axis=0)
     held = np.concatenate([some.slope for some in each])[: parts.num_trials].astype(float)
-    own = np.asarray(_own(networks.dynamics, found, steps), float)
-    prior = _prior(told, own)
+    own = np.asarray(own_coefficients(networks.dynamics, found, steps), float)
+    prior = prior_of(told, own)
     squares, axes = np.linalg.eigh(_scaled(told, prior))
     root = axes / np.sqrt(prior[:, None] * (1.0 + np.maximum(squares, 0.0)))
     begun = WeightPosterior(found, own, held, told, prior, root, np.zeros(len(prior)))
@@ -151,23 +148,13 @@ def _mode(fitted: FittedProgram, known: WeightPosterior, parts: Parts, x: Latent
     return next(rises, known.mode)
 
 
-@compiled
-def _own(dynamics: Dynamics, given: Tangents, rows: Rows) -> Float[Array, "group target source direction"]:
-    """Coefficients of each fitted message itself, up to its mean, by least squares over the steps."""
-    share, root = measure(dynamics, rows)
+def prior_of(told: Square, own: Float[np.ndarray, "group target source direction"]) -> Coefficients:
+    """P under the widths of largest evidence.
 
-    def centred(message: Array) -> Array:
-        return by_message(dynamics, root * (message - (share * message).sum(-2, keepdims=True)))
-
-    said = jnp.stack([centred(one) for one in features(dynamics, given, rows.x, rows.u)], axis=-2)
-    whole = centred(every_message(dynamics, rows.x, rows.u))
-    square = said @ jnp.swapaxes(said, -1, -2)
-    ridge = _RIDGE * jnp.trace(square, axis1=-2, axis2=-1)[..., None, None] * jnp.eye(square.shape[-1])
-    return jnp.linalg.solve(square + ridge + _TINY * jnp.eye(square.shape[-1]), said @ whole[..., None])[..., 0]
-
-
-def _prior(told: Square, own: Float[np.ndarray, "group target source direction"]) -> Coefficients:
-    """P under the widths of largest evidence."""
+    Args:
+        told: the information of the signals.
+        own: coefficients of the messages.
+    """
     size = np.maximum((own**2).sum(-1, keepdims=True), _TINY)
     squares = size / own.shape[-1]
     for _ in range(_ROUNDS):

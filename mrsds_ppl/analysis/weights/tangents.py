@@ -33,7 +33,7 @@ from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.dynamics import Dynamics, Messages, Rows, every_message
 
 _MORE = 8  # random vectors beyond those sought, as in the source
-_TINY = 1e-12
+_RIDGE, _TINY = 1e-6, 1e-12
 
 
 class Tangents(NamedTuple):
@@ -186,6 +186,27 @@ def features(
         return jax.jvp(partial(every_message, x=x, u=u), (dynamics.unshared(),), (change,))[1]
 
     return lax.map(along, tangents.directions) - tangents.means[..., None, :]
+
+
+@compiled
+def own_coefficients(dynamics: Dynamics, given: Tangents, rows: Rows) -> Float[Array, "group target source direction"]:
+    """Coefficients of each message itself, up to its mean, by least squares over some steps.
+
+    Args:
+        dynamics: the networks.
+        given: their directions.
+        rows: steps, weighted by the probability of each state.
+    """
+    share, root = measure(dynamics, rows)
+
+    def centred(message: Array) -> Array:
+        return by_message(dynamics, root * (message - (share * message).sum(-2, keepdims=True)))
+
+    said = jnp.stack([centred(one) for one in features(dynamics, given, rows.x, rows.u)], axis=-2)
+    whole = centred(every_message(dynamics, rows.x, rows.u))
+    square = said @ jnp.swapaxes(said, -1, -2)
+    ridge = _RIDGE * jnp.trace(square, axis1=-2, axis2=-1)[..., None, None] * jnp.eye(square.shape[-1])
+    return jnp.linalg.solve(square + ridge + _TINY * jnp.eye(square.shape[-1]), said @ whole[..., None])[..., 0]
 
 
 def by_message(dynamics: Dynamics, message: Array) -> Array:

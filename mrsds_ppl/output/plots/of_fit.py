@@ -54,7 +54,7 @@ class Plots:
         seed: int = 0,
     ) -> np.ndarray:
         """Who speaks to whom in each state, or in each condition of the trials: mean norms as graph and matrix."""
-        found = self._fit.communication(labels, seed=seed)["mean"]
+        found = self._fit.communication(labels, weights=False, seed=seed)["mean"]
         kind = "state" if labels is None else "condition"
         titles = [f"{kind} {name}" for name in found[kind].values]
         targets, sources = (list(map(str, found[axis].values)) for axis in ("target", "source"))
