@@ -105,11 +105,11 @@ def test_messages_that_share_hidden_layers_are_left_out() -> None:
 @pytest.mark.slow
 @pytest.mark.nightly
 def test_present_messages_of_wells_have_their_size_after_scoring() -> None:
-    """Without scoring they come out 10 to 20% too small, whatever the seed."""
+    """Without scoring they come out a fifth too small."""
     before, after = (_sizes(rounds) for rounds in (0, 2))
-    assert before.mean() < 0.88
-    assert 0.9 < after.mean() < 1.05
-    assert np.abs(np.log(after)).mean() < np.abs(np.log(before)).mean()
+    assert before.mean() < 0.85
+    assert 0.85 < after.mean() < 1.05
+    assert (np.abs(np.log(after)) < np.abs(np.log(before))).all()
 
 
 def _sizes(rounds: int) -> np.ndarray:
@@ -121,4 +121,4 @@ def _sizes(rounds: int) -> np.ndarray:
     aligned = align_latents(test.x, paths.x.mean(0), test.lengths, fit.model.latent_sizes)
     found = message_scores(test.messages, path_messages(fit.program, test, paths), aligned, test.z)
     there = ~np.eye(len(found.true_matrix[0]), dtype=bool) & (found.true_matrix > 1e-9)
-    return (found.estimated_matrix / found.true_matrix)[there]
+    return found.estimated_matrix[there] / found.true_matrix[there]
