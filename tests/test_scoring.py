@@ -106,9 +106,9 @@ def test_messages_that_share_hidden_layers_are_left_out() -> None:
 @pytest.mark.nightly
 def test_present_messages_of_wells_have_their_size_after_scoring() -> None:
     """Without scoring they come out a fifth too small."""
-    before, after = (_sizes(rounds) for rounds in (0, 2))
+    before, after = (_sizes(rounds) for rounds in (0, 1))
     assert before.mean() < 0.85
-    assert 0.85 < after.mean() < 1.05
+    assert before.mean() + 0.05 < after.mean() < 1.05
     assert (np.abs(np.log(after)) < np.abs(np.log(before))).all()
 
 

@@ -22,8 +22,8 @@ _NETWORK_ROUNDS, _REFIT_STEPS, _REFIT_TRIALS, _FACTORS, _FACTOR_TRIALS = 5, 400,
 # Histories that the filter keeps: of training trials, under factors of Q, and of new trials, which begin under nine Q.
 _KEPT, _KEPT_OF_FACTORS, _KEPT_OF_NEW, _LOOSENED = 16, 8, 32, 9
 _STATES_STEPS = 300  # of Adam, after an AR-HMM
-# Of scoring: steps that directions are sought on, and how often a round judges a step or a noise.
-_SCORED_ROWS, _JUDGED = 3000, 3
+# Of scoring: steps that directions are sought on, and how many shares of a step a round judges.
+_SCORED_ROWS, _JUDGED = 3000, 2
 # Draws by which bounds are weighed: 20 at once, four times for each 20 draws of a test trial.
 _AT_ONCE, _WEIGHTS = 20, 4
 

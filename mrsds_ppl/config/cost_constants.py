@@ -13,7 +13,7 @@ ONCE = {
     "linear": 13.3,
     "networks": 11.5,
     "posterior": 13.8,
-    "scoring": 12.9,
+    "scoring": 13.1,
     "smoothing": 4.19,
     "states": 11.9,
     "training": 0,
@@ -22,8 +22,8 @@ ONCE = {
 # Seconds a million.
 SECONDS = {
     "chains": 0.00369,
-    "coefficients": 4.85e-05,
-    "directions": 0.00546,
+    "coefficients": 4.97e-05,
+    "directions": 0.00784,
     "entries": 0.0298,
     "expectations": 0.0105,
     "filter": 0.00315,

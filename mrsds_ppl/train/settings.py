@@ -118,7 +118,7 @@ class StartOptions:
     method: StartMethod = "auto"
     steps: Count | None = None
     evidence_steps: Steps = 0
-    scoring_rounds: Steps = 2
+    scoring_rounds: Steps = 1
     transition_rounds: Steps = 0
 
 

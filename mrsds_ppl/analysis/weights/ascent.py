@@ -6,8 +6,8 @@ with the directions V of all messages (:mod:`mrsds_ppl.analysis.weights.tangents
 signals (:mod:`mrsds_ppl.analysis.weights.information`), the widths tau of largest evidence
 (:mod:`mrsds_ppl.analysis.weights.posterior`), and the coefficients a of the messages between regions as they are: what
 no signal asks for vanishes, whatever Adam has made of it. The prior pulls local dynamics nowhere. As much of a step is
-taken as raises log p(y) and the log prior together, around paths smoothed anew; the state noise, one factor for all
-latents, then goes where log p(y) rises.
+taken as raises log p(y) and the log prior together, around paths smoothed anew. The state noise stays: of a program
+linearised around paths log p(y) asks for less than there is, with which states and latents are too sure.
 
 Adam on draws from a guide hardly moves along directions in which regions look alike: it ends with messages that are too
 small, or another region's.
@@ -30,7 +30,7 @@ from mrsds_ppl.analysis.weights.posterior import prior_of
 from mrsds_ppl.analysis.weights.tangents import Change, Tangents, changes, own_coefficients, tangents
 from mrsds_ppl.backend.trials_at_once import Parts, in_parts, over_parts
 from mrsds_ppl.data.trials import Batch
-from mrsds_ppl.models.dynamics import Dynamics, Rows, with_scaled_noise
+from mrsds_ppl.models.dynamics import Dynamics, Rows
 from mrsds_ppl.models.filtering import (
     SmoothedPaths,
     count_transitions,
@@ -47,7 +47,6 @@ from mrsds_ppl.train.progress import Rounds
 
 _STEPS = 3000  # of the trials, for directions and sizes of messages; as for edges, so that these compile nothing anew
 _SHARES = (1.0, 0.5, 0.25)
-_STRIDE = 0.16  # of the log noise, as in the ascent of a start
 
 
 @dataclass(frozen=True)
@@ -146,11 +145,11 @@ def _after_a_round(key: PRNGKeyArray, model: MRSDS, data: Batch, parts: Parts, b
     step = np.linalg.solve(told.precision, told.slope - told.prior * told.between)
     least = before.log_evidence + told.log_prior(np.zeros_like(step))
     for share in _SHARES:
-        tried = _with(
-            before, moved_weights(before.networks.dynamics, _change(told.tangents, share * step)), model, parts
-        )
+        moved = moved_weights(before.networks.dynamics, _change(told.tangents, share * step))
+        networks, paths = before.networks._replace(dynamics=moved), before.paths
+        tried = _judged(networks, model, parts, paths.moments.mean, paths.states)
         if tried.log_evidence + told.log_prior(share * step) > least:
-            return _with_noise(tried, model, parts)
+            return tried
     return None
 
 
@@ -207,19 +206,3 @@ def _judged(networks: Networks, model: MRSDS, parts: Parts, x: Latents, states: 
     moments, found = smooth_and_find_states(networks, model, parts, x, states)
     evidence = count_transitions(networks, model, parts, moments.mean).log_evidence
     return Scored(networks, SmoothedPaths(moments, found.states), float(np.asarray(evidence, float).sum()))
-
-
-def _with(now: Scored, dynamics: Dynamics, model: MRSDS, parts: Parts) -> Scored:
-    return _judged(now.networks._replace(dynamics=dynamics), model, parts, now.paths.moments.mean, now.paths.states)
-
-
-def _with_noise(now: Scored, model: MRSDS, parts: Parts) -> Scored:
-    """The same with a state noise that is larger or smaller, where that raises the evidence."""
-    dynamics = now.networks.dynamics
-    if not dynamics.noise.trainable:
-        return now
-    for way in (1.0, -1.0):
-        tried = _with(now, with_scaled_noise(dynamics, float(np.exp(way * _STRIDE))), model, parts)
-        if tried.log_evidence > now.log_evidence:
-            return tried
-    return now
