@@ -117,8 +117,8 @@ class FittedMessages:
         """
         if not 0 < level < 1:
             raise RunError(f"level: found {level}, need a probability between 0 and 1, such as 0.9.")
-        calibrated = calibration is not None and labels is None
-        known = self.weights if weights and not calibrated else None
+        told_by = calibration if labels is None else None
+        known = self.weights if weights and told_by is None else None
         if labels is None:
             found = state_communication(random.key(seed), self.program, self.split.test, draws=draws, weights=known)
         else:
@@ -128,8 +128,8 @@ class FittedMessages:
         mean = found.mean("draw").assign_attrs(units=_UNITS)
         if not weights:
             return xr.Dataset({"mean": mean}, attrs={"units": _UNITS})
-        if calibration is not None and labels is None:
-            interval = calibration.interval(mean, level)
+        if told_by is not None:
+            interval = told_by.interval(mean, level)
         else:
             low, high = (found.quantile(0.5 + way * level / 2, "draw").drop_vars("quantile") for way in (-1, 1))
             interval = xr.Dataset({"mean": mean, "low": low, "high": high}, attrs={"level": level})

@@ -13,7 +13,7 @@ from numpyro.infer import MCMC, NUTS
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.edges import training_steps
 from mrsds_ppl.analysis.weights import weight_posterior
-from mrsds_ppl.analysis.weights.information import filter_information
+from mrsds_ppl.analysis.weights.information import filter_information, information
 from mrsds_ppl.analysis.weights.tangents import changes, features, tangents
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 from mrsds_ppl.models.dynamics import Dynamics, Rows, every_message
@@ -115,6 +115,28 @@ def test_information_and_slope_are_those_of_the_joint_law_of_all_signals() -> No
         found = jax.jit(lambda: filter_information(shared, trials, jnp.ones((1, bins, 1)), lambda _: one[4][None]))()
     np.testing.assert_allclose(found.information, exact, rtol=1e-4)
     np.testing.assert_allclose(found.slope[0], slope, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.compiling
+def test_padded_bins_tell_nothing_whatever_state_they_are_given() -> None:
+    """With dynamics that grow a thousandfold a bin, a filter that went on there would overflow."""
+    options = ModelOptions(ux=False, xz=False, dynamics=DynamicsOptions(layers=(), activations=(None,)))
+    model = by_hand.filled_model([3, 3], [1, 1], 1, options=options)
+    networks = by_hand.with_values(
+        model.networks, np.full((1, 2, 2), 1e3), np.zeros((1, 2)), np.ones((6, 1)), np.zeros(6),
+        noise=0.5, first_noise=0.5, emission_noise=0.6, first_means=np.zeros((1, 2)),
+    )  # fmt: skip
+    batch = by_hand.make_batch([5], 40, 6, num_inputs=0, missing=0.0)
+    x, inside = jnp.zeros((1, 40, 2)), jnp.ones((1, 40, 1)).at[:, 5:].set(0.0)
+    steps = jnp.asarray(np.random.default_rng(0).normal(size=(20, 2)), jnp.float32)
+    rows = Rows(steps, jnp.zeros((20, 0)), jnp.ones((20, 1)))
+    found = tangents(random.key(0), networks.dynamics, rows, count=2)
+    some, expected = (information(networks, found, model, batch, x, z) for z in (jnp.ones((1, 40, 1)), inside))
+    assert np.isfinite(some.information).all()
+    np.testing.assert_array_equal(some.information, expected.information)
+    np.testing.assert_array_equal(some.slope, expected.slope)
+    assert np.abs(some.information).max() > 0
 
 
 @pytest.mark.slow

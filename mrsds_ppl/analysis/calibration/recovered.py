@@ -64,7 +64,7 @@ def recovered(
     each = zip(np.split(paths.x[:, bins], np.cumsum(sizes)[:-1], axis=-1), *aligned[2:], strict=True)
     latents = np.concatenate([x @ weights + offset for x, weights, offset in each], axis=-1)
     norms = np.stack([_mean_norms(m[None], p[None]) for m, p in zip(moved, probability[:, bins], strict=True)])
-    low, high = (np.quantile(norms, [0.5 + way * level / 2 for level in LEVELS], axis=0) for way in (-1, 1))
+    low, high = _intervals(norms)
     return Recovered(
         true=_mean_norms(true[None], certain),
         estimated=_mean_norms(told, probability[:, bins]),
@@ -108,5 +108,11 @@ def _centred(
 def _held(true: np.ndarray, draws: np.ndarray) -> Float[np.ndarray, " level"]:
     """Share of the values that lie between the quantiles of their draws; those that never vary are left out."""
     varies = draws.std(0) > 0
-    low, high = (np.quantile(draws, [0.5 + sign * level / 2 for level in LEVELS], axis=0) for sign in (-1, 1))
+    low, high = _intervals(draws)
     return ((true >= low) & (true <= high))[:, varies].mean(1)
+
+
+def _intervals(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper ends, of each of the levels."""
+    low, high = (np.quantile(draws, [0.5 + way * level / 2 for level in LEVELS], axis=0) for way in (-1, 1))
+    return low, high

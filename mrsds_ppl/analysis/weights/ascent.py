@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrsds_ppl.analysis.weights.information import Known, information
 from mrsds_ppl.analysis.weights.posterior import prior_of
-from mrsds_ppl.analysis.weights.tangents import Change, Tangents, changes, own_coefficients, tangents
+from mrsds_ppl.analysis.weights.tangents import Change, Tangents, change_of, own_coefficients, tangents
 from mrsds_ppl.backend.trials_at_once import Parts, in_parts, over_parts
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.dynamics import Dynamics, Rows
@@ -42,7 +42,7 @@ from mrsds_ppl.models.filtering import (
 )
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 from mrsds_ppl.start.ascent.evidence_ascent import draw_rows
-from mrsds_ppl.statespace.linear_gaussian import Latents, valid_bins
+from mrsds_ppl.statespace.linear_gaussian import Latents
 from mrsds_ppl.train.progress import Rounds
 
 _STEPS = 3000  # of the trials, for directions and sizes of messages; as for edges, so that these compile nothing anew
@@ -145,7 +145,7 @@ def _after_a_round(key: PRNGKeyArray, model: MRSDS, data: Batch, parts: Parts, b
     step = np.linalg.solve(told.precision, told.slope - told.prior * told.between)
     least = before.log_evidence + told.log_prior(np.zeros_like(step))
     for share in _SHARES:
-        moved = moved_weights(before.networks.dynamics, _change(told.tangents, share * step))
+        moved = moved_weights(before.networks.dynamics, change_of(told.tangents, share * step))
         networks, paths = before.networks._replace(dynamics=moved), before.paths
         tried = _judged(networks, model, parts, paths.moments.mean, paths.states)
         if tried.log_evidence + told.log_prior(share * step) > least:
@@ -165,7 +165,6 @@ def _told(key: PRNGKeyArray, model: MRSDS, data: Batch, parts: Parts, now: Score
 
     def told(batch: Batch, x: Array) -> Known:
         states = probabilities_of_trials(shared, linearise_trials(networks, model, batch, x))
-        states = jnp.where(valid_bins(batch.lengths, x.shape[1])[..., None], states, 0.0)
         return information(networks, found, model, batch, x, states)
 
     each = over_parts(told, parts, x)
@@ -175,15 +174,6 @@ def _told(key: PRNGKeyArray, model: MRSDS, data: Batch, parts: Parts, now: Score
     own = np.asarray(own_coefficients(networks.dynamics, found, rows), float)
     prior, local = prior_of(square, own), np.eye(own.shape[1], own.shape[2], dtype=bool)[..., None]
     return _Told(found, np.where(local, 0.0, own).reshape(-1), square + np.diag(prior), prior, slope)
-
-
-@jax.jit
-def _change_of(found: Tangents, coefficients: Array) -> Change:
-    return changes(found, coefficients)
-
-
-def _change(found: Tangents, step: np.ndarray) -> Change:
-    return _change_of(found, jnp.asarray(step.reshape(found.scales.shape), found.scales.dtype))
 
 
 @jax.jit

@@ -60,8 +60,9 @@ def information(
     """
     shared, given = shared_terms(networks), linearised(networks, model, batch, x)
     u = model.dynamics_inputs(batch.u)[:, 1:]
-    valid = valid_bins(batch.lengths, x.shape[1])[:, 1:, None]
-    weight = jnp.where(valid, states[:, 1:], 0.0)
+    # In padded bins, which no signal holds, dynamics of any state could run away.
+    states = jnp.where(valid_bins(batch.lengths, x.shape[1])[..., None], states, 0.0)
+    weight = states[:, 1:]
 
     def forced(means: Array) -> Array:
         count = means.shape[0] * means.shape[1]

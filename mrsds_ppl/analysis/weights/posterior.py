@@ -33,6 +33,7 @@ from mrsds_ppl.analysis.weights.tangents import (
     Change,
     Moved,
     Tangents,
+    change_of,
     changes,
     own_coefficients,
     tangents,
@@ -78,8 +79,7 @@ class WeightPosterior(NamedTuple):
 
     def change(self, coefficients: Coefficients) -> Change:
         """The change of all weights that coefficients stand for."""
-        kind = self.tangents.scales.dtype
-        return _change(self.tangents, jnp.asarray(coefficients.reshape(self.fitted.shape), kind))
+        return change_of(self.tangents, coefficients)
 
     def apart(self, some: Bool[np.ndarray, " coefficient"]) -> Float[np.ndarray, "some coefficient"]:
         """B = C[M,M]^-1 C[M,:]: what is left of slopes along coefficients M once the others have settled."""
@@ -88,9 +88,6 @@ class WeightPosterior(NamedTuple):
     def without(self, some: Bool[np.ndarray, " coefficient"]) -> Coefficients:
         """Where coefficients go from the fit if some are to be zero: d = - B^T c[M]."""
         return -self.apart(some).T @ self.fitted.reshape(-1)[some]
-
-
-_change = jax.jit(changes)
 
 
 @jax.jit

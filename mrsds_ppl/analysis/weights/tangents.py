@@ -177,6 +177,14 @@ def changes(tangents: Tangents, coefficients: Float[Array, "group target source 
     return Change(jax.tree.map(lambda leaf: leaf[0], found), means)
 
 
+_changes = jax.jit(changes)
+
+
+def change_of(tangents: Tangents, coefficients: Float[np.ndarray, " coefficient"]) -> Change:
+    """The change that coefficients, in the order of ``tangents.scales``, stand for; compiled."""
+    return _changes(tangents, jnp.asarray(coefficients.reshape(tangents.scales.shape), tangents.scales.dtype))
+
+
 def features(
     dynamics: Dynamics, tangents: Tangents, x: Float[Array, "row latents"], u: Float[Array, "row input"]
 ) -> Float[Array, "direction state target source row latent"]:
