@@ -41,9 +41,10 @@ class SmoothedPaths(NamedTuple):
 
 
 class LikeliestStates(NamedTuple):
-    """Each bin's likeliest state, one-hot, and log p(y) of each trial in nats."""
+    """Each bin's likeliest state, one-hot, p(z_t | y) of all states, and log p(y) of each trial in nats."""
 
     states: States
+    probabilities: States
     log_evidence: Float[Array, " trial"]
 
     def nats_a_bin(self, parts: Parts) -> float:
@@ -65,13 +66,7 @@ def smooth_trials(shared: SharedTerms, trials: TrialTerms, states: Array) -> Pat
 def states_of_trials(shared: SharedTerms, trials: TrialTerms, *, num_kept: int = 16) -> LikeliestStates:
     """See :func:`mrsds_ppl.statespace.gaussian_sum.state_posterior`."""
     found = state_posterior(shared, trials, num_kept=num_kept)
-    return LikeliestStates(likeliest(found.probabilities), found.log_evidence)
-
-
-@compiled
-def probabilities_of_trials(shared: SharedTerms, trials: TrialTerms) -> States:
-    """p(z_t | y) of each bin, in the likeliest paths of states."""
-    return state_posterior(shared, trials, num_kept=16).probabilities
+    return LikeliestStates(likeliest(found.probabilities), *found)
 
 
 @partial(compiled, static_argnames="order")

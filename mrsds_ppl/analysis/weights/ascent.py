@@ -15,6 +15,7 @@ small, or another region's.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ import numpy as np
 from jax import random
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mrsds_ppl.analysis.weights.information import Known, information
+from mrsds_ppl.analysis.weights.information import information
 from mrsds_ppl.analysis.weights.posterior import prior_of
 from mrsds_ppl.analysis.weights.tangents import Change, Tangents, change_of, own_coefficients, tangents
 from mrsds_ppl.backend.trials_at_once import Parts, in_parts, over_parts
@@ -35,14 +36,11 @@ from mrsds_ppl.models.filtering import (
     SmoothedPaths,
     count_transitions,
     find_states,
-    linearise_trials,
-    probabilities_of_trials,
-    shared_of,
     smooth_and_find_states,
 )
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 from mrsds_ppl.start.ascent.evidence_ascent import draw_rows
-from mrsds_ppl.statespace.linear_gaussian import Latents
+from mrsds_ppl.statespace.linear_gaussian import Latents, States
 from mrsds_ppl.train.progress import Rounds
 
 _STEPS = 3000  # of the trials, for directions and sizes of messages; as for edges, so that these compile nothing anew
@@ -93,10 +91,11 @@ class Scoring:
 
 
 class Scored(NamedTuple):
-    """The program after a round, paths and likeliest states under it, and log p(y) of all trials in nats."""
+    """The program after a round, paths and states under it, and log p(y) of all trials in nats."""
 
     networks: Networks
     paths: SmoothedPaths
+    probabilities: States
     log_evidence: float
 
 
@@ -161,13 +160,8 @@ def _told(key: PRNGKeyArray, model: MRSDS, data: Batch, parts: Parts, now: Score
     inside = np.flatnonzero(np.asarray(rows.weights).sum(1) > 0)
     chosen = np.asarray(random.choice(choice_key, inside, (min(_STEPS, len(inside)),), replace=False))
     rows = Rows(*(jnp.asarray(np.asarray(part)[chosen]) for part in rows))
-    found, shared = tangents(tangent_key, networks.dynamics, rows), shared_of(networks)
-
-    def told(batch: Batch, x: Array) -> Known:
-        states = probabilities_of_trials(shared, linearise_trials(networks, model, batch, x))
-        return information(networks, found, model, batch, x, states)
-
-    each = over_parts(told, parts, x)
+    found = tangents(tangent_key, networks.dynamics, rows)
+    each = over_parts(partial(information, networks, found, model), parts, x, now.probabilities)
     square = np.sum([np.asarray(some.information, float) for some in each], axis=0)
     # Trials without bins, which fill up the last part, say nothing.
     slope = np.sum([some.slope.astype(float).sum(0) for some in each], axis=0)
@@ -195,4 +189,5 @@ def _judged(networks: Networks, model: MRSDS, parts: Parts, x: Latents, states: 
     """Paths smoothed anew, their states, and the evidence around them, no path of states dropped."""
     moments, found = smooth_and_find_states(networks, model, parts, x, states)
     evidence = count_transitions(networks, model, parts, moments.mean).log_evidence
-    return Scored(networks, SmoothedPaths(moments, found.states), float(np.asarray(evidence, float).sum()))
+    log_evidence = float(np.asarray(evidence, float).sum())
+    return Scored(networks, SmoothedPaths(moments, found.states), found.probabilities, log_evidence)
