@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from jax import random
+from scipy.stats import mannwhitneyu
 
 import mrsds_ppl as mrsds
 from mrsds_ppl.analysis.calibration import Recovered, recovered
@@ -101,7 +102,8 @@ def measured(system: str, seed: int) -> dict[str, object]:
     edges, regions = fit.edges(), len(trials.region_sizes)
     between = ~np.eye(regions, dtype=bool)
     true = np.stack([sizes[trials.z == state].mean(0)[between] for state in names]).reshape(-1)
-    present = edges["present"].values[:-1, :, :regions][:, between].reshape(-1)
+    each = (edges[name].values[:-1, :, :regions] for name in ("present", "p_value"))
+    present, p_values = (some[:, between].reshape(-1) for some in each)
     return {
         "norms": norms_held(found, edges["p_value"].values[:-1, :, :regions], names),
         "system": system,
@@ -115,6 +117,8 @@ def measured(system: str, seed: int) -> dict[str, object]:
         "false": int(present[true <= NOTHING].sum()),
         "absent": int((true <= NOTHING).sum()),
         "missed": np.round(true[(true > NOTHING) & ~present], 3).tolist(),
+        "p_there": p_values[true > NOTHING].tolist(),
+        "p_absent": p_values[true <= NOTHING].tolist(),
         "true": found.true.round(4).tolist(),
         "estimated": found.estimated.round(4).tolist(),
     }
@@ -122,12 +126,19 @@ def measured(system: str, seed: int) -> dict[str, object]:
 
 def together(rows: list[dict]) -> Iterator[str]:
     for name in ("latents", "messages", "states"):
-        yield f"{name}: mean {np.mean([row[name] for row in rows], 0).round(3)}"
+        each = np.array([row[name] for row in rows])
+        yield f"{name}: mean {each.mean(0).round(3)}, spread {each.std(0).round(3)}"
     for name in ("transitions", "norms"):
         held = np.sum([row[name] for row in rows], 0)
         yield f"{name}: {held[0]} and {held[1]} of {held[2]} in their intervals"
     found, there, false = (sum(row[name] for row in rows) for name in ("found", "there", "false"))
     yield f"edges: {found} of {there} found, {false} of {found + false} claims false"
+    p_there, p_absent = (np.concatenate([row[name] for row in rows]) for name in ("p_there", "p_absent"))
+    right = 1 - mannwhitneyu(p_there, p_absent).statistic / (len(p_there) * len(p_absent))
+    yield f"p-values: an edge that is there has the smaller one in {right:.3f} of pairs (area under the ROC)"
+    for most in (0.01, 0.05, 0.1, 0.2):
+        below = [float(np.mean(some < most)) for some in (p_there, p_absent)]
+        yield f"p below {most}: {below[0]:.3f} of edges that are there, {below[1]:.3f} of others"
 
 
 if __name__ == "__main__":
