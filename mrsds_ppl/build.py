@@ -219,18 +219,18 @@ def hidden_neurons(config: RunConfig, split: Split) -> np.ndarray:
     return choose_held_out_neurons(split.test.region_sizes, config.training.split.drop_perc, config.training.seeds.data)
 
 
-def make_start(config: RunConfig, stages: Stages, settings: TrainingSettings) -> Start | None:
+def make_start(config: RunConfig, stages: Stages, settings: TrainingSettings, trials: Trials) -> Start | None:
     """What comes before joint training; nothing where weights have a prior or it is left out.
 
     Args:
         config: the configuration.
         stages: what is trained; its loop is that of joint training.
         settings: of joint training.
+        trials: the training trials.
     """
     training, model = config.training, stages.model
     method, steps = training.start.method, training.start.steps or START_STEPS
-    stateless = model.num_states == 1 and method != "smoothing"
-    if method == "none" or model.options.weight_prior is not None or stateless:
+    if method == "none" or model.options.weight_prior is not None or (model.num_states == 1 and method != "smoothing"):
         return None
     if method == "smoothing":
         laplace_em = LaplaceEM(
@@ -241,7 +241,7 @@ def make_start(config: RunConfig, stages: Stages, settings: TrainingSettings) ->
             progress=stages.progress,
         )
         guide = GuideTraining(stages.objective, settings, steps, stages.should_stop, stages.progress, stages.say)
-        return SmoothingStart(laplace_em, None if config.inference.posterior_per_trial else guide)
+        return SmoothingStart(laplace_em, None if config.inference.posterior_per_trial else guide, trials.session_names)
     assert stages.run_chunk is not None
     return Staged(
         stages.objective,

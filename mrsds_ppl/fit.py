@@ -251,7 +251,7 @@ def _fit(
             largest_rate=partial(largest_rate, model=model, guide=guide, data=data) if smoothed else None,
             score=Scoring(model, data, rounds, interrupted, say, progress) if rounds else None,
         )
-        stages = replace(stages, start=make_start(config, stages, settings))
+        stages = replace(stages, start=make_start(config, stages, settings, trained_on))
         found = fit_stages(keys, params, stages, settings, resume=resume, dynamics_only=second_stage(config, settings))
     if found.stopped:
         raise KeyboardInterrupt(_how_to_go_on(stores, found))

@@ -1,5 +1,7 @@
 """Several sessions as one recording: what is kept of each, how it is split, and what is refused."""
 
+import re
+
 import numpy as np
 import pytest
 import tiny_run
@@ -108,6 +110,9 @@ def test_joined_sessions_are_fitted_scored_saved_and_read_back(tmp_path, start):
         progress=False,
     )
     assert fit.latents["session"].values.tolist() == ["monday"] * 6 + ["tuesday"] * 6
+    if start == "smoothing":
+        log = (tmp_path / "run-log.txt").read_text(encoding="utf-8")
+        assert re.search(r"session (monday|tuesday) alone.*session (?!\1)(monday|tuesday): evidence", log, re.DOTALL)
     scores = fit.score()
     assert scores.sizes["session"] == 2
     again = mrsds.load(tmp_path / "run")

@@ -43,5 +43,5 @@ def fit_new_session(
     reference = reference_of(np.concatenate(list(draws)), again, model, everywhere)
     components = begun.parts.of(0).at_components(principal_components(trials, model.latent_sizes))
     params = {**params, _EMISSIONS: begun.of_sessions([components])}
-    found = fit_session(key, params, model, jax.device_put(trials.batch()), 0, reference, lambda line: None)
+    found = fit_session(key, params, model, jax.device_put(trials.batch()), 0, reference)
     return {**params, _EMISSIONS: begun.of_sessions([found.emissions])}

@@ -11,7 +11,6 @@ moments that have to find them.
 """
 
 from collections import deque
-from collections.abc import Callable
 from itertools import islice
 from typing import NamedTuple, cast
 
@@ -46,10 +45,14 @@ class Reference(NamedTuple):
 
 
 class SessionFit(NamedTuple):
-    """Emissions of a session, and its paths and likeliest states under them."""
+    """Emissions of a session, its paths and likeliest states under them, and the evidence before the rounds and after.
+
+    The evidence is log p(y) in nats a bin.
+    """
 
     emissions: Emissions
     paths: SmoothedPaths
+    evidence: tuple[float, float]
 
 
 def reference_of(x: np.ndarray, data: Batch, model: MRSDS, there: Bool[np.ndarray, " region"]) -> Reference:
@@ -72,7 +75,6 @@ def fit_session(
     data: Batch,
     number: int,
     reference: Reference,
-    say: Callable[[str], None],
 ) -> SessionFit:
     """Affine emissions of a session; everything else of the program stays as it is.
 
@@ -83,7 +85,6 @@ def fit_session(
         data: the trials of the session.
         number: of the session.
         reference: of the latents that the program was fitted to.
-        say: prints a line of progress.
     """
     parts, there = in_parts(data), regions_seen(model, data) & reference.there
 
@@ -114,11 +115,8 @@ def fit_session(
         emissions = _improved(with_own(emissions)[_EMISSIONS], data, paths).parts.of(number)
         networks = model.networks_from(with_own(emissions))
         paths, likeliest = smooth_and_find_states(networks, model, parts, paths.mean, likeliest.states)
-    say(
-        f"smoothing: session {number}: evidence of its emissions {first.nats_a_bin(parts):.4f} nats a bin, "
-        f"after {_ROUNDS} rounds {likeliest.nats_a_bin(parts):.4f}"
-    )
-    return SessionFit(emissions, SmoothedPaths(paths, likeliest.states))
+    evidence = first.nats_a_bin(parts), likeliest.nats_a_bin(parts)
+    return SessionFit(emissions, SmoothedPaths(paths, likeliest.states), evidence)
 
 
 @jax.jit

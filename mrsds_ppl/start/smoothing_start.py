@@ -6,7 +6,7 @@ impossible, and its paths stay at a fixed point of the dynamics. An encoder's po
 and the Q that suits it is larger: joint training begins with the last of these factors and finds its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -98,16 +98,19 @@ class SmoothingStart:
     Args:
         laplace_em: which finds program and paths.
         guide_training: of a guide with an encoder; None for a guide with an entry for each trial.
+        sessions: names of joined sessions, None for one recording.
     """
 
     laplace_em: LaplaceEM
     guide_training: GuideTraining | None = None
+    sessions: Sequence[str] | None = None
 
     def __call__(
         self, key: Keys, params: dict[str, PyTree], model: MRSDS, guide: AutoGuide, data: Batch
     ) -> dict[str, PyTree]:
         affine = model.networks.emissions.readout.hidden is None
-        em = JoinedEM(self.laplace_em) if affine and (model.num_sessions or 1) > 1 else self.laplace_em
+        names = self.sessions or ()
+        em = JoinedEM(self.laplace_em, names) if affine and len(names) > 1 else self.laplace_em
         found = em(fold_each(key, 2), params, model, data)
         shares = np.asarray(share_of_bins(found.paths.states, data.lengths))
         self.laplace_em.say(f"states: share of bins {', '.join(f'{share:.2f}' for share in shares)}")
