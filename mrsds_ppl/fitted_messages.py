@@ -11,7 +11,13 @@ from jaxtyping import Bool, PRNGKeyArray
 
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.calibration import Calibration
-from mrsds_ppl.analysis.communication import communication_matrix, posterior_messages, state_communication
+from mrsds_ppl.analysis.communication import (
+    check_level,
+    communication_matrix,
+    interval_of,
+    posterior_messages,
+    state_communication,
+)
 from mrsds_ppl.analysis.contrast import Epochs, contrast_conditions, contrast_epochs, trial_norms
 from mrsds_ppl.analysis.edges import check_edges, evidence_lost, score_test, training_steps
 from mrsds_ppl.analysis.posterior import PosteriorSet
@@ -20,7 +26,6 @@ from mrsds_ppl.data.check import known_trials
 from mrsds_ppl.data.labels import Labels, labels_of
 from mrsds_ppl.data.split import Split
 from mrsds_ppl.data.trials import Trials
-from mrsds_ppl.errors import RunError
 from mrsds_ppl.guides import Guide
 from mrsds_ppl.models.mrsds import MRSDS
 
@@ -115,8 +120,7 @@ class FittedMessages:
             DataError: a label for a trial that does not exist, or none for one that does.
             RunError: ``level`` is not between 0 and 1.
         """
-        if not 0 < level < 1:
-            raise RunError(f"level: found {level}, need a probability between 0 and 1, such as 0.9.")
+        check_level(level)
         told_by = calibration if labels is None else None
         known = self.weights if weights and told_by is None else None
         if labels is None:
@@ -125,14 +129,10 @@ class FittedMessages:
             given = labels_of(labels, self.trials.ids)
             told = self.messages("all", draws=draws, weights=weights, seed=seed)
             found = communication_matrix(told, labels=given)
-        mean = found.mean("draw").assign_attrs(units=_UNITS)
+        mean = found.mean("draw", skipna=False).assign_attrs(units=_UNITS)
         if not weights:
             return xr.Dataset({"mean": mean}, attrs={"units": _UNITS})
-        if told_by is not None:
-            interval = told_by.interval(mean, level)
-        else:
-            low, high = (found.quantile(0.5 + way * level / 2, "draw").drop_vars("quantile") for way in (-1, 1))
-            interval = xr.Dataset({"mean": mean, "low": low, "high": high}, attrs={"level": level})
+        interval = interval_of(found, level) if told_by is None else told_by.interval(mean, level)
         p_values = score_test(self.weights, self.split.train.lengths, seed=seed)
         # A region's own change has no p-value.
         not_asked_for = (p_values[:-1] if labels is None else p_values[-1]) > (1 - level) / 2

@@ -11,6 +11,7 @@ from jax import random
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.communication import (
     communication_matrix,
+    interval_of,
     message_norms,
     path_messages,
     posterior_messages,
@@ -146,7 +147,7 @@ def test_norms_have_their_mean_and_quantiles_over_draws():
     values[:, :, 3] = np.nan
     values[:, :, :, 1, :, 1] = np.nan
     messages = xr.DataArray(values, dims=("draw", "trial", "time", "target", "source", "latent"))
-    norms = message_norms(messages, level=0.8)
+    norms = interval_of(message_norms(messages), 0.8)
     assert norms["mean"].dims == ("trial", "time", "target", "source")
     wide = np.hypot(values[:, 0, 2, 0, 1, 0], values[:, 0, 2, 0, 1, 1])
     at = {"trial": 0, "time": 2, "target": 0, "source": 1}
@@ -157,7 +158,7 @@ def test_norms_have_their_mean_and_quantiles_over_draws():
     np.testing.assert_allclose(norms["mean"].isel({**at, "target": 1}), narrow.mean())
     assert np.isnan(norms["low"].isel(time=3)).all()
     with pytest.raises(RunError, match="level: found 90"):
-        message_norms(messages, level=90.0)
+        interval_of(messages, 90.0)
 
 
 def test_communication_matrix_is_the_mean_over_valid_bins_from_the_second_on(fit):

@@ -111,24 +111,36 @@ def path_messages(
     return xr.DataArray(values, coords, _AXES, name="messages", attrs=attrs)
 
 
-def message_norms(messages: xr.DataArray, level: float = 0.9) -> xr.Dataset:
-    """Norm of each message over time: ``mean``, ``low`` and ``high`` over draws, (trial, time, target, source).
+def message_norms(messages: xr.DataArray) -> xr.DataArray:
+    """Norm of each message over the latents that its target has; NaN in padded bins.
 
     Args:
         messages: of :func:`posterior_messages`.
+    """
+    return (messages**2).sum("latent", min_count=1) ** 0.5
+
+
+def interval_of(draws: xr.DataArray, level: float) -> xr.Dataset:
+    """``mean``, ``low`` and ``high`` over draws; NaN where a draw is.
+
+    Args:
+        draws: values with an axis ``draw``.
         level: probability between low and high, with equal tails.
 
     Raises:
         RunError: ``level`` is not between 0 and 1.
     """
+    check_level(level)
+    # Quantiles that skip NaN warn of padded bins, which are NaN in every draw.
+    low, high = (draws.quantile(0.5 + way * level / 2, "draw", skipna=False) for way in (-1, 1))
+    ends = {"low": low.drop_vars("quantile"), "high": high.drop_vars("quantile")}
+    return xr.Dataset({"mean": draws.mean("draw", skipna=False), **ends}, attrs={"level": level})
+
+
+def check_level(level: float) -> None:
+    """Raises RunError unless ``level`` is a probability between 0 and 1."""
     if not 0 < level < 1:
         raise RunError(f"level: found {level}, need a probability between 0 and 1, such as 0.9.")
-    norm = _norm(messages)
-    # Quantiles that skip NaN warn of padded bins, which are NaN in every draw.
-    low, high = (
-        norm.quantile(q, "draw", skipna=False).drop_vars("quantile") for q in (0.5 - level / 2, 0.5 + level / 2)
-    )
-    return xr.Dataset({"mean": norm.mean("draw", skipna=False), "low": low, "high": high}, attrs={"level": level})
 
 
 def communication_matrix(
@@ -149,7 +161,7 @@ def communication_matrix(
     Raises:
         RunError: weights or labels do not fit the messages.
     """
-    norm = _norm(messages)
+    norm = message_norms(messages)
     valid = norm.notnull().any([d for d in norm.dims if d not in ("trial", "time")])
     weight = (valid & xr.DataArray(np.arange(norm.sizes["time"]) > 0, dims="time")).astype(float)
     if z_prob is not None:
@@ -265,11 +277,6 @@ def _norm_sums(fitted: FittedProgram, x: Array, z_prob: Array, u: Array, lengths
         return jnp.einsum("btk,krsbt->bkrs", weight, jnp.where(valid, norm, 0.0)), weight.sum(1)
 
     return _by_draw(one, x, z_prob, changes)
-
-
-def _norm(messages: xr.DataArray) -> xr.DataArray:
-    """Norm over the latents that a target has; NaN in padded bins."""
-    return (messages**2).sum("latent", min_count=1) ** 0.5
 
 
 def input_labels(model: MRSDS, trials: Trials) -> list[str]:

@@ -24,6 +24,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from scipy.stats import false_discovery_control
 
+from mrsds_ppl.analysis.communication import check_level
 from mrsds_ppl.analysis.contrast.designs import Design, TwoConditions, TwoEpochs
 from mrsds_ppl.analysis.contrast.permutation import Comparison, compare, smallest_p
 from mrsds_ppl.errors import DataError
@@ -94,7 +95,7 @@ def contrast_conditions(
     given = np.asarray(labels).astype(str)
     if given.shape != (norms.sizes["trial"],):
         raise DataError(f"labels: found shape {given.shape}, need one for each of {norms.sizes['trial']} trials.")
-    _check_level(level)
+    check_level(level)
     names = np.unique(given[given != ""])
     if len(names) != 2:
         raise DataError(
@@ -142,7 +143,7 @@ def contrast_epochs(
     Raises:
         DataError: there are not two epochs, or fewer than six trials have bins in both.
     """
-    _check_level(level)
+    check_level(level)
     if len(epochs) != 2:
         raise DataError(f"epochs: found {len(epochs)}, and a contrast is between two, such as before and after.")
     first, second = (trial_norms(messages, *window) for window in epochs.values())
@@ -235,11 +236,6 @@ def _check_conditions(names: np.ndarray, second: Bool[np.ndarray, " trial"], num
             f"{str(names[1])!r}; need at least {fewest} of each. 4 and 4 trials can give a p-value of 0.029 at the "
             "smallest, 3 and 3 of 0.1."
         )
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise DataError(f"level: found {level}, need a probability between 0 and 1, such as 0.9.")
 
 
 def _many(count: int, what: str) -> str:

@@ -53,7 +53,7 @@ def norms_of_trial(fit: "mrsds_ppl.fitted.Fit", trial: int, draws: np.ndarray, z
     """
     test = fit.split.test
     paths = PosteriorPaths(draws[:, None], np.broadcast_to(z_prob, (len(draws), 1, *z_prob.shape)))
-    norms = message_norms(path_messages(fit.program, test.select([trial]), paths))["mean"]
+    norms = message_norms(path_messages(fit.program, test.select([trial]), paths)).mean("draw")
     own = norms.isel(trial=0, time=slice(0, int(test.lengths[trial]))).transpose("time", "target", "source")
     return own.where(np.arange(own.sizes["time"])[:, None, None] > 0)
 
