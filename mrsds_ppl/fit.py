@@ -230,7 +230,7 @@ def _fit(
     objective = make_objective(model, guide, observed, particles, begun.constrain, terms.on)
     settings = make_settings(config, split.train)
     smoothed = config.inference.posterior_per_trial and training.start.method == "smoothing"
-    rounds = training.start.scoring_rounds if smoothed and not terms.on else 0
+    scoring, transitions = training.start.rounds_after(scored=smoothed and not terms.on)
     with graceful_interrupt() as interrupted:
         stages = Stages(
             model,
@@ -245,11 +245,11 @@ def _fit(
             constrain=begun.constrain,
             held_out=None if validation is None else at_hand(validation.chooses.batch()),
             entries_of=guide.at if config.inference.posterior_per_trial else None,
-            transition_rounds=training.start.transition_rounds,
+            transition_rounds=transitions,
             run_chunk=make_run_chunk(objective, settings, stacked=validation is not None),
             follow_bound=training.optimiser.follow_bound and training.regimen.steady,
             largest_rate=partial(largest_rate, model=model, guide=guide, data=data) if smoothed else None,
-            score=Scoring(model, data, rounds, interrupted, say, progress) if rounds else None,
+            score=Scoring(model, data, scoring, interrupted, say, progress) if scoring else None,
         )
         stages = replace(stages, start=make_start(config, stages, settings, trained_on))
         found = fit_stages(keys, params, stages, settings, resume=resume, dynamics_only=second_stage(config, settings))

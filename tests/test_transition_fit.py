@@ -6,17 +6,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
+from scipy.special import expit, logit
 
+from mrsds_ppl.backend.trials_at_once import in_parts
 from mrsds_ppl.commands.fit import fit
 from mrsds_ppl.config.loading import ignored_keys, load_config
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.fitted import load
 from mrsds_ppl.models import MRSDS, DynamicsOptions, ModelOptions
 from mrsds_ppl.models.covariance import Covariance
+from mrsds_ppl.models.filtering import count_transitions
 from mrsds_ppl.models.linearised import linearised_with, shared_terms
 from mrsds_ppl.statespace.gaussian_sum import expected_transitions
 from mrsds_ppl.train import stages
-from mrsds_ppl.train.transition_fit import fit_transitions, has_transition_matrix, transition_matrix
+from mrsds_ppl.train.settings import StartOptions
+from mrsds_ppl.train.transition_fit import fit_transitions
 
 _STAY = (0.9, 0.8)
 _OFFSET = np.array([[0.5, -0.5], [-0.5, 0.5]])
@@ -32,18 +36,25 @@ _TINY = (
 )
 
 
-def _switching(num_trials: int, num_bins: int) -> tuple[Trials, MRSDS, dict]:
+def transition_matrix(params: dict) -> np.ndarray:
+    """p(z_t = to | z_{t-1} = from), where nothing else enters it."""
+    return np.asarray(jax.nn.softmax(params["transitions$params"].bias, axis=-1))
+
+
+def _switching(num_trials: int, num_bins: int, pulled: float = 0.0) -> tuple[Trials, MRSDS, dict]:
     """Trials of a linear program whose states push its latents to either side, and that program with wrong transitions.
 
-    The state is seen late: latents keep nine tenths of their value, and signals are noisy.
+    The state is seen late: latents keep nine tenths of their value, and signals are noisy. The log odds of leaving a
+    state rise by ``pulled`` for a unit of the first latent.
     """
     rng = np.random.default_rng(0)
     linear = DynamicsOptions(layers=(), activations=(None,))
-    options = ModelOptions(ux=False, xz=False, dynamics=linear)
+    options = ModelOptions(ux=False, xz=pulled != 0, dynamics=linear)
     model = MRSDS([6, 6], 1, 2, key=random.key(0), options=options)
     z, x = np.zeros((num_trials, num_bins), int), np.zeros((num_trials, num_bins, 2))
     for t in range(1, num_bins):
-        leave = rng.random(num_trials) > np.take(_STAY, z[:, t - 1])
+        odds = logit(np.take(_STAY, z[:, t - 1])) - pulled * x[:, t - 1, 0]
+        leave = rng.random(num_trials) > expit(odds)
         z[:, t] = np.where(leave, 1 - z[:, t - 1], z[:, t - 1])
         x[:, t] = 0.9 * x[:, t - 1] + 0.3 * _OFFSET[z[:, t]] + _NOISE * rng.normal(size=(num_trials, 2))
     networks = model.networks
@@ -59,7 +70,12 @@ def _switching(num_trials: int, num_bins: int) -> tuple[Trials, MRSDS, dict]:
             Covariance((2,), _NOISE, triangular=False, trainable=True),
         ),
     )
-    params = {f"{name}$params": part for name, part in networks._replace(dynamics=dynamics)._asdict().items()}
+    networks = networks._replace(dynamics=dynamics)
+    if pulled:
+        weight = np.zeros(networks.transitions.weight.shape, np.float32)
+        weight[[0, 1], [1, 0], 0] = pulled
+        networks = networks._replace(transitions=eqx.tree_at(lambda t: t.weight, networks.transitions, weight))
+    params = {f"{name}$params": part for name, part in networks._asdict().items()}
     trials = Trials.from_arrays(list(y), region_sizes=[6, 6], z=list(z), x=list(x))
     return trials, model, params
 
@@ -68,16 +84,44 @@ def _switching(num_trials: int, num_bins: int) -> tuple[Trials, MRSDS, dict]:
 @pytest.mark.compiling
 def test_transitions_are_those_of_the_true_states():
     trials, model, params = _switching(200, 80)
-    assert has_transition_matrix(model)
     wrong = transition_matrix(params)
     paths = np.zeros_like(trials.x, dtype=np.float32)  # linear and Gaussian: any path will do
-    found = transition_matrix(fit_transitions(params, model, trials.batch(), paths, num_rounds=25))
-    moved = np.zeros((2, 2))
-    np.add.at(moved, (trials.z[:, :-1], trials.z[:, 1:]), 1)
-    true = moved / moved.sum(1, keepdims=True)
+    fitted = fit_transitions(params, model, trials.batch(), paths, num_rounds=25)
+    found, true = transition_matrix(fitted.params), _moved(trials)
     np.testing.assert_allclose(found.sum(1), 1.0, rtol=1e-5)
     assert np.abs(wrong - true).max() > 0.1
     np.testing.assert_allclose(found, true, atol=0.025)
+    # The same law in every bin: its mean is the matrix.
+    np.testing.assert_allclose(fitted.before, wrong, rtol=1e-5)
+    np.testing.assert_allclose(fitted.after, found, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.compiling
+def test_offsets_are_the_true_ones_where_latents_move_the_odds():
+    trials, model, params = _switching(200, 80, pulled=1.5)
+    bias = params["transitions$params"].bias
+    batch, true = trials.batch(), np.log([[_STAY[0], 1 - _STAY[0]], [1 - _STAY[1], _STAY[1]]])
+    x = jnp.asarray(trials.x, jnp.float32)
+    fitted = fit_transitions(params, model, batch, x, num_rounds=25)
+    found = np.asarray(fitted.params["transitions$params"].bias)
+    odds = [offsets[[0, 1], [0, 1]] - offsets[[0, 1], [1, 0]] for offsets in (bias, found, true)]
+    assert np.abs(odds[0] - odds[2]).max() > 0.7
+    np.testing.assert_allclose(odds[1], odds[2], atol=0.25)
+    # How often states follow each other is what the law says; the matrix at x = 0 is not.
+    np.testing.assert_allclose(fitted.after, _moved(trials), atol=0.025)
+    evidence = [
+        np.asarray(count_transitions(model.networks_from(some), model, in_parts(batch), x).log_evidence).sum()
+        for some in (params, fit_transitions(params, model, batch, x, num_rounds=1).params, fitted.params)
+    ]
+    assert evidence[0] < evidence[1] < evidence[2]
+
+
+def _moved(trials: Trials) -> np.ndarray:
+    """How often each state follows each."""
+    moved = np.zeros((2, 2))
+    np.add.at(moved, (trials.z[:, :-1], trials.z[:, 1:]), 1)
+    return moved / moved.sum(1, keepdims=True)
 
 
 @pytest.mark.nightly
@@ -147,9 +191,12 @@ def test_weights_with_a_prior_stand_at_their_medians(tmp_path, monkeypatch):
         assert np.abs(np.asarray(a - start)).max() > 0
 
 
-def test_rounds_are_named_where_latents_or_inputs_switch_the_states(tmp_path):
+def test_rounds_are_of_several_states_and_by_default_of_fits_that_are_scored(tmp_path):
     path = tmp_path / "some.yaml"
-    path.write_text("model: {num_states: 2, xz: false}\ntraining: {transition_rounds: 3}\n")
+    path.write_text("model: {num_states: 2}\ntraining: {transition_rounds: 3}\n")
     assert "training.start.transition_rounds" not in ignored_keys(load_config(path))
-    for key, value in {"model.xz": True, "model.uz": True, "model.num_states": 1}.items():
-        assert "training.start.transition_rounds" in ignored_keys(load_config(path, {key: value}))
+    assert "training.start.transition_rounds" in ignored_keys(load_config(path, {"model.num_states": 1}))
+    assert StartOptions().rounds_after(scored=True) == (1, 5)
+    assert StartOptions().rounds_after(scored=False) == (0, 0)
+    assert StartOptions(scoring_rounds=2, transition_rounds=0).rounds_after(scored=True) == (2, 0)
+    assert StartOptions(transition_rounds=3).rounds_after(scored=False) == (0, 3)

@@ -182,7 +182,7 @@ def ignored_keys(config: RunConfig) -> list[str]:
     )
     if not by_smoothing or model.weight_prior is not None:
         unread += ["training.start.evidence_steps", "training.start.scoring_rounds"]
-    if model.num_states == 1 or model.xz or model.uz or model.sz:
+    if model.num_states == 1:
         unread.append("training.start.transition_rounds")
     plain = RunConfig()
     return [path for path in unread if _value(config, path) != _value(plain, path)]

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 START_STEPS = 200  # of a start that says nothing else
+_TRANSITION_ROUNDS = 5  # a round leaves a third of the way, so these less than a hundredth
 StartMethod = Literal["auto", "staged", "smoothing", "none"]
 
 
@@ -111,15 +112,24 @@ class StartOptions:
             of rounds of networks.
         scoring_rounds: rounds of scoring on log p(y) after training, in the weights of the dynamics, of a guide without
             an encoder that started by smoothing, where no term of the regimen is on.
-        transition_rounds: rounds of expectation-maximisation of the transitions after training, latents summed out,
-            where neither latents nor inputs switch the states.
+        transition_rounds: rounds of expectation-maximisation of the transitions after training, latents summed out;
+            None for 5 of a fit that is scored, and else for none.
     """
 
     method: StartMethod = "auto"
     steps: Count | None = None
     evidence_steps: Steps = 0
     scoring_rounds: Steps = 1
-    transition_rounds: Steps = 0
+    transition_rounds: Steps | None = None
+
+    def rounds_after(self, *, scored: bool) -> tuple[int, int]:
+        """Rounds of scoring and of transitions after training.
+
+        Args:
+            scored: whether the guide has no encoder, the start was by smoothing, and no term of the regimen is on.
+        """
+        usual = _TRANSITION_ROUNDS if scored else 0
+        return self.scoring_rounds if scored else 0, usual if self.transition_rounds is None else self.transition_rounds
 
 
 @section

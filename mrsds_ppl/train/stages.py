@@ -21,7 +21,7 @@ from mrsds_ppl.train.progress import Rounds
 from mrsds_ppl.train.restarts import best_restart, fold_each, held_out_bounds
 from mrsds_ppl.train.stage import Stages, run_stage
 from mrsds_ppl.train.training import TrainingSettings, TrainResult, initial_state, make_run_chunk
-from mrsds_ppl.train.transition_fit import fit_transitions, has_transition_matrix, transition_matrix
+from mrsds_ppl.train.transition_fit import fit_transitions
 
 # In a checkpoint: what follows training has been done.
 _FINISHED = "finished"
@@ -152,7 +152,7 @@ def _finished(key: Keys, fit: TrainResult, stages: Stages, settings: TrainingSet
 
     The last checkpoint is replaced by one that holds them.
     """
-    rounds = stages.transition_rounds if has_transition_matrix(stages.model) else 0
+    rounds = stages.transition_rounds if stages.model.num_states > 1 else 0
     if rounds == 0 and stages.entries_of is None and stages.score is None:
         return fit
     key = key if stages.held_out is None else key[fit.restart]
@@ -172,9 +172,9 @@ def _finished(key: Keys, fit: TrainResult, stages: Stages, settings: TrainingSet
     if rounds > 0:
         with Rounds("transitions", None, stages.say, stages.progress):
             found = fit_transitions(values, stages.model, stages.data, x, num_rounds=rounds)
-        before, after = (np.round(np.diag(transition_matrix(some)), 3) for some in (values, found))
+        before, after = (np.round(np.diag(some), 3) for some in (found.before, found.after))
         stages.say(f"transitions: probability of staying in a state {before}, with the latents summed out {after}")
-        values, params = found, {**params, "transitions$params": found["transitions$params"]}
+        values, params = found.params, {**params, "transitions$params": found.params["transitions$params"]}
     if stages.entries_of is not None:
         with Rounds("smoothing of the training trials", None, stages.say, stages.progress):
             params = {**params, **stages.entries_of(smooth_anew(values, stages.model, stages.data, x))}

@@ -1,39 +1,45 @@
-"""The chain of states by expectation-maximisation, states and latents summed out.
+"""How readily states follow each other, by expectation-maximisation, states and latents summed out.
 
-    p(k | j)  <-  (n_jk + p(k | j)) / (n_j + 1),      n_jk = sum over trials of E( number of j -> k | y ),
+    b_jk  <-  b_jk + log (n_jk + p_jk) / (n_j + 1) - log p_jk,      n_jk = sum over trials of E( number of j -> k | y ),
 
-with the program linearised around each trial's path; see :mod:`mrsds_ppl.statespace.gaussian_sum`. One transition of
-the old law is counted for each state, so that one which is never entered keeps its row.
+with b the offsets of the log odds, p_jk the mean of p(z_t = k | z_{t-1} = j, x, u) over the bins that are in state j,
+and the program linearised around each trial's path; see :mod:`mrsds_ppl.statespace.gaussian_sum`. How latents, inputs
+and stages move the odds stays as trained. One transition of the old law is counted for each state, so that one which is
+never entered keeps its row. Where nothing moves the odds, a round is the update of a Markov chain, p_jk <- (n_jk +
+p_jk) / (n_j + 1); elsewhere it is one of generalised iterative scaling (Darroch and Ratcliff 1972), which raises log
+p(y) too, and ends where states follow each other as often as the law says.
 
 Joint training sets transitions by the bound, under which states are seen given a draw of the path. A short stay that
 the path does not show is then no stay, and the fitted states last too long. Here the path is summed out.
 """
 
-from collections.abc import Mapping
 from functools import partial
+from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
+from scipy.special import log_softmax, logsumexp
 
 from mrsds_ppl.backend.trials_at_once import in_parts, over_parts, put_together
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.covariance import AnyArray
-from mrsds_ppl.models.filtering import linearise_trials, shared_of, transitions_of_trials
+from mrsds_ppl.models.filtering import linearise_trials, shared_of, states_of_trials, transitions_of_trials
 from mrsds_ppl.models.mrsds import MRSDS
 from mrsds_ppl.statespace.linear_gaussian import TrialTerms
 
+_SITE = "transitions$params"
+# So that logarithms stay finite, and a state that no bin is in has the law of all bins.
+_TINY = 1e-12
 
-def has_transition_matrix(model: MRSDS) -> bool:
-    """Whether the states are a Markov chain of their own: several, which neither latents nor inputs switch."""
-    return model.num_states > 1 and not (model.options.xz or model.options.uz or model.options.sz)
 
+class FittedTransitions(NamedTuple):
+    """Values of the program's sites, and the mean law over the bins of each state, before and after."""
 
-def transition_matrix(params: Mapping[str, PyTree]) -> Float[np.ndarray, "from to"]:
-    """p(z_t = to | z_{t-1} = from) of a model that has such a matrix."""
-    return np.asarray(jax.nn.softmax(params["transitions$params"].bias, axis=-1))
+    params: dict[str, PyTree]
+    before: Float[np.ndarray, "from to"]
+    after: Float[np.ndarray, "from to"]
 
 
 def fit_transitions(
@@ -43,12 +49,12 @@ def fit_transitions(
     x: Float[AnyArray, "trial bin latent"],
     *,
     num_rounds: int,
-) -> dict[str, PyTree]:
-    """Parameters with the transitions of the largest evidence; everything else stays.
+) -> FittedTransitions:
+    """Parameters with the offsets of the transitions of the largest evidence; everything else stays.
 
     Args:
         params: values of the program's sites.
-        model: the program, of which :func:`has_transition_matrix` is true.
+        model: the program, of several states.
         data: the trials.
         x: their paths, around which the program is linearised.
         num_rounds: rounds of expectation-maximisation; each leaves about a third of the way to its end.
@@ -57,15 +63,29 @@ def fit_transitions(
     shared = shared_of(networks)
     trials: TrialTerms = put_together(parts, over_parts(partial(linearise_trials, networks, model), parts, x))
 
+    def probable(_: Batch, trials: TrialTerms) -> Float[Array, "trial bin state"]:
+        return states_of_trials(shared, trials).probabilities
+
     def counted(_: Batch, trials: TrialTerms) -> Float[Array, "trial from to"]:
         return transitions_of_trials(shared, trials).transitions
 
+    weight = np.asarray(put_together(parts, over_parts(probable, parts, trials)), float)[:, :-1] + _TINY
+    inside = (np.arange(1, weight.shape[1] + 1) < np.asarray(data.lengths)[:, None])[..., None]
+
+    def law(moves: Float[np.ndarray, "trial pair from to"]) -> Float[np.ndarray, "from to"]:
+        of_state = np.where(inside, weight, 0.0)
+        total = np.einsum("btj,btjk->jk", of_state, np.where(inside[..., None], np.exp(moves), 0.0))
+        return total / of_state.sum((0, 1))[:, None]
+
+    moves = np.asarray(trials.log_transition, float)
+    before = now = law(moves)
+    bias = np.asarray(params[_SITE].bias, float)
     for _ in range(num_rounds):
-        matrix = transition_matrix(params)
-        moves = jnp.broadcast_to(np.log(matrix), trials.log_transition.shape)
-        trials = trials._replace(log_transition=moves)
-        counts = np.asarray(put_together(parts, over_parts(counted, parts, trials))).sum(0) + matrix
-        bias = np.log(counts / counts.sum(1, keepdims=True) + 1e-12)
-        moved = eqx.tree_at(lambda t: t.bias, params["transitions$params"], jnp.asarray(bias))
-        params = {**params, "transitions$params": moved}
-    return params
+        given = trials._replace(log_transition=jnp.asarray(moves, trials.log_transition.dtype))
+        counts = np.asarray(put_together(parts, over_parts(counted, parts, given)), float).sum(0) + now
+        shift = np.log(counts / counts.sum(1, keepdims=True) + _TINY) - np.log(now + _TINY)
+        moves, bias = log_softmax(moves + shift, axis=-1), bias + shift
+        now = law(moves)
+    bias = bias - logsumexp(bias, axis=1, keepdims=True)
+    moved = eqx.tree_at(lambda t: t.bias, params[_SITE], jnp.asarray(bias, params[_SITE].bias.dtype))
+    return FittedTransitions({**params, _SITE: moved}, before, now)

@@ -25,7 +25,7 @@ OSCILLATORS = {
     "num_steps": 100,
     "learning_rate": 3e-3,
     "lr_warmup_steps": 20,
-    "start": {"method": "smoothing", "evidence_steps": 6, "transition_rounds": 5},
+    "start": {"method": "smoothing", "evidence_steps": 6},
 }
 NOTHING = 1e-9
 
