@@ -48,17 +48,17 @@ def test_counts_with_states_are_fitted_without_an_encoder_where_none_is_named(tm
 @pytest.mark.parametrize(
     ("values", "method", "encoder", "reason"),
     [
-        ({"model.num_states": 1}, "smoothing", "none", "one state is fitted better so"),
+        ({"model.num_states": 1}, "none", "convolution", "there is one state"),
         (
             {"model.num_states": 1, "model.emissions.dist": "gaussian"},
             "smoothing",
             "none",
-            "one state is fitted better so",
+            "Gaussian signals with one state are fitted better so",
         ),
         ({"model.num_states": 1, "model.emissions.dist": "zero_inflated_gamma"}, "none", "convolution", "no counts"),
         ({"model.emissions.dist": "gaussian"}, "staged", "convolution", "emissions are gaussian"),
         ({"model.weight_prior.scale": 0.5}, "none", "convolution", "weights have a prior"),
-        ({"model.latent_sizes": [6, 6, 5]}, "smoothing", "none", "counts are fitted better so"),
+        ({"model.latent_sizes": [6, 6, 5]}, "smoothing", "none", "counts with several states are fitted better so"),
         ({"inference.guide": "mean_field"}, "staged", "convolution", "mean_field reads an encoder"),
         ({"inference.encoder": "convolution"}, "staged", "convolution", "inference.encoder is convolution"),
         ({"inference.transformer": True}, "staged", "transformer", "inference.encoder is transformer"),

@@ -46,10 +46,11 @@ class StartChoice(NamedTuple):
 def choose_start(config: RunConfig, trials: Trials) -> StartChoice:
     """How a fit begins, from what the configuration names and, where it says ``auto``, from model and recording.
 
-    Spike counts are fitted better without an encoder, from a start by smoothing: the posterior is narrower than what an
-    encoder can read off the counts, and states are told apart by it (docs/results.md has the figures). So is any
-    recording with one state: an encoder's fit has more state noise than there is, and messages that are smaller
-    (docs/intervals.md). That is what ``auto`` does where nothing stands against it, and the reason names what does.
+    Spike counts with several states are fitted better without an encoder, from a start by smoothing: the posterior is
+    narrower than what an encoder can read off the counts, and states are told apart by it (docs/results.md has the
+    figures). So are Gaussian signals with one state: an encoder's fit has more state noise than there is, and messages
+    that are smaller (docs/intervals.md). That is what ``auto`` does where nothing stands against it, and the reason
+    names what does.
 
     Args:
         config: the configuration.
@@ -70,10 +71,11 @@ def _encoder(config: RunConfig, trials: Trials) -> tuple[Literal["convolution", 
     if inference.encoder_options != EncoderOptions():
         return "convolution", "inference.encoder_options gives an encoder's sizes"
     against = _against_none(config, trials)
+    better = "Gaussian signals with one state" if config.model.num_states == 1 else "counts with several states"
     if against is None:
         return "none", (
-            f"{'one state is' if config.model.num_states == 1 else 'counts are'} fitted better so; inference.encoder: "
-            "convolution brings an encoder where the guide has one, which is faster where trials are many"
+            f"{better} are fitted better so; inference.encoder: convolution brings an encoder where the guide has one, "
+            "which is faster where trials are many"
         )
     if inference.guide in PATH_GUIDES:
         return "convolution", f"not by smoothing, since {against}"
@@ -86,14 +88,16 @@ def _against_none(config: RunConfig, trials: Trials) -> str | None:
     sizes = model.latent_sizes
     latents = sizes * len(trials.region_sizes) if isinstance(sizes, int) else sum(sizes)
     laws, start, restarts = model.emissions.laws, config.training.start.method, config.training.optimiser.restarts
-    smoothed = ("gaussian",) if model.num_states == 1 else ()
+    counts, alone = all(EMISSIONS[law].counts for law in laws), model.num_states == 1
+    gaussian = all(law == "gaussian" for law in laws)
     most = most_bins_without_encoder(latents)
     reasons = (
         (config.inference.guide not in TRIALWISE_GUIDES, f"{config.inference.guide} reads an encoder"),
         (
-            not all(EMISSIONS[law].counts or law in smoothed for law in laws),
+            not counts and not (gaussian and alone),
             f"emissions are {model.emissions.phrase} and {'no' if len(laws) == 1 else 'not all'} counts",
         ),
+        (counts and alone, "there is one state (name inference.encoder to compare with more states)"),
         (model.weight_prior is not None, "weights have a prior"),
         (start in ("staged", "none"), f"training.start is {start}"),
         (restarts > 1, f"there are {restarts} restarts"),
