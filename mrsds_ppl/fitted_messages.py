@@ -159,6 +159,7 @@ class FittedMessages:
 
         Raises:
             DataError: labels do not fit the trials, are not two, or are of too few trials to show any difference.
+            RunError: ``level`` is not between 0 and 1.
         """
         if epochs is not None:
             return contrast_epochs(self.messages("all", draws=draws, seed=seed), epochs, level=level, seed=seed)

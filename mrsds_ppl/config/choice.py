@@ -71,8 +71,8 @@ def _encoder(config: RunConfig, trials: Trials) -> tuple[Literal["convolution", 
     if inference.encoder_options != EncoderOptions():
         return "convolution", "inference.encoder_options gives an encoder's sizes"
     against = _against_none(config, trials)
-    better = "Gaussian signals with one state" if config.model.num_states == 1 else "counts with several states"
     if against is None:
+        better = "Gaussian signals with one state" if config.model.num_states == 1 else "counts with several states"
         return "none", (
             f"{better} are fitted better so; inference.encoder: convolution brings an encoder where the guide has one, "
             "which is faster where trials are many"

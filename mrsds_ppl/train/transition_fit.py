@@ -27,7 +27,7 @@ from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.covariance import AnyArray
 from mrsds_ppl.models.filtering import linearise_trials, shared_of, states_of_trials, transitions_of_trials
 from mrsds_ppl.models.mrsds import MRSDS
-from mrsds_ppl.statespace.linear_gaussian import TrialTerms
+from mrsds_ppl.statespace.linear_gaussian import TrialTerms, valid_bins
 
 _SITE = "transitions$params"
 # So that logarithms stay finite, and a state that no bin is in has the law of all bins.
@@ -70,12 +70,11 @@ def fit_transitions(
         return transitions_of_trials(shared, trials).transitions
 
     weight = np.asarray(put_together(parts, over_parts(probable, parts, trials)), float)[:, :-1] + _TINY
-    inside = (np.arange(1, weight.shape[1] + 1) < np.asarray(data.lengths)[:, None])[..., None]
+    inside = np.asarray(valid_bins(jnp.asarray(data.lengths), weight.shape[1] + 1))[:, 1:]
+    weight = weight[inside] / weight[inside].sum(0)
 
     def law(moves: Float[np.ndarray, "trial pair from to"]) -> Float[np.ndarray, "from to"]:
-        of_state = np.where(inside, weight, 0.0)
-        total = np.einsum("btj,btjk->jk", of_state, np.where(inside[..., None], np.exp(moves), 0.0))
-        return total / of_state.sum((0, 1))[:, None]
+        return np.einsum("nj,njk->jk", weight, np.exp(moves[inside]))
 
     moves = np.asarray(trials.log_transition, float)
     before = now = law(moves)

@@ -102,10 +102,10 @@ def measured(system: str, seed: int) -> dict[str, object]:
     edges, regions = fit.edges(), len(trials.region_sizes)
     between = ~np.eye(regions, dtype=bool)
     true = np.stack([sizes[trials.z == state].mean(0)[between] for state in names]).reshape(-1)
-    each = (edges[name].values[:-1, :, :regions] for name in ("present", "p_value"))
-    present, p_values = (some[:, between].reshape(-1) for some in each)
+    claimed, asked = (edges[name].values[:-1, :, :regions] for name in ("present", "p_value"))
+    present, p_values = (some[:, between].reshape(-1) for some in (claimed, asked))
     return {
-        "norms": norms_held(found, edges["p_value"].values[:-1, :, :regions], names),
+        "norms": norms_held(found, asked, names),
         "system": system,
         "seed": seed,
         "latents": found.latents.tolist(),

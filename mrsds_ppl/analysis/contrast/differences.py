@@ -91,6 +91,7 @@ def contrast_conditions(
 
     Raises:
         DataError: there are not two labels, or not enough trials of each for any difference to be shown.
+        RunError: ``level`` is not between 0 and 1.
     """
     given = np.asarray(labels).astype(str)
     if given.shape != (norms.sizes["trial"],):
@@ -142,6 +143,7 @@ def contrast_epochs(
 
     Raises:
         DataError: there are not two epochs, or fewer than six trials have bins in both.
+        RunError: ``level`` is not between 0 and 1.
     """
     check_level(level)
     if len(epochs) != 2:
