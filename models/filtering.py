@@ -18,7 +18,7 @@ from mrsds_ppl.backend.side_by_side import compiled
 from mrsds_ppl.backend.trials_at_once import Parts, in_parts, over_parts, put_together
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.dynamics import with_scaled_noise
-from mrsds_ppl.models.linearised import linearised, shared_terms
+from mrsds_ppl.models.linearised import Program, linearised, path_log_density, shared_terms
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 from mrsds_ppl.statespace.gaussian_sum import (
     ExpectedTransitions,
@@ -26,8 +26,8 @@ from mrsds_ppl.statespace.gaussian_sum import (
     likeliest,
     state_posterior,
 )
-from mrsds_ppl.statespace.linear_gaussian import Latents, SharedTerms, States, TrialTerms
-from mrsds_ppl.statespace.smoothing import PathMoments, smooth_path
+from mrsds_ppl.statespace.linear_gaussian import Inputs, Latents, SharedTerms, States, TrialTerms
+from mrsds_ppl.statespace.smoothing import PathMoments, smooth_path, uphill
 
 # Factors of Q's Cholesky factor while new trials are smoothed: first loose, then as fitted.
 _FACTORS, _KEPT_OF_NEW = (8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.2, 1.0, 1.0), 32
@@ -57,6 +57,14 @@ linearise_trials = compiled(linearised, static_argnames="model")
 
 
 @compiled
+def _step_of_trials(
+    program: Program, shared: SharedTerms, batch: Batch, u: Inputs, trials: TrialTerms, states: States, x: Latents,
+    found: Latents,
+) -> Latents:  # fmt: skip
+    return uphill(partial(path_log_density, program, shared, batch, u, states), shared, trials, states, x, found)
+
+
+@compiled
 def smooth_trials(shared: SharedTerms, trials: TrialTerms, states: Array) -> PathMoments:
     """See :func:`mrsds_ppl.statespace.smoothing.smooth_path`."""
     return smooth_path(shared, trials, states)
@@ -75,17 +83,33 @@ def transitions_of_trials(shared: SharedTerms, trials: TrialTerms, *, order: int
     return expected_transitions(shared, trials, order=order)
 
 
+def smooth_uphill(
+    program: Program, shared: SharedTerms, batch: Batch, u: Inputs, states: States, trials: TrialTerms, x: Latents
+) -> PathMoments:
+    """:func:`smooth_trials`, their means as far on the way from ``x`` as they become no less likely.
+
+    Args:
+        program, shared: whose paths are smoothed.
+        batch, u, states: trials, inputs that the dynamics read, and probabilities of the states.
+        trials: the program linearised around ``x``.
+        x: paths.
+    """
+    moments = smooth_trials(shared, trials, states)
+    return moments._replace(mean=_step_of_trials(program, shared, batch, u, trials, states, x, moments.mean))
+
+
 def iterated_smoother(
-    linearise: Callable[[Array], TrialTerms], smooth: Callable[[TrialTerms], PathMoments], x: Array
+    linearise: Callable[[Array], TrialTerms], smooth: Callable[[TrialTerms, Array], PathMoments], x: Array
 ) -> PathMoments:
     """Paths smoothed around given ones and once more around what comes of it: the iterated Kalman smoother.
 
     Args:
         linearise: the program around paths.
-        smooth: of the linearised program.
+        smooth: of the linearised program, and the paths that it was linearised around.
         x: the paths to begin around.
     """
-    return smooth(linearise(smooth(linearise(x)).mean))
+    x = smooth(linearise(x), x).mean
+    return smooth(linearise(x), x)
 
 
 def smooth_paths(networks: Networks, model: MRSDS, parts: Parts, x: Latents, states: States) -> PathMoments:
@@ -148,19 +172,19 @@ def smooth_new_trials(params: dict[str, PyTree], model: MRSDS, data: Batch) -> S
         data: the trials.
     """
     networks, num_states = model.networks_from(params), model.num_states
-    loosened = [_shared_with_noise(networks, factor) for factor in _FACTORS]
+    loosened = [_loosened(networks, factor) for factor in _FACTORS]
 
     def smoothed(batch: Batch) -> SmoothedPaths:
-        kind = networks.dynamics.noise.raw_diagonal.dtype
+        kind, u = networks.dynamics.noise.raw_diagonal.dtype, model.dynamics_inputs(batch.u)
         x = jnp.zeros((*batch.y.shape[:2], model.num_latents), kind)
         states = jnp.full((*x.shape[:2], num_states), 1.0 / num_states, kind)
-        for number, shared in enumerate(loosened):
+        for number, (loose, shared) in enumerate(loosened):
             trials = linearise_trials(networks, model, batch, x)
             # The first paths are zero and say nothing of the states.
             if number > 0 and num_states > 1:
                 states = states_of_trials(shared, trials, num_kept=_KEPT_OF_NEW).states
-            x = smooth_trials(shared, trials, states).mean
-            paths = smooth_trials(shared, linearise_trials(networks, model, batch, x), states)
+            x = smooth_uphill(loose, shared, batch, u, states, trials, x).mean
+            paths = smooth_uphill(loose, shared, batch, u, states, linearise_trials(networks, model, batch, x), x)
             x = paths.mean
         return SmoothedPaths(paths, states)
 
@@ -169,19 +193,17 @@ def smooth_new_trials(params: dict[str, PyTree], model: MRSDS, data: Batch) -> S
 
 
 @jax.jit
-def _shared_with_noise(networks: Networks, factor: Array) -> SharedTerms:
-    return shared_terms(networks._replace(dynamics=with_scaled_noise(networks.dynamics, factor)))
+def _loosened(networks: Networks, factor: Array) -> tuple[Networks, SharedTerms]:
+    loose = networks._replace(dynamics=with_scaled_noise(networks.dynamics, factor))
+    return loose, shared_terms(loose)
 
 
 def _smoother(networks: Networks, model: MRSDS) -> Callable[[Batch, Array, Array], PathMoments]:
     shared = shared_of(networks)
 
     def smoothed(batch: Batch, x: Array, states: Array) -> PathMoments:
-        return iterated_smoother(
-            lambda x: linearise_trials(networks, model, batch, x),
-            lambda trials: smooth_trials(shared, trials, states),
-            x,
-        )
+        smooth = partial(smooth_uphill, networks, shared, batch, model.dynamics_inputs(batch.u), states)
+        return iterated_smoother(partial(linearise_trials, networks, model, batch), smooth, x)
 
     return smoothed
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.dynamics import Dynamics, Messages, StateDynamics
@@ -33,10 +33,12 @@ from mrsds_ppl.statespace.linear_gaussian import (
     LinearSteps,
     SharedTerms,
     SignalTerms,
+    States,
     TrialTerms,
     linearise,
     valid_bins,
 )
+from mrsds_ppl.statespace.smoothing import log_steps
 
 
 @runtime_checkable
@@ -145,8 +147,7 @@ def linearise_messages(dynamics: SumOfMessages, x: Latents, u: Inputs) -> Linear
 def signal_terms(emissions: SomeEmissions, batch: Batch, x: Latents) -> SignalTerms:
     """Gaussian terms of the signals that an encoder may see, around a path; padded bins have none."""
     emissions = emissions.of_trials(batch.session)
-    seen = batch.observed & batch.visible & valid_bins(batch.lengths, batch.y.shape[1])[..., None]
-    signals = jnp.where(seen, batch.y, 0.0)
+    seen, signals = _seen(batch)
 
     def log_prob(path: Array) -> tuple[Array, Array]:
         each = emissions.law(path, seen).log_prob(signals)
@@ -174,3 +175,28 @@ def signal_terms(emissions: SomeEmissions, batch: Batch, x: Latents) -> SignalTe
         precision = precision.at[..., rows, others].set(block).at[..., others, rows].set(block)
     curved = jnp.einsum("btij,btj->bti", precision, x)
     return SignalTerms(precision, curved + slope, each - (x * (slope + curved / 2)).sum((1, 2)))
+
+
+def path_log_density(
+    program: Program, shared: SharedTerms, batch: Batch, u: Inputs, states: States, x: Latents
+) -> Float[Array, " trial"]:
+    """log p(y, x | z) of each trial, averaged over its states: what a smoother seeks the largest of. Up to a constant.
+
+    Args:
+        program, shared: not linearised.
+        batch: the trials.
+        u: inputs that the dynamics read; width 0 for none.
+        states: probabilities.
+        x: paths.
+    """
+    (seen, signals), (trials, bins, latents) = _seen(batch), x.shape
+    before, inputs = x[:, :-1].reshape(-1, latents), u[:, 1:].reshape(trials * (bins - 1), u.shape[-1])
+    means = jnp.moveaxis(program.dynamics.means(before, inputs).reshape(-1, trials, bins - 1, latents), 0, 2)
+    told = program.emissions.of_trials(batch.session).law(x, seen).log_prob(signals)
+    return told + log_steps(shared, jnp.asarray(batch.lengths), states, x, means)
+
+
+def _seen(batch: Batch) -> tuple[Bool[Array, "trial bin neuron"], Float[Array, "trial bin neuron"]]:
+    """Which signals an encoder may see, and these; 0 elsewhere."""
+    seen = batch.observed & batch.visible & valid_bins(batch.lengths, batch.y.shape[1])[..., None]
+    return seen, jnp.where(seen, batch.y, 0.0)

@@ -36,7 +36,7 @@ from mrsds_ppl.models.filtering import (
     shared_of,
     smooth_and_find_states,
     smooth_paths,
-    smooth_trials,
+    smooth_uphill,
     states_of_trials,
 )
 from mrsds_ppl.models.linearised import Program, linearised_with, with_dynamics
@@ -223,7 +223,7 @@ def _linear_step(
 
     def smoothed(batch: Batch, u: Array, x: Array, states: Array) -> PathMoments:
         trials = _linear_around(program.networks, program.log_transition, batch, x, u)
-        return smooth_trials(shared, trials, states)
+        return smooth_uphill(program.networks, shared, batch, u, states, trials, x)
 
     paths = put_together(parts, over_parts(smoothed, parts, u, x, program.states))
     return _improved(program, data, u, paths)

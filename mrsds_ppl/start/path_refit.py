@@ -13,6 +13,7 @@ Source: Salakhutdinov and Roweis (2003), over-relaxed bound optimisation.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -23,14 +24,14 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from mrsds_ppl.data.trials import Batch
 from mrsds_ppl.models.dynamics import Rows, with_scaled_noise
 from mrsds_ppl.models.filtering import SmoothedPaths, iterated_smoother
-from mrsds_ppl.models.linearised import linearised, shared_terms
+from mrsds_ppl.models.linearised import linearised, path_log_density, shared_terms
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 from mrsds_ppl.nn.adam import descend
 from mrsds_ppl.ppl.gaussian_chain import GaussianChain
 from mrsds_ppl.ppl.markov import potentials
 from mrsds_ppl.statespace.gaussian_sum import state_posterior
 from mrsds_ppl.statespace.linear_gaussian import TrialTerms, valid_bins
-from mrsds_ppl.statespace.smoothing import chain_of, smooth_path
+from mrsds_ppl.statespace.smoothing import PathMoments, chain_of, smooth_path, uphill
 from mrsds_ppl.train.regimen.sparsity import sizes_of
 
 _BATCH, _RATE = 32, 1e-2
@@ -165,7 +166,12 @@ def noise_factor(networks: Networks, model: MRSDS, data: Batch, paths: SmoothedP
         def around(x: Array) -> TrialTerms:
             return linearised(scaled, model, some, x)
 
-        path = iterated_smoother(around, lambda trials: smooth_path(shared, trials, states), x).mean
+        def smooth(trials: TrialTerms, x: Array) -> PathMoments:
+            moments = smooth_path(shared, trials, states)
+            return moments._replace(mean=uphill(density, shared, trials, states, x, moments.mean))
+
+        density = partial(path_log_density, scaled, shared, some, model.dynamics_inputs(some.u), states)
+        path = iterated_smoother(around, smooth, x).mean
         return state_posterior(shared, around(path), num_kept=_KEPT).log_evidence.sum()
 
     return tried[lax.map(evidence, tried).argmax()]

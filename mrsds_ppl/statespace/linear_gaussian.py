@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 Latents = Float[Array, "trial bin latent"]
 States = Float[Array, "trial bin state"]
 Inputs = Float[Array, "trial bin input"]
+Lengths = Int[Array, " trial"]
 
 
 class SharedTerms(NamedTuple):
@@ -51,7 +52,7 @@ class TrialTerms(NamedTuple):
     steps: LinearSteps
     signals: SignalTerms
     log_transition: Float[Array, "trial pair from to"]
-    lengths: Int[Array, " trial"]
+    lengths: Lengths
 
 
 def linearise(
@@ -76,6 +77,6 @@ def linearise(
     )
 
 
-def valid_bins(lengths: Int[Array, " trial"], num_bins: int) -> Bool[Array, "trial bin"]:
+def valid_bins(lengths: Lengths, num_bins: int) -> Bool[Array, "trial bin"]:
     """True in the bins of a trial."""
     return jnp.arange(num_bins) < lengths[:, None]

@@ -6,6 +6,7 @@ Kalman smoother does. Source: Rauch, Tung and Striebel (1965) in the information
 Zoltowski, Pillow and Linderman (2020) for the switching model.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,9 +14,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from mrsds_ppl.statespace.linear_gaussian import SharedTerms, TrialTerms, valid_bins
+from mrsds_ppl.statespace.linear_gaussian import Latents, Lengths, SharedTerms, States, TrialTerms, valid_bins
 from mrsds_ppl.statespace.small_matrices import applied, batch_first, batch_last, inverse, product
 
+# To so many roundings a sum of a trial's terms is known. A path that must move by less than a thousandth of its step
+# stays.
+_ROUNDINGS, _SMALLEST_SHARE = 100, 1e-3
 Pair = tuple[Array, Array]
 Triple = tuple[Array, Array, Array]
 
@@ -52,6 +56,66 @@ def smooth_path(shared: SharedTerms, trials: TrialTerms, states: Float[Array, "t
     shift = shift.at[:, 0].add(first @ (states[:, 0] @ shared.first_means).T)
     mean, covariance, lagged = _solve(*(jnp.moveaxis(a, -2, 0) for a in (diagonal, _before(-across), shift)))
     return PathMoments(mean.transpose(2, 0, 1), covariance.transpose(3, 0, 1, 2), lagged.transpose(3, 0, 1, 2))
+
+
+def log_steps(
+    shared: SharedTerms, lengths: Lengths, states: States, x: Latents, means: Float[Array, "trial pair state latent"]
+) -> Float[Array, " trial"]:
+    """log p(x | z) of each trial, averaged over its states, for the means of its steps; up to a constant."""
+    weight = jnp.where(valid_bins(lengths, x.shape[1])[..., None], states, 0.0)
+    first, later = x[:, 0, None] - shared.first_means, x[:, 1:, None] - means
+    begun = jnp.einsum("tk,tki,ij,tkj->t", weight[:, 0], first, jnp.linalg.inv(shared.first_covariance), first)
+    pulled = later @ jnp.linalg.inv(shared.noise_covariance)
+    return -0.5 * (begun + (weight[:, 1:] * (pulled * later).sum(-1)).sum((1, 2)))
+
+
+def uphill(
+    log_density: Callable[[Latents], Float[Array, " trial"]],
+    shared: SharedTerms,
+    trials: TrialTerms,
+    states: States,
+    x: Latents,
+    found: Latents,
+) -> Latents:
+    """Of each trial, the path between ``x`` and ``found`` at the first share s of 1, 1/2, 1/4 ... that gains enough.
+
+    That is half of what the linearised program promises, (2 s - s^2) times the gain of its mode. It can promise too
+    much: a count far above its mean has a slope of their distance and the curvature of the mean. Source: Armijo (1966).
+
+    Args:
+        log_density: log p(y, x | z) of paths, as :func:`log_steps` says what is of the latents.
+        shared, trials: the program linearised around ``x``, where it has that density itself.
+        states: probabilities.
+        x: paths.
+        found: the mode of the linearised program.
+    """
+
+    def linear(x: Array) -> Array:
+        signals, (gain, offset) = trials.signals, trials.steps
+        curved = jnp.einsum("tbij,tbj->tbi", signals.precision, x)
+        told = signals.constant + (x * (signals.shift - curved / 2)).sum((1, 2))
+        means = jnp.einsum("tbkij,tbj->tbki", gain, x[:, :-1]) + offset
+        return told + log_steps(shared, trials.lengths, states, x, means)
+
+    def at(share: Array) -> Array:
+        return x + share[:, None, None] * (found - x)
+
+    def again(now: Pair) -> Array:
+        share, fell = now
+        return (fell & (share > _SMALLEST_SHARE)).any()
+
+    def halved(now: Pair) -> Pair:
+        share, fell = now
+        share = jnp.where(fell, share / 2, share)
+        # A density that is no number gains nothing.
+        return share, ~(log_density(at(share)) >= before + (share - share**2 / 2) * gain - rounding)
+
+    before = linear(x)
+    gain = linear(found) - before
+    rounding = _ROUNDINGS * jnp.finfo(before.dtype).eps * jnp.abs(before)
+    twice = jnp.full(x.shape[0], 2.0, x.dtype)
+    share, fell = lax.while_loop(again, halved, (twice, jnp.ones(x.shape[0], bool)))
+    return at(jnp.where(fell, 0.0, share))
 
 
 def chain_of(moments: PathMoments) -> tuple[Array, Array, Array]:
