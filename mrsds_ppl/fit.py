@@ -19,7 +19,7 @@ from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.posterior import PosteriorSampler
 from mrsds_ppl.analysis.summary import evaluate_run, not_finite_sentence, recovery_lines, remarks
 from mrsds_ppl.analysis.weights import Scoring
-from mrsds_ppl.backend.device import choose_device, demand_one_choice, enable_compilation_cache
+from mrsds_ppl.backend.device import choose_device, demand_one_choice, enable_compilation_cache, make_room_for_programs
 from mrsds_ppl.backend.sharding import at_hand, devices_line, on_devices, to_begin_with, trial_mesh
 from mrsds_ppl.build import (
     fitted_values,
@@ -169,7 +169,6 @@ def fit_into_files(
             device = choose_device(options.get("gpu"), tell)
             about = {**versions(device), DATA_DIGEST: trials.digest}
             write_description(trials, config, paths, about)
-            enable_compilation_cache()
             with jax.default_device(device):
                 found = _fit(trials, split, config, in_files(paths), resume, tell, options.get("progress", True))
             write_results(found, paths)
@@ -194,13 +193,14 @@ def fit_trials(trials: Trials, config: RunConfig, *, say: Say = print, progress:
     config = choice.applied_to(config)
     for line in (choice.line, *(f"note: {note}" for note in notes(config, trials, split))):
         say(line)
-    enable_compilation_cache()
     return _fit(trials, split, config, in_memory(), False, say, progress)
 
 
 def _fit(
     trials: Trials, split: Split, config: RunConfig, stores: Stores, resume: bool, say: Say, progress: bool
 ) -> Fit:
+    enable_compilation_cache()
+    make_room_for_programs()
     training, seeds, restarts = config.training, config.training.seeds, config.training.optimiser.restarts
     validation = hold_out(split.train, seeds.data) if restarts > 1 else None
     trained_on = split.train if validation is None else validation.train

@@ -1,5 +1,6 @@
 """Where a run computes, and its compilation cache."""
 
+import gc
 import os
 import tempfile
 import warnings
@@ -68,6 +69,21 @@ def enable_compilation_cache() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def make_room_for_programs(system: Path = Path("/proc")) -> None:
+    """Forget what was compiled for earlier fits once it takes half of the memory maps that Linux allows a process.
+
+    A fit takes some four thousand of 65,530, and beyond the last one the compiler ends the process. What a later fit
+    needs again it reads from the cache on disk.
+
+    Args:
+        system: what the kernel tells of its processes; where there is no such folder nothing is done.
+    """
+    maps, most = system / "self" / "maps", system / "sys" / "vm" / "max_map_count"
+    if maps.exists() and most.exists() and 2 * len(maps.read_bytes().splitlines()) > int(most.read_text()):
+        jax.clear_caches()
+        gc.collect()
 
 
 def known_options(options: dict[str, str | bool]) -> dict[str, str | bool]:
