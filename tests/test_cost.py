@@ -26,7 +26,8 @@ from mrsds_ppl.config.fit_sizes import FitSizes, Products, sizes_of
 from mrsds_ppl.config.recording import split_of
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models import filtering
-from mrsds_ppl.start import laplace_em, path_refit, staged
+from mrsds_ppl.start import laplace_em, staged
+from mrsds_ppl.start.refit import path_refit
 
 MEASURED = json.loads((Path(__file__).parent / "benchmarks" / "cost_cases.json").read_text(encoding="utf-8"))
 BOTH = pytest.mark.parametrize("counts", [True, False], ids=["counts", "continuous"])

@@ -24,8 +24,8 @@ from mrsds_ppl.models.filtering import SmoothedPaths, smooth_anew, smooth_new_tr
 from mrsds_ppl.models.linearised import linearised_with, path_log_density, shared_terms
 from mrsds_ppl.start.laplace_em import LaplaceEM, SmoothedFit
 from mrsds_ppl.start.linear_program import LinearDynamics, improved, linear_program
-from mrsds_ppl.start.path_refit import Refit, noise_factor, refit_networks
 from mrsds_ppl.start.pca import initialize
+from mrsds_ppl.start.refit.path_refit import Refit, noise_factor, refit_networks
 from mrsds_ppl.statespace.gaussian_sum import expected_transitions, state_posterior
 from mrsds_ppl.statespace.smoothing import PathMoments, chain_of, smooth_path, uphill
 from mrsds_ppl.train import stages

@@ -16,7 +16,7 @@ from mrsds_ppl.data.simulate import SIMULATORS
 from mrsds_ppl.models import MRSDS, DynamicsOptions, EmissionOptions, ModelOptions
 from mrsds_ppl.models.dynamics import Dynamics, Rows, with_scaled_noise
 from mrsds_ppl.models.filtering import SmoothedPaths
-from mrsds_ppl.start.path_refit import Refit, refit_networks
+from mrsds_ppl.start.refit.path_refit import Refit, refit_networks
 from mrsds_ppl.statespace.smoothing import PathMoments
 from mrsds_ppl.train.regimen.bending import message_bends
 from mrsds_ppl.train.regimen.sparsity import message_sizes

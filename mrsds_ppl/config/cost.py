@@ -100,10 +100,11 @@ def _linear(sizes: FitSizes) -> Work:
 def _networks(sizes: FitSizes) -> Work:
     """Rounds of the networks: fitted to draws of the paths, noise that suits them, states, and smoothing."""
     bins = _bins(sizes, sizes.train)
+    # Each state's networks are asked at their own steps.
     drawn = _REFIT_STEPS * _bins(sizes, min(_REFIT_TRIALS, sizes.train))
     tried = _FACTORS * _bins(sizes, min(_FACTOR_TRIALS, sizes.train))
     each = _added(
-        {"gradients": drawn * sizes.products.messages},
+        {"gradients": drawn * sizes.products.messages / sizes.states},
         _smoothed(sizes, tried, _KEPT_OF_FACTORS),
         _smoothed(sizes, bins),
         _smoothed(sizes, bins, kept=0),

@@ -44,7 +44,7 @@ from mrsds_ppl.models.mrsds import MRSDS, Networks
 from mrsds_ppl.start.ascent.evidence_ascent import draw_rows, evidence_ascent, why_no_ascent
 from mrsds_ppl.start.ascent.network_fit import fit_networks
 from mrsds_ppl.start.linear_program import LinearNetworks, LinearProgram, improved, linear_program
-from mrsds_ppl.start.path_refit import Refit, noise_factor, refit_networks, refit_transitions
+from mrsds_ppl.start.refit.path_refit import Refit, noise_factor, refit_networks, refit_transitions
 from mrsds_ppl.statespace.arhmm import fit_arhmm
 from mrsds_ppl.statespace.gaussian_sum import likeliest
 from mrsds_ppl.statespace.linear_gaussian import TrialTerms

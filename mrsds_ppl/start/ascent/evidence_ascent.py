@@ -37,7 +37,7 @@ from mrsds_ppl.models.mrsds import MRSDS, Networks
 from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics, cubic_from, num_features
 from mrsds_ppl.start.ascent.message_prior import Edge, edge, first_widths, moved_widths, precision
 from mrsds_ppl.start.ascent.weight_information import weight_information
-from mrsds_ppl.start.path_refit import drawn_rows
+from mrsds_ppl.start.refit.path_refit import drawn_rows
 from mrsds_ppl.statespace.gaussian_sum import expected_transitions
 
 # Share of C; precision of constants, local weights and those of inputs.

@@ -18,17 +18,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax, random
+import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from mrsds_ppl.data.trials import Batch
-from mrsds_ppl.models.dynamics import Rows, with_scaled_noise
+from mrsds_ppl.models.dynamics import Dynamics, Rows, with_scaled_noise
 from mrsds_ppl.models.filtering import SmoothedPaths, iterated_smoother
 from mrsds_ppl.models.linearised import linearised, path_log_density, shared_terms
 from mrsds_ppl.models.mrsds import MRSDS, Networks
 from mrsds_ppl.nn.adam import descend
 from mrsds_ppl.ppl.gaussian_chain import GaussianChain
 from mrsds_ppl.ppl.markov import potentials
+from mrsds_ppl.start.refit.drawn_steps import DrawnSteps, each_state, step_draws
 from mrsds_ppl.statespace.gaussian_sum import state_posterior
 from mrsds_ppl.statespace.linear_gaussian import TrialTerms, valid_bins
 from mrsds_ppl.statespace.smoothing import PathMoments, chain_of, smooth_path, uphill
@@ -39,8 +41,8 @@ _BATCH, _RATE = 32, 1e-2
 _DYNAMICS, _TRANSITIONS = "dynamics$params", "transitions$params"
 NOISE_FACTORS = (0.7, 0.85, 1.0, 1.2)
 _TRIALS, _KEPT = 48, 8
-# What Adam maximises: of some sites, some trials, draws of their paths, and their states.
-Aim = Callable[[dict[str, PyTree], Batch, Array, Array], Array]
+# What Adam maximises: of some sites, and some steps of the paths.
+Aim = Callable[[dict[str, PyTree], DrawnSteps], Array]
 
 
 class Refit(NamedTuple):
@@ -77,23 +79,21 @@ def refit_networks(
     """
     before, stretch, sparsity = model.networks_from(params).dynamics, refit.stretch, refit.sparsity
 
-    def aim(some: dict[str, PyTree], batch: Batch, x: Array, states: Array) -> Array:
+    def said(one: Dynamics, x: Array, u: Array) -> tuple[Array, Array]:
+        if sparsity == 0:
+            return one.means(x, u)[0], jnp.zeros(())
+        messages = one.messages(x, u)
+        return one.summed(messages)[0], sizes_of(one, messages.cross, jnp.ones((x.shape[0], 1))).sum()
+
+    def aim(some: dict[str, PyTree], steps: DrawnSteps) -> Array:
         networks = model.networks_from({**params, **some})
-        first, u, now = _rows(model, batch, x, states)
-        then = x[:, 1:].reshape(first.shape)
-        old = lax.stop_gradient(before.means(first, u))
-        noise = lax.stop_gradient(networks.dynamics.noise)
-        penalty = jnp.zeros(())
-        if sparsity > 0:
-            # Stretched steps count eta times as much, which the penalty has to match to end at the same place.
-            messages = networks.dynamics.messages(first, u)
-            means = networks.dynamics.summed(messages)
-            penalty = sparsity * stretch * sizes_of(networks.dynamics, messages.cross, now).sum()
-        else:
-            means = networks.dynamics.means(first, u)
-        fit = noise.around(means).log_prob(old + stretch * (then - old))
-        found = (fit.T * now).sum() / batch.lengths.sum() - penalty
-        return found + _log_transitions(networks, model, batch, x, states)
+        first, then, u = (steps.by_state(part) for part in (steps.x[:, 0], steps.x[:, 1], _inputs(model, steps)))
+        old = lax.stop_gradient(each_state(lambda one, x, u: one.means(x, u)[0], before, first, u))
+        means, sizes = each_state(said, networks.dynamics, first, u)
+        fit = lax.stop_gradient(networks.dynamics.noise).around(means).log_prob(old + stretch * (then - old))
+        # Stretched steps count eta times as much, which the penalty has to match to end at the same place.
+        penalty = sparsity * stretch * jnp.where(steps.share > 0, sizes, 0.0).sum()
+        return steps.share @ fit.mean(1) - penalty + _log_transitions(networks, model, steps)
 
     chosen = {name: params[name] for name in (_DYNAMICS, _TRANSITIONS)}
     return {**params, **_ascended(key, chosen, aim, data, paths, refit.num_steps)}
@@ -104,32 +104,35 @@ def refit_transitions(
 ) -> dict[str, PyTree]:
     """Transitions alone, as :func:`refit_networks` does them."""
 
-    def aim(some: dict[str, PyTree], batch: Batch, x: Array, states: Array) -> Array:
-        return _log_transitions(model.networks_from({**params, **some}), model, batch, x, states)
+    def aim(some: dict[str, PyTree], steps: DrawnSteps) -> Array:
+        return _log_transitions(model.networks_from({**params, **some}), model, steps)
 
     chosen = {_TRANSITIONS: params[_TRANSITIONS]}
     return {**params, **_ascended(key, chosen, aim, data, paths, num_steps)}
 
 
-def _log_transitions(networks: Networks, model: MRSDS, batch: Batch, x: Array, weight: Array) -> Array:
+def _inputs(model: MRSDS, steps: DrawnSteps) -> Array:
+    return model.dynamics_inputs(steps.trials.u)[:, 1]
+
+
+def _log_transitions(networks: Networks, model: MRSDS, steps: DrawnSteps) -> Array:
     """log p(z | x) a bin."""
-    now = jnp.where(valid_bins(batch.lengths, batch.y.shape[1])[:, 1:, None], weight[:, 1:], 0.0)
-    moves = potentials(model.switching(networks, batch), x).transition
-    pairs = jnp.moveaxis(weight[:, :-1, :, None] * now[:, :, None], 0, -1)
-    return jnp.where(pairs > 0, pairs * moves, 0.0).sum() / batch.lengths.sum()
+    states = np.arange(model.num_states)
+    moves = potentials(model.switching(networks, steps.trials), steps.x).transition[0]
+    # Of each state's steps, those into it: (from, state, row).
+    into = moves.reshape(*moves.shape[:2], len(states), -1)[:, states, states]
+    before = jnp.moveaxis(steps.by_state(steps.before), -1, 0)
+    return steps.share @ jnp.where(before > 0, before * into, 0.0).sum(0).mean(1)
 
 
 def _ascended(
     key: Array, sites: dict[str, PyTree], aim: Aim, data: Batch, paths: SmoothedPaths, num_steps: int
 ) -> dict[str, PyTree]:
-    """Sites after steps of Adam on an aim of some trials, drawn anew for each step as are their paths."""
-    chain, size = chain_of(paths.moments), min(_BATCH, data.lengths.shape[0])
+    """Sites after steps of Adam on an aim of some steps of the paths, drawn anew for each of Adam's."""
+    draw = step_draws(data, paths, min(_BATCH, data.lengths.shape[0]) * (data.y.shape[1] - 1))
 
     def loss(some: dict[str, PyTree], key: Array) -> Array:
-        index_key, draw_key = random.split(key)
-        index = random.choice(index_key, data.lengths.shape[0], (size,), replace=False)
-        batch, parts, states = jax.tree.map(lambda leaf: leaf[index], (data, chain, paths.states))
-        return -aim(some, batch, GaussianChain(*parts).sample(draw_key), states)
+        return -aim(some, draw(key))
 
     return descend(key, loss, sites, num_steps=num_steps, rate=_RATE, last=0.05).params
 
