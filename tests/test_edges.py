@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import false_discovery_control
+from scipy.stats import false_discovery_control, ttest_1samp
 
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.edges import Removed, Without, check_edges, evidence_lost, mean_messages, training_steps
@@ -101,6 +101,7 @@ def test_what_is_lost_is_the_exact_evidence_and_an_absent_message_loses_nothing(
         known = known_of(fitted, trials)
         found = evidence_lost(fitted, trials, rows, known, p_values)
         dynamics, whole = fitted.networks.dynamics, exact_evidence(fitted.networks, trials)
+        larger = p_values.copy()
         for target, source in ((1, 0), (0, 1)):
             change = known.change(known.without(coefficients_of(known, (0, target, source))))
             gone, means = removed(dynamics, (0, target, source)), jax.jit(mean_messages)(dynamics, rows)
@@ -113,11 +114,15 @@ def test_what_is_lost_is_the_exact_evidence_and_an_absent_message_loses_nothing(
             one = found.isel(state=0, target=target, source=source)
             assert float(one["evidence"]) == pytest.approx(lost.mean(), rel=1e-4, abs=1e-6)
             assert float(one["error"]) == pytest.approx(lost.std(ddof=1) / np.sqrt(10), rel=1e-4, abs=1e-6)
-        assert np.isnan(evidence_lost(fitted, trials.select([0]), rows, known, p_values)["error"]).all()
-    np.testing.assert_array_equal(found["p_value"], p_values)
-    p = p_values[0]
+            of_trials = ttest_1samp(lost, 0.0, alternative="greater").pvalue
+            larger[:, target, source] = np.maximum(p_values[:, target, source], of_trials)
+        alone = evidence_lost(fitted, trials.select([0]), rows, known, p_values)
+        assert np.isnan(alone["error"]).all()
+        assert not alone["present"].any()
+    np.testing.assert_allclose(found["p_value"], larger, rtol=1e-4)
+    p = larger[0]
     np.testing.assert_allclose(
-        found["q_value"].values[0][[0, 1], [1, 0]], false_discovery_control(p[[0, 1], [1, 0]]), rtol=1e-12
+        found["q_value"].values[0][[0, 1], [1, 0]], false_discovery_control(p[[0, 1], [1, 0]]), rtol=1e-4
     )
     assert found["present"].values.tolist() == 2 * [[[False, False], [True, False]]]
     # With one state, in every state is in that one.

@@ -38,7 +38,7 @@ def table_of(found: xr.Dataset) -> Iterator[str]:
     about = found.attrs
     yield (
         f"evidence: nats of log p(y) that test trials lose without a message (standard error over {about['trials']}); "
-        f"p: whether training trials ask for it; present: false discovery rate {about['false_discovery_rate']:g}"
+        f"p: whether they and training trials need it; present: false discovery rate {about['false_discovery_rate']:g}"
     )
     names = [str(name) for axis in ("source", "target") for name in found[axis].values]
     width = max(4, *map(len, names))

@@ -41,10 +41,9 @@ def edges_section(
     rate, tested = edges.found.attrs["false_discovery_rate"], int(edges.found["q_value"].isel(state=-1).notnull().sum())
     how = (
         f"A message is replaced by its mean, the other messages settle anew, and log p(y) of the {number} test trials "
-        "falls if something was lost: in nats a trial, with its standard error over trials. Whether a message is there "
-        "is asked of the training trials: if they pull towards it where it is left out, and more than signs drawn for "
-        f"each trial would, at a false discovery rate of {rate:.0%}. The test trials have to lose as well, more than "
-        "one standard error."
+        "falls if something was lost: in nats a trial, with its standard error over trials. A message is there if test "
+        "trials lose by it, and if training trials pull towards it where it is left out, more than signs drawn for "
+        f"each trial would: p is the larger of both p-values, and the false discovery rate {rate:.0%}."
     )
     limits = (
         "A message that is missing here may be there: more trials would show smaller ones. One that is there is a "
