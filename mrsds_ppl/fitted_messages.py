@@ -97,6 +97,7 @@ class FittedMessages:
         labels: Labels | None = None,
         *,
         calibration: Calibration | None = None,
+        edges: xr.Dataset | None = None,
         level: float = 0.9,
         draws: int = 50,
         weights: bool = True,
@@ -112,6 +113,7 @@ class FittedMessages:
             labels: condition of each trial by its id, or one for each trial of ``latents``; adds ``condition``.
             calibration: of this fit; ``low`` and ``high`` then allow for what its procedure gets wrong, but not by
                 condition.
+            edges: of :meth:`edges` of this fit; ``low`` is then zero where test trials do not need the message either.
             level: probability between these.
             draws, seed: number of draws, and their seed.
             weights: draw them; otherwise they are held at their fitted values, and there are means alone.
@@ -133,7 +135,8 @@ class FittedMessages:
         if not weights:
             return xr.Dataset({"mean": mean}, attrs={"units": _UNITS})
         interval = interval_of(found, level) if told_by is None else told_by.interval(mean, level)
-        p_values = score_test(self.weights, self.split.train.lengths, seed=seed)
+        asked = None if edges is None else edges["p_value"].values
+        p_values = score_test(self.weights, self.split.train.lengths, seed=seed) if asked is None else asked
         # A region's own change has no p-value.
         not_asked_for = (p_values[:-1] if labels is None else p_values[-1]) > (1 - level) / 2
         return interval.assign(low=interval["low"] * ~not_asked_for).assign_attrs(units=_UNITS)

@@ -99,10 +99,11 @@ def test_a_fit_is_calibrated_by_fits_of_its_own_simulations() -> None:
     with ThreadPoolExecutor(1) as executor:
         told = fit.calibrate(3, executor=executor, progress=False)
     assert told.true.sizes == {"replicate": 3, "state": 2, "target": 2, "source": 2}
-    interval = fit.communication(calibration=told)
+    edges = fit.edges()
+    interval = fit.communication(calibration=told, edges=edges)
     assert set(interval) == {"mean", "low", "high"}
     assert ((interval["low"] >= 0) & (interval["high"] > interval["low"])).all()
-    asked_for = fit.edges()["p_value"].isel(state=slice(0, 2)) <= 0.05
+    asked_for = edges["p_value"].isel(state=slice(0, 2)) <= 0.05
     between = ~np.eye(2, dtype=bool)
     assert ((interval["low"] > 0).values == asked_for.values)[:, between].all()
     assert (told.coverage >= 0).all()

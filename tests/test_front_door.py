@@ -74,9 +74,14 @@ def test_messages_and_their_norms_have_names(fit):
     assert set(sizes.dims) == {"state", "target", "source"}
     assert set(sizes) == {"mean", "low", "high"}
     assert (sizes["low"] < sizes["high"]).all()
-    # Of messages that training trials do not ask for the interval begins at zero.
-    asked_for = (fit.edges()["p_value"].isel(state=slice(0, -1)) <= 0.05).values
-    assert ((sizes["low"] > 0).values == (asked_for | np.eye(2, dtype=bool))).all()
+    # Of messages that trials do not ask for the interval begins at zero.
+    edges = fit.edges()
+    asked_for = (edges["p_value"].isel(state=slice(0, -1)) <= 0.05).values
+    both = fit.communication(edges=edges)
+    assert ((both["low"] > 0).values == (asked_for | np.eye(2, dtype=bool))).all()
+    assert (both["low"] <= sizes["low"]).all()
+    nothing = fit.communication(edges=edges.assign(p_value=edges["p_value"] * 0 + 1.0))
+    assert ((nothing["low"] > 0).values == np.eye(2, dtype=bool)).all()
     narrow = fit.communication(level=0.5)
     assert (narrow["high"] - sizes["low"] < sizes["high"] - sizes["low"]).all()
     assert set(fit.communication(weights=False)) == {"mean"}

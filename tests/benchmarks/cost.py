@@ -81,7 +81,9 @@ def of_case(name: str) -> tuple[RunConfig, Trials]:
     loadings = 0.5 / np.sqrt(latents) * rng.normal(size=(regions, latents, neurons))
     eta = np.einsum("btrd,rdn->btrn", x, loadings).reshape(trials, bins, -1)
     y = eta + 0.5 * rng.normal(size=eta.shape) if emission == "gaussian" else rng.poisson(np.exp(eta - 0.8).clip(0, 8))
-    config = config_for(states, latents, training={"num_steps": steps, "log_steps": CHUNK}, **options)
+    # All steps, which is what estimates are of.
+    training = {"num_steps": steps, "log_steps": CHUNK, "follow_bound": False}
+    config = config_for(states, latents, training=training, **options)
     config = config.model_copy(update={"inference": replace(config.inference, encoder=encoder)})
     return config, Trials.from_arrays(y.astype(float), region_sizes=[neurons] * regions, bin_width=0.02)
 
