@@ -189,9 +189,8 @@ def path_log_density(
         states: probabilities.
         x: paths.
     """
-    (seen, signals), (trials, bins, latents) = _seen(batch), x.shape
-    before, inputs = x[:, :-1].reshape(-1, latents), u[:, 1:].reshape(trials * (bins - 1), u.shape[-1])
-    means = jnp.moveaxis(program.dynamics.means(before, inputs).reshape(-1, trials, bins - 1, latents), 0, 2)
+    seen, signals = _seen(batch)
+    means = jnp.moveaxis(program.dynamics.means(x[:, :-1], u[:, 1:]), 0, 2)
     told = program.emissions.of_trials(batch.session).law(x, seen).log_prob(signals)
     return told + log_steps(shared, jnp.asarray(batch.lengths), states, x, means)
 

@@ -135,8 +135,10 @@ class FittedMessages:
         if not weights:
             return xr.Dataset({"mean": mean}, attrs={"units": _UNITS})
         interval = interval_of(found, level) if told_by is None else told_by.interval(mean, level)
-        asked = None if edges is None else edges["p_value"].values
-        p_values = score_test(self.weights, self.split.train.lengths, seed=seed) if asked is None else asked
+        if edges is None:
+            p_values = score_test(self.weights, self.split.train.lengths, seed=seed)
+        else:
+            p_values = edges["p_value"].values
         # A region's own change has no p-value.
         not_asked_for = (p_values[:-1] if labels is None else p_values[-1]) > (1 - level) / 2
         return interval.assign(low=interval["low"] * ~not_asked_for).assign_attrs(units=_UNITS)

@@ -120,9 +120,9 @@ def test_what_is_lost_is_the_exact_evidence_and_an_absent_message_loses_nothing(
         assert np.isnan(alone["error"]).all()
         assert not alone["present"].any()
     np.testing.assert_allclose(found["p_value"], larger, rtol=1e-4)
-    p = larger[0]
+    p = found["p_value"].values[0]
     np.testing.assert_allclose(
-        found["q_value"].values[0][[0, 1], [1, 0]], false_discovery_control(p[[0, 1], [1, 0]]), rtol=1e-4
+        found["q_value"].values[0][[0, 1], [1, 0]], false_discovery_control(p[[0, 1], [1, 0]]), rtol=1e-12
     )
     assert found["present"].values.tolist() == 2 * [[[False, False], [True, False]]]
     # With one state, in every state is in that one.

@@ -14,6 +14,7 @@ import xarray as xr
 
 import mrsds_ppl as mrsds
 from mrsds_ppl import cli
+from mrsds_ppl.analysis.edges import score_test
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiling]
 
@@ -74,7 +75,9 @@ def test_messages_and_their_norms_have_names(fit):
     assert set(sizes.dims) == {"state", "target", "source"}
     assert set(sizes) == {"mean", "low", "high"}
     assert (sizes["low"] < sizes["high"]).all()
-    # Of messages that trials do not ask for the interval begins at zero.
+    # Of messages that training trials do not ask for the interval begins at zero, or that test trials do not need.
+    asked_for = score_test(fit.weights, fit.split.train.lengths)[:-1] <= 0.05
+    assert ((sizes["low"] > 0).values == (asked_for | np.eye(2, dtype=bool))).all()
     edges = fit.edges()
     asked_for = (edges["p_value"].isel(state=slice(0, -1)) <= 0.05).values
     both = fit.communication(edges=edges)

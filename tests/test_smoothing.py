@@ -144,7 +144,8 @@ def test_smoothing_again_and_again_around_its_mean_ends_at_the_mode_of_counts(bu
         # A whole step loses where there is a burst, so that halving it is what got there.
         assert (max(lost) > 1.0) == burst
         log_joint, size = _dense(networks, batch, 0, [0] * 4)
-        assert np.abs(jax.jit(jax.grad(log_joint))(x[0].reshape(size))).max() < 1e-4
+        # Where halving stops a step, the density is known to a hundred roundings only.
+        assert np.abs(jax.jit(jax.grad(log_joint))(x[0].reshape(size))).max() < (1e-4 if burst else 1e-5)
 
 
 def test_the_chain_of_moments_has_these_moments() -> None:

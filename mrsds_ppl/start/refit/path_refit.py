@@ -87,7 +87,8 @@ def refit_networks(
 
     def aim(some: dict[str, PyTree], steps: DrawnSteps) -> Array:
         networks = model.networks_from({**params, **some})
-        first, then, u = (steps.by_state(part) for part in (steps.x[:, 0], steps.x[:, 1], _inputs(model, steps)))
+        inputs = model.dynamics_inputs(steps.trials.u)
+        first, then, u = (steps.by_state(part) for part in (steps.x[:, 0], steps.x[:, 1], inputs[:, 1]))
         old = lax.stop_gradient(each_state(lambda one, x, u: one.means(x, u)[0], before, first, u))
         means, sizes = each_state(said, networks.dynamics, first, u)
         fit = lax.stop_gradient(networks.dynamics.noise).around(means).log_prob(old + stretch * (then - old))
@@ -109,10 +110,6 @@ def refit_transitions(
 
     chosen = {_TRANSITIONS: params[_TRANSITIONS]}
     return {**params, **_ascended(key, chosen, aim, data, paths, num_steps)}
-
-
-def _inputs(model: MRSDS, steps: DrawnSteps) -> Array:
-    return model.dynamics_inputs(steps.trials.u)[:, 1]
 
 
 def _log_transitions(networks: Networks, model: MRSDS, steps: DrawnSteps) -> Array:
@@ -139,12 +136,9 @@ def _ascended(
 
 def drawn_rows(key: PRNGKeyArray, model: MRSDS, data: Batch, paths: SmoothedPaths) -> Rows:
     """The steps of one draw of every path."""
-    return _rows(model, data, GaussianChain(*chain_of(paths.moments)).sample(key), paths.states)
-
-
-def _rows(model: MRSDS, batch: Batch, x: Array, states: Array) -> Rows:
-    weights = jnp.where(valid_bins(batch.lengths, batch.y.shape[1])[:, 1:, None], states[:, 1:], 0.0)
-    parts = (x[:, :-1], model.dynamics_inputs(batch.u)[:, 1:], weights)
+    x = GaussianChain(*chain_of(paths.moments)).sample(key)
+    weights = jnp.where(valid_bins(data.lengths, data.y.shape[1])[:, 1:, None], paths.states[:, 1:], 0.0)
+    parts = (x[:, :-1], model.dynamics_inputs(data.u)[:, 1:], weights)
     return Rows(*(part.reshape(weights.shape[0] * weights.shape[1], part.shape[-1]) for part in parts))
 
 
