@@ -42,8 +42,8 @@ def edges_section(
     how = (
         f"A message is replaced by its mean, the other messages settle anew, and log p(y) of the {number} test trials "
         "falls if something was lost: in nats a trial, with its standard error over trials. A message is there if test "
-        "trials lose by it, and if training trials pull towards it where it is left out, more than signs drawn for "
-        f"each trial would: p is the larger of both p-values, and the false discovery rate {rate:.0%}."
+        "trials lose without it, and if training trials pull towards it where it is left out, more than signs drawn "
+        f"for each trial would: p is the larger of both p-values, and the false discovery rate {rate:.0%}."
     )
     limits = (
         "A message that is missing here may be there: more trials would show smaller ones. One that is there is a "
