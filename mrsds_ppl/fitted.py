@@ -104,6 +104,19 @@ class Fit(FittedMessages):
         """log p(y) of each trial in nats, states and latents summed out."""
         return labelled.evidence(self.program, self._trials(trials))
 
+    def transitions(
+        self, trials: str | Trials = "all", *, level: float = 0.9, draws: int = 100, seed: int = 0
+    ) -> xr.Dataset:
+        """How likely each state follows each, (from, to): ``mean low high`` of draws, with the dynamics as fitted.
+
+        Args:
+            trials: ``test``, ``train``, ``all``, or other trials of the same neurons.
+            level: probability between low and high.
+            draws, seed: of the states of the trials and of laws given these, and their seed.
+        """
+        key, program, chosen = self._for(trials, seed)
+        return labelled.transitions(key, program, chosen, draws, level)
+
     def score(self, trials: str | Trials = "test", *, seed: int = 0) -> xr.Dataset:
         """R^2, squared error and bits per spike: given all data, one bin ahead, and of hidden neurons.
 

@@ -27,6 +27,7 @@ from mrsds_ppl.config.recording import split_of
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models import filtering
 from mrsds_ppl.start import laplace_em, staged
+from mrsds_ppl.start.ascent import network_fit
 from mrsds_ppl.start.refit import path_refit
 
 MEASURED = json.loads((Path(__file__).parent / "benchmarks" / "cost_cases.json").read_text(encoding="utf-8"))
@@ -156,6 +157,8 @@ def test_the_work_is_counted_by_the_numbers_of_the_stages_themselves():
     assert len(filtering._FACTORS) == counted._LOOSENED
     assert filtering._KEPT_OF_NEW == counted._KEPT_OF_NEW
     assert staged._REFIT_STEPS == counted._STATES_STEPS
+    assert network_fit._STEPS == counted._FITTED_STEPS
+    assert network_fit._ROWS == counted._FITTED_ROWS
     assert ascent._STEPS == counted._SCORED_ROWS
     assert inspect.signature(tangents).parameters["count"].default == fit_sizes._DIRECTIONS
     assert posterior._DRAWS_AT_ONCE == counted._AT_ONCE

@@ -10,7 +10,8 @@ from jax import random
 
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.dynamics import Dynamics, DynamicsOptions, Rows
-from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics, cubic_from, num_features
+from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics, cubic_from
+from mrsds_ppl.start.ascent.polynomials import num_features
 
 SIZES, INPUTS = (2, 1, 3), 2
 

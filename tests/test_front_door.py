@@ -118,6 +118,9 @@ def test_conditions_and_epochs_are_contrasted(fit):
 
 def test_everything_read_off_a_fit_is_labelled(fit, trials):
     assert np.isfinite(fit.evidence()).all()
+    transitions = fit.transitions(draws=20)
+    assert transitions["mean"].dims == ("from", "to")
+    assert (transitions["low"] < transitions["high"]).all()
     assert fit.score()["prediction"].values.tolist() == ["given all data", "one bin ahead", "hidden neurons"]
     assert fit.forecast(2, draws=3)["y_mean"].dims == ("cut", "trial", "horizon", "neuron")
     assert fit.silence("prey", draws=2)["x_silenced"].dims == ("draw", "trial", "time", "latent")

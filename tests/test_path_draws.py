@@ -16,7 +16,7 @@ from scipy.special import log_softmax, logsumexp
 
 from mrsds_ppl.analysis import FittedProgram
 from mrsds_ppl.analysis.posterior import PosteriorSampler
-from mrsds_ppl.analysis.posterior_paths import posterior_paths
+from mrsds_ppl.analysis.posterior_paths import posterior_paths, transition_draws
 from mrsds_ppl.data import Trials
 from mrsds_ppl.models import DynamicsOptions, ModelOptions
 
@@ -73,15 +73,29 @@ class Exact(NamedTuple):
     variance: np.ndarray  # (bin, latent)
 
 
-def exact(case: Case, trial: int) -> Exact:
-    """Moments of p(z | y) and p(x | y), by the posterior under each path of states."""
+def laws_of_paths(case: Case, trial: int) -> tuple[list[tuple[int, ...]], list, np.ndarray]:
+    """Every path of states, the posterior of x under each, and p(z | y)."""
     length, networks = LENGTHS[trial], case.networks
     moves, first = np.asarray(networks.transitions.bias), log_softmax(np.asarray(networks.initial.state_logits))
     paths = list(product(range(2), repeat=length))
     laws = [by_hand.path_posterior(networks, case.trials.y[trial, :length], path) for path in paths]
     prior = [first[p[0]] + sum(moves[a, b] for a, b in pairwise(p)) for p in paths]
     scores = np.array([score + law.log_marginal for score, law in zip(prior, laws, strict=True)])
-    share = np.exp(scores - logsumexp(scores))
+    return paths, laws, np.exp(scores - logsumexp(scores))
+
+
+def steps_of_paths(case: Case, trial: int) -> list[tuple[float, np.ndarray]]:
+    """p(z | y) of every path of states, and how many steps it has from each state to each."""
+    paths, _, share = laws_of_paths(case, trial)
+    counts = np.zeros((len(paths), 2, 2))
+    for count, path in zip(counts, paths, strict=True):
+        np.add.at(count, (path[:-1], path[1:]), 1)
+    return list(zip(share, counts, strict=True))
+
+
+def exact(case: Case, trial: int) -> Exact:
+    """Moments of p(z | y) and p(x | y), by the posterior under each path of states."""
+    paths, laws, share = laws_of_paths(case, trial)
     mean = np.einsum("p,pti->ti", share, np.stack([law.mean for law in laws]))
     size = mean.size
     spread = [np.diag(np.linalg.inv(law.precision.reshape(size, size))).reshape(mean.shape) for law in laws]
@@ -111,6 +125,29 @@ def test_posterior_of_a_linear_program_is_the_mixture_over_every_path_of_states(
             np.testing.assert_allclose(x.std(0), spread, rtol=0.2)
             # Given each draw states are nearly known; on average they are what the signals say.
             assert np.abs(z.mean(0) - truth.states).max() < 5 * 0.5 / np.sqrt(DRAWS)
+
+
+@pytest.mark.slow
+@pytest.mark.compiling
+def test_laws_of_transitions_are_those_of_states_given_the_signals() -> None:
+    """The mean over all pairs of paths of both trials, and the spread of their Dirichlet laws."""
+    with jax.enable_x64(True):
+        case = make_case()
+        fitted = FittedProgram(case.model, case.params, Elsewhere(5.0))
+        found = transition_draws(random.key(2), fitted, case.trials.batch(), DRAWS)
+        alone = transition_draws(random.key(2), fitted, case.trials.select([1]).batch(), DRAWS)
+    mean, square = np.zeros((2, 2)), np.zeros((2, 2))
+    for (share, steps), (other, more) in product(*(steps_of_paths(case, trial) for trial in (0, 1))):
+        mass = 1.0 + steps + more
+        total = mass.sum(1, keepdims=True)
+        mean += share * other * mass / total
+        square += share * other * mass * (mass + 1) / (total * (total + 1))
+    np.testing.assert_allclose(found.sum(-1), 1.0)
+    spread = np.sqrt(square - mean**2)
+    assert (np.abs(found.mean(0) - mean) < 5 * spread / np.sqrt(DRAWS)).all()
+    np.testing.assert_allclose(found.std(0), spread, rtol=0.2)
+    # Fewer steps say less.
+    assert (alone.std(0) > 1.1 * found.std(0)).all()
 
 
 @pytest.mark.slow

@@ -115,7 +115,8 @@ def test_parts_are_smoothed_and_filtered_as_all_trials_at_once() -> None:
 @pytest.mark.slow
 @pytest.mark.compiling
 def test_filters_are_compiled_once_for_every_kind_of_dynamics(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics, num_features
+    from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics
+    from mrsds_ppl.start.ascent.polynomials import num_features
 
     model, batch = _program(), _trials(5).batch()
     parts = in_parts(batch)

@@ -9,7 +9,8 @@ from jax import random
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.models import MRSDS, ModelOptions
 from mrsds_ppl.models.linearised import linearised, shared_terms, with_dynamics
-from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics, num_features
+from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics
+from mrsds_ppl.start.ascent.polynomials import num_features
 from mrsds_ppl.start.ascent.weight_information import weight_information
 from mrsds_ppl.statespace.gaussian_sum import state_posterior
 from mrsds_ppl.statespace.linear_gaussian import LinearSteps, SignalTerms, TrialTerms

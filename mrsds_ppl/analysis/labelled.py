@@ -8,12 +8,13 @@ import xarray as xr
 from jaxtyping import Int, PRNGKeyArray
 
 from mrsds_ppl.analysis import FittedProgram
-from mrsds_ppl.analysis.communication import region_labels
+from mrsds_ppl.analysis.communication import interval_of, region_labels
 from mrsds_ppl.analysis.evidence import trial_evidence
 from mrsds_ppl.analysis.flow import Held, vector_field, visited_grid
 from mrsds_ppl.analysis.forecast import Forecast
 from mrsds_ppl.analysis.metrics import Scores, evaluate
 from mrsds_ppl.analysis.posterior import PosteriorSampler, PosteriorSet
+from mrsds_ppl.analysis.posterior_paths import transition_draws
 from mrsds_ppl.analysis.silencing import Silencing
 from mrsds_ppl.data.trials import Trials
 from mrsds_ppl.errors import RunError
@@ -35,6 +36,24 @@ def states(trials: Trials, sets: Mapping[str, PosteriorSet]) -> xr.DataArray:
     values = _in_order(trials, sets, "z_prob")
     coords = {**_trial_coords(trials, sets), "state": np.arange(values.shape[-1])}
     return xr.DataArray(values, coords, ("trial", "time", "state"), "states", {"long_name": "probability of the state"})
+
+
+def transitions(key: PRNGKeyArray, program: FittedProgram, trials: Trials, draws: int, level: float) -> xr.Dataset:
+    """``mean low high`` of how likely each state follows each, (from, to).
+
+    Args:
+        key: random key.
+        program: program, guide and parameters.
+        trials: the trials.
+        draws: of states and of laws given these.
+        level: probability between low and high.
+
+    Raises:
+        RunError: ``level`` is not between 0 and 1.
+    """
+    values = transition_draws(key, program, trials.batch(), draws)
+    states = np.arange(values.shape[-1])
+    return interval_of(xr.DataArray(values, {"from": states, "to": states}, ("draw", "from", "to")), level)
 
 
 def latent_names(model: MRSDS, trials: Trials) -> tuple[list[str], list[str]]:

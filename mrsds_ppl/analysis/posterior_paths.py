@@ -85,6 +85,38 @@ def posterior_draws(key: PRNGKeyArray, fitted: FittedProgram, batch: Batch, draw
     )
 
 
+def transition_draws(
+    key: PRNGKeyArray, fitted: FittedProgram, batch: Batch, draws: int
+) -> Float[np.ndarray, "draw from to"]:
+    """Draws of how likely each state follows each: states given the signals, then a law given how often they did.
+
+        z ~ p(z | y),        p_j ~ Dirichlet(1 + n_j1(z), ..., 1 + n_jK(z)),
+
+    with n_jk the number of steps from j to k, and the uniform law before any. Dynamics are as fitted in all of them.
+
+    Args:
+        key: random key.
+        fitted: program, guide and parameters.
+        batch: the trials.
+        draws: number of draws.
+    """
+    count = fitted.model.num_states
+    path_key, law_key = random.split(key)
+    steps = np.zeros((draws, count, count))
+    if count > 1:
+        medians = over_rounds(lambda _, some: _medians(fitted, some), None, batch)
+        drawn = draw_paths(path_key, fitted.networks, fitted.model, in_parts(batch), jnp.asarray(medians), draws)
+        states = np.moveaxis(np.asarray(drawn.states)[:, :draws], 1, 0)
+        inside = np.arange(1, states.shape[-1]) < np.asarray(batch.lengths)[:, None]
+        # Of trials whose smoothed path is not finite nothing is known.
+        inside &= np.isfinite(np.asarray(drawn.x)).all((1, 2, 3))[:, None]
+        each = np.broadcast_to(np.arange(draws)[:, None], (draws, inside.sum()))
+        np.add.at(steps, (each, states[:, :, :-1][:, inside], states[:, :, 1:][:, inside]), 1.0)
+    rng = np.random.default_rng(np.asarray(random.key_data(law_key)))
+    law = rng.standard_gamma(1.0 + steps)
+    return law / law.sum(-1, keepdims=True)
+
+
 def _of_guide(key: PRNGKeyArray, fitted: FittedProgram, batch: Batch, draws: int) -> np.ndarray:
     """The guide's draws of the latents, (trial, draw, time, latent)."""
     rounds = -(-draws // DRAWS_AT_ONCE)

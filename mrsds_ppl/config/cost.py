@@ -21,6 +21,8 @@ _ONE_STATE_STEPS, _STEPS, _ROUNDS = 10, 30, 6
 _NETWORK_ROUNDS, _REFIT_STEPS, _REFIT_TRIALS, _FACTORS, _FACTOR_TRIALS = 5, 400, 32, 4, 48
 # Histories that the filter keeps: of training trials, under factors of Q, and of new trials, which begin under nine Q.
 _KEPT, _KEPT_OF_FACTORS, _KEPT_OF_NEW, _LOOSENED = 16, 8, 32, 9
+# Of the ascent: what the derivative of a filter takes in units of one, and steps of Adam, with their rows, on networks.
+_SLOPE, _FITTED_STEPS, _FITTED_ROWS = 4, 2000, 256
 _STATES_STEPS = 300  # of Adam, after an AR-HMM
 # Of scoring: steps that directions are sought on, and how many shares of a step a round judges.
 _SCORED_ROWS, _JUDGED = 3000, 2
@@ -55,7 +57,8 @@ def work_of(sizes: FitSizes) -> dict[str, Work]:
     """Work of each stage that a fit has, in millions."""
     found: dict[str, Work] = {"begin": {"values": _bins(sizes, sizes.train + sizes.test) * sizes.neurons}}
     if sizes.start == "smoothing":
-        found |= {"linear": _linear(sizes), "networks": _networks(sizes)}
+        found["linear"] = _linear(sizes)
+        found |= {"ascent": _ascent(sizes)} if sizes.evidence_steps else {"networks": _networks(sizes)}
         if not sizes.per_trial:
             found["guide"] = _steps(sizes, 2 * sizes.start_steps)
     elif sizes.start == "staged":
@@ -110,6 +113,19 @@ def _networks(sizes: FitSizes) -> Work:
         _smoothed(sizes, bins, kept=0),
     )
     return {kind: _NETWORK_ROUNDS * count for kind, count in each.items()}
+
+
+def _ascent(sizes: FitSizes) -> Work:
+    """Steps of polynomials on the evidence, with paths, slope and information of each, and networks fitted to them."""
+    bins, steps = _bins(sizes, sizes.train), sizes.evidence_steps
+    paths = _smoothed(sizes, bins)
+    return {
+        "information": (steps + 1) * paths["information"],
+        # The slope takes a filter that merges its histories into one of each state, and its derivative.
+        "filter": (steps + 1) * paths["filter"] + steps * _SLOPE * bins * _histories(sizes, sizes.states),
+        "coefficients": steps * bins * sizes.latents * sizes.polynomial_weights**2,
+        "gradients": _MILLION * _FITTED_STEPS * _FITTED_ROWS * sizes.products.messages,
+    }
 
 
 def _scored(sizes: FitSizes) -> Work:

@@ -9,6 +9,7 @@ from mrsds_ppl.config.names import PATH_GUIDES
 from mrsds_ppl.config.sections import InferenceConfig
 from mrsds_ppl.data.split import Split
 from mrsds_ppl.models.options import DynamicsOptions
+from mrsds_ppl.start.ascent.polynomials import num_weights, why_no_polynomials
 from mrsds_ppl.train.settings import START_STEPS, Regimen
 
 _DIRECTIONS = 16  # of each message
@@ -40,6 +41,8 @@ class FitSizes:
         per_trial: whether every trial has a posterior of its own.
         draws: of the posterior of each test trial.
         train_draws: of each training trial.
+        evidence_steps: of polynomials, 0 where networks are fitted in rounds.
+        polynomial_weights: of these.
         scoring_rounds: after training.
         coefficients: of the messages, which a round of scoring solves for.
     """
@@ -59,6 +62,8 @@ class FitSizes:
     per_trial: bool
     draws: int
     train_draws: int
+    evidence_steps: int
+    polynomial_weights: int
     scoring_rounds: int
     coefficients: int
 
@@ -88,6 +93,8 @@ def sizes_of(config: RunConfig, split: Split) -> FitSizes:
     plain = config.training.regimen == Regimen() and model.dynamics.communication_type != "additive-shared"
     scored = plain and start.method == "smoothing" and config.inference.posterior_per_trial
     groups = 1 if model.dynamics.zcond else model.num_states
+    inputs = split.train.num_inputs * model.ux
+    ascends = start.method == "smoothing" and why_no_polynomials(model, sizes, inputs, model.num_states) is None
     batch, draws = min(optimiser.batch_size, split.train.num_trials), config.output.draws
     return FitSizes(
         bins=split.train.num_bins,
@@ -105,8 +112,10 @@ def sizes_of(config: RunConfig, split: Split) -> FitSizes:
         per_trial=config.inference.posterior_per_trial,
         draws=draws,
         train_draws=draws if config.output.trials == "all" else min(draws, 20),
+        evidence_steps=start.evidence_steps if ascends else 0,
+        polynomial_weights=num_weights(sizes, inputs, model.num_states),
         scoring_rounds=start.scoring_rounds if scored else 0,
-        coefficients=_DIRECTIONS * groups * len(sizes) * (len(sizes) + split.train.num_inputs * model.ux),
+        coefficients=_DIRECTIONS * groups * len(sizes) * (len(sizes) + inputs),
     )
 
 

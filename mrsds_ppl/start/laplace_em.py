@@ -3,8 +3,8 @@
 1. One state, linear dynamics: smooth, then solve for dynamics, noise and loadings, a few times.
 2. An AR-HMM of those means starts K states. Then, in rounds: smooth and solve; find the states with x integrated out.
 3. The networks are fitted to draws of the smoothed paths, and the same two steps repeat with them, a few rounds.
-   If asked to, polynomials ascend the evidence itself instead, and the networks are fitted to these; see
-   :mod:`mrsds_ppl.start.ascent.evidence_ascent`.
+   Where polynomials can stand for the dynamics they ascend the evidence itself instead, and the networks are fitted
+   to these; see :mod:`mrsds_ppl.start.ascent.evidence_ascent`.
 
 A path learned by gradients follows a state noise Q that is too large, and Q follows the path; here both have closed
 forms, and Q is moved further than its update says, as expectation-maximisation is slow where noise is small. Latents
@@ -78,7 +78,7 @@ class LaplaceEM:
 
     num_refit_steps: int = 400
     sparsity: float = 0.0
-    evidence_steps: int = 0
+    evidence_steps: int = 6
     should_stop: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = lambda line: None
     progress: bool = False
@@ -112,7 +112,7 @@ class LaplaceEM:
         self.say(f"smoothing: linear dynamics, state noise {_noise(program.networks)} of latents of mean square 1")
         found = None
         if self.evidence_steps and (reason := why_no_ascent(model)) is not None:
-            self.say(f"smoothing: training.evidence_steps is left out: {reason}")
+            self.say(f"smoothing: rounds of networks, without steps on the evidence: {reason}")
         elif self.evidence_steps and not self.should_stop():
             found = self._by_ascent(ascent_key, model, data, start, program.networks)
         found = found or self._by_rounds(refit_key, model, data, start)

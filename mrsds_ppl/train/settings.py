@@ -108,8 +108,8 @@ class StartOptions:
         method: ``staged``: principal components, warm-up, states of an AR-HMM, networks refitted to them.
             ``smoothing``: Laplace EM, slower, finds states that no random start finds. ``none``: principal components.
         steps: of the warm-up, or, twice, of a guide with an encoder alone after smoothing; None for 200.
-        evidence_steps: Gauss-Newton steps on log p(y), states and paths summed out, in the start by smoothing, instead
-            of rounds of networks.
+        evidence_steps: Gauss-Newton steps of polynomials on log p(y), states and paths summed out, in the start by
+            smoothing; 0, or where polynomials cannot stand for the dynamics, for rounds of networks.
         scoring_rounds: rounds of scoring on log p(y) after training, in the weights of the dynamics, of a guide without
             an encoder that started by smoothing, where no term of the regimen is on.
         transition_rounds: rounds of expectation-maximisation of the transitions after training, latents summed out;
@@ -118,7 +118,7 @@ class StartOptions:
 
     method: StartMethod = "auto"
     steps: Count | None = None
-    evidence_steps: Steps = 0
+    evidence_steps: Steps = 6
     scoring_rounds: Steps = 1
     transition_rounds: Steps | None = None
 

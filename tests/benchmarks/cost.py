@@ -125,13 +125,16 @@ def measured(name: str) -> dict[str, object]:
         fit_into_files(
             trials, config, RunPaths(Path(folder), name), say=lambda line: lines.append((time.process_time(), line))
         )
-    split = split_of(config, trials)
+    split, stages = split_of(config, trials), stages_of(lines)
+    sizes = sizes_of(choose_start(config, split.train).applied_to(config), split)
+    if sizes.evidence_steps:
+        stages["ascent"] = stages.pop("networks")
     return {
         "name": name,
         "slowness": round(slowness(), 3),
-        "stages": {stage: round(seconds, 2) for stage, seconds in stages_of(lines).items()},
+        "stages": {stage: round(seconds, 2) for stage, seconds in stages.items()},
         "megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1.024e-3),
-        "sizes": asdict(sizes_of(choose_start(config, split.train).applied_to(config), split)),
+        "sizes": asdict(sizes),
     }
 
 

@@ -9,9 +9,7 @@ that a recording visits. The information about W can be written down; about weig
 Source: Brunton, Proctor and Kutz (2016), dynamics as sparse combinations of known terms.
 """
 
-from collections.abc import Sequence
 from itertools import combinations_with_replacement, pairwise
-from math import comb
 
 import equinox as eqx
 import jax
@@ -21,14 +19,9 @@ from jaxtyping import Array, Float
 
 from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.dynamics import Rows, StateDynamics
+from mrsds_ppl.start.ascent.polynomials import DEGREE, num_features, num_monomials
 
-_DEGREE = 3
 _RIDGE = 1e-3
-
-
-def num_features(latent_sizes: Sequence[int], num_inputs: int) -> int:
-    """Length of phi."""
-    return 1 + sum(_monomials(size) for size in latent_sizes) + num_inputs
 
 
 class CubicDynamics(eqx.Module):
@@ -43,7 +36,7 @@ class CubicDynamics(eqx.Module):
         columns, start = [jnp.ones_like(x[..., 0])], 0
         for size in self.latent_sizes:
             region = x[..., start : start + size]
-            for degree in range(1, _DEGREE + 1):
+            for degree in range(1, DEGREE + 1):
                 for term in combinations_with_replacement(range(size), degree):
                     columns.append(region[..., np.array(term)].prod(-1))
             start += size
@@ -70,7 +63,7 @@ class CubicDynamics(eqx.Module):
 
     def columns(self) -> list[slice]:
         """Features of each region."""
-        ends = 1 + np.cumsum([0, *(_monomials(size) for size in self.latent_sizes)])
+        ends = 1 + np.cumsum([0, *(num_monomials(size) for size in self.latent_sizes)])
         return [slice(int(a), int(b)) for a, b in pairwise(ends)]
 
 
@@ -94,7 +87,3 @@ def cubic_from(dynamics: StateDynamics, latent_sizes: tuple[int, ...], rows: Row
 
     found = jax.vmap(solve, (1, 0))(weights, aim)
     return eqx.tree_at(lambda c: c.weights, cubic, found)
-
-
-def _monomials(size: int) -> int:
-    return sum(comb(size + degree - 1, degree) for degree in range(1, _DEGREE + 1))

@@ -34,8 +34,9 @@ from mrsds_ppl.models.dynamics import Rows, StateDynamics, with_scaled_noise
 from mrsds_ppl.models.filtering import SmoothedPaths, smooth_and_find_states
 from mrsds_ppl.models.linearised import linearised, shared_terms, with_dynamics
 from mrsds_ppl.models.mrsds import MRSDS, Networks
-from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics, cubic_from, num_features
+from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics, cubic_from
 from mrsds_ppl.start.ascent.message_prior import Edge, edge, first_widths, moved_widths, precision
+from mrsds_ppl.start.ascent.polynomials import why_no_polynomials
 from mrsds_ppl.start.ascent.weight_information import weight_information
 from mrsds_ppl.start.refit.path_refit import drawn_rows
 from mrsds_ppl.statespace.gaussian_sum import expected_transitions
@@ -43,7 +44,6 @@ from mrsds_ppl.statespace.gaussian_sum import expected_transitions
 # Share of C; precision of constants, local weights and those of inputs.
 _DAMPING, _RIDGE = 0.05, 0.1
 _STRIDE = 0.16  # of the log noise, at first
-_MOST_WEIGHTS = 1500
 
 
 class Ascended(NamedTuple):
@@ -75,16 +75,8 @@ class Slope(NamedTuple):
 
 def why_no_ascent(model: MRSDS) -> str | None:
     """What keeps polynomials from standing for a model's dynamics, or None."""
-    options, dynamics = model.options.dynamics, model.networks.dynamics
-    add_up = options.communication_type in ("additive", "additive-shared")
-    if not add_up or (model.options.ux and options.input_type != "additive"):
-        return "it is for messages that add up (communication_type: additive or additive-shared, input_type: additive)"
-    if not options.layers or (dynamics.num_inputs and options.input_layers):
-        return "it is for dynamics with hidden layers and inputs without"
-    count = model.num_states * model.num_latents * num_features(dynamics.latent_sizes, dynamics.num_inputs)
-    if count > _MOST_WEIGHTS:
-        return f"the polynomials would have {count} weights, more than {_MOST_WEIGHTS}"
-    return None
+    dynamics = model.networks.dynamics
+    return why_no_polynomials(model.options, dynamics.latent_sizes, dynamics.num_inputs, model.num_states)
 
 
 def evidence_ascent(
