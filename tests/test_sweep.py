@@ -2,8 +2,11 @@
 
 import gc
 import importlib.util
+import json
 import os
 import re
+import subprocess
+import sys
 import time
 from itertools import product
 
@@ -242,6 +245,15 @@ def test_a_shape_without_all_of_its_folds_takes_no_part():
     assert choose(cells) is None
 
 
+def test_one_held_out_trial_has_no_error_and_its_best_shape_is_chosen():
+    cells = made(folds=1, trials=1)
+    found, choice = compared(cells), choose(cells)
+    assert found.error.isnull().all()
+    assert np.isfinite(found.evidence).all()
+    assert choice.chosen == choice.best
+    assert "mouse" in sweep_page(cells, "mouse", {})
+
+
 @pytest.mark.parametrize("broken", ["nothing", "a cell", "every cell"])
 def test_the_page_shows_what_there_is(broken):
     cells, failed = made(), {}
@@ -461,6 +473,39 @@ def test_a_cell_that_was_half_done_goes_on_bit_for_bit(one_cell):
     assert run_cell(paths, config, cell) == Outcome(cell)
     with xr.open_dataset(paths.result(cell), engine="h5netcdf") as opened:
         xr.testing.assert_identical(opened.load().drop_attrs(), before.drop_attrs())
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+def test_cells_are_fitted_by_workers_of_a_scheduler_of_ones_own(tmp_path):
+    """Both begun by the commands that the page on sweeps names; they stay when the sweep is done."""
+    file, begun = tmp_path / "scheduler.json", []
+
+    def begin_dask(*command: str) -> None:
+        whole = [sys.executable, "-m", "dask", *command, "--scheduler-file", str(file), "--no-dashboard"]
+        begun.append(subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+    try:
+        begin_dask("scheduler", "--host", "127.0.0.1", "--port", "0")
+        begin_dask("worker", "--nthreads", "1")
+        until = time.perf_counter() + 60
+        while not file.exists():
+            assert time.perf_counter() < until
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        assert address.startswith("tcp://127.0.0.1:")
+        training = {"num_steps": 12, "log_steps": 4, "batch_size": 5}
+        found = mrsds.sweep(
+            tiny_run.simulated(), [1, 2], [1], save_to=tmp_path / "far", scheduler=address, progress=False,
+            start="none", training=training, model={"dynamics": {"layers": [4]}},
+        )  # fmt: skip
+        assert not found.failed
+        assert np.isfinite(found.cells.bound).all()
+        assert all(process.poll() is None for process in begun)
+    finally:
+        for process in begun[::-1]:
+            process.terminate()
+            process.wait(timeout=30)
 
 
 SBATCH = """#!/bin/bash

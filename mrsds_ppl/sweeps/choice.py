@@ -78,11 +78,12 @@ def compared(cells: xr.Dataset) -> xr.Dataset:
     ``state_agreement`` and ``message_agreement`` of seeds, means over folds.
     """
     pooled, choice = pooled_evidence(cells), choose(cells)
+    known = pooled.notnull().all("trial")
     axes = ("num_states", "latent_size")
     found = xr.Dataset(
         {
             "evidence": pooled.mean("trial", skipna=False),
-            "error": pooled.std("trial", ddof=1, skipna=False) / np.sqrt(max(pooled.sizes["trial"], 1)),
+            "error": _spread(pooled, "trial").where(known) / np.sqrt(max(pooled.sizes["trial"], 1)),
             "over_seeds": _spread(cells.evidence.mean("trial", skipna=False), "seed"),
             "over_folds": _spread(pooled.groupby(cells.trial_fold).mean(skipna=False), "trial_fold"),
             "parameters": cells.parameters,
