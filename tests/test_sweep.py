@@ -251,7 +251,9 @@ def test_one_held_out_trial_has_no_error_and_its_best_shape_is_chosen():
     assert found.error.isnull().all()
     assert np.isfinite(found.evidence).all()
     assert choice.chosen == choice.best
-    assert "mouse" in sweep_page(cells, "mouse", {})
+    page = sweep_page(cells, "mouse", {})
+    assert "1 trial, one split" in page
+    assert f"Chosen is {choice.chosen}, the best: of one held-out trial no error is known. Hold out more." in page
 
 
 @pytest.mark.parametrize("broken", ["nothing", "a cell", "every cell"])

@@ -42,6 +42,6 @@ SECONDS = {
 MEGABYTES = {
     "batch": 7.15,
     "matrices": 70,
-    "once": 1.42e+03,
+    "once": 1.42e03,
     "signals": 81.7,
 }

@@ -55,7 +55,7 @@ def _facts(cells: xr.Dataset, choice: Choice | None) -> list[tuple[str, str]]:
         ("Seeds", f"{sizes['seed']}"),
         (
             "Held out",
-            f"{sizes['trial']} trials, "
+            f"{sizes['trial']} {'trial' if sizes['trial'] == 1 else 'trials'}, "
             + (f"each in one of {folds} folds" if folds > 1 else "one split, the same for all"),
         ),
         ("Fits", f"{int(cells.bound.notnull().sum())} of {total} done, {spent} of computing together"),
@@ -114,15 +114,21 @@ def _checks(cells: xr.Dataset, table: xr.Dataset, choice: Choice | None, failed:
 
 
 def _evidence(cells: xr.Dataset, table: xr.Dataset, choice: Choice | None) -> Section:
+    if choice is None:
+        chosen = "No number of states and latents has finite evidence of all held-out trials, so nothing is chosen."
+    elif cells.sizes["trial"] == 1:
+        chosen = f"Chosen is {choice.chosen}, the best: of one held-out trial no error is known. Hold out more."
+    else:
+        chosen = (
+            f"Chosen is {choice.chosen}, the smallest program within two standard errors of the best ({choice.best}). "
+            "A state or latent too many costs little evidence, which is why the best is not the choice."
+        )
     text = [
         "Evidence is log p(y) of trials that were held out, states and latents summed out, in nats a trial: higher is "
         "better. Of the seeds of one fold the one with the highest bound on its training trials counts. Errors are "
         "standard errors over trials, those to the best of the differences of the same trials; spreads are standard "
         "deviations of the mean.",
-        "No number of states and latents has finite evidence of all held-out trials, so nothing is chosen."
-        if choice is None
-        else f"Chosen is {choice.chosen}, the smallest program within two standard errors of the best ({choice.best}). "
-        "A state or latent too many costs little evidence, which is why the best is not the choice.",
+        chosen,
     ]
     rows = []
     for shape in shapes(cells):
