@@ -53,10 +53,11 @@ class Covariance(eqx.Module):
         lower = self.lower if self.trainable else lax.stop_gradient(self.lower)
         return diagonal + jnp.tril(lower, -1)
 
-    def scaled(self, factor: float | Float[Array, ""]) -> "Covariance":
-        """The same with L times ``factor``."""
+    def scaled(self, factor: float | Float[Array, ""] | Float[Array, " size"]) -> "Covariance":
+        """The same with L, or each of its rows, times ``factor``."""
         scaled = eqx.tree_at(lambda n: n.raw_diagonal, self, inverse_softplus(self.scale * factor))
-        return scaled if self.lower is None else eqx.tree_at(lambda n: n.lower, scaled, self.lower * factor)
+        rows = jnp.asarray(factor)[..., None]
+        return scaled if self.lower is None else eqx.tree_at(lambda n: n.lower, scaled, self.lower * rows)
 
     def around(self, mean: Float[Array, "*batch size"]) -> dist.Distribution:
         """N(mean, L L^T), for one covariance without leading axes."""

@@ -451,3 +451,6 @@ def test_covariance_starts_at_its_scale_and_matches_its_raw_numbers():
     factor = by_hand.cholesky(moved)
     expected = stats.multivariate_normal(np.ones(3), factor @ factor.T).logpdf(x)
     np.testing.assert_allclose(moved.around(jnp.ones(3)).log_prob(x), expected, rtol=1e-10)
+    for factor in (2.0, jnp.array([1.0, 2.0, 0.5])):
+        rows = np.diag(np.broadcast_to(factor, 3))
+        np.testing.assert_allclose(moved.scaled(factor).cholesky, rows @ np.asarray(moved.cholesky), rtol=1e-10)

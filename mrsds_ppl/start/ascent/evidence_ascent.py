@@ -6,8 +6,7 @@ with the program linearised around each trial's smoothed path, smoothed anew aft
 dropped from the slope; see :mod:`mrsds_ppl.statespace.gaussian_sum`. W are the weights of polynomial dynamics, I the
 information of :mod:`mrsds_ppl.start.ascent.weight_information`, P the precision of
 :mod:`mrsds_ppl.start.ascent.message_prior`, and C the curvature of expectation-maximisation, a little of which damps
-the step. The state noise, one factor for all latents, goes where the evidence rises, at strides that halve where it
-turns.
+the step. The state noise of each latent goes where the evidence rises, at strides that halve where it turns.
 
 Smoothed paths mostly repeat the dynamics they were smoothed with, most of all where a region's local message and those
 of others look alike. Dynamics fitted to such paths hardly move: I(W) is what knows the directions in which the
@@ -62,11 +61,11 @@ class Ascended(NamedTuple):
 class Slope(NamedTuple):
     """What a step needs: d log p(y) / dW, I(W); for each state the sum of phi phi^T, the mean of phi, and its bins.
 
-    ``noise`` is the derivative along the log of a factor of the state noise.
+    ``noise`` is the derivative along the log of the state noise of each latent.
     """
 
     gradient: Float[Array, " weight"]
-    noise: Float[Array, ""]
+    noise: Float[Array, " latent"]
     information: Float[Array, "weight weight"]
     square: Float[Array, "state feature feature"]
     mean: Float[Array, "state feature"]
@@ -94,7 +93,8 @@ def evidence_ascent(
     parts = in_parts(data)
     cubic = _first(networks.dynamics, model, draw_rows(random.fold_in(key, 0), model, data, paths))
     now = _ascended(with_dynamics(networks, cubic), model, parts, paths)
-    widths, stride, way = None, _STRIDE, 0.0
+    size = len(cubic.noise.scale)
+    widths, stride, way = None, np.full(size, _STRIDE), np.zeros(size)
     for number in count(1):
         yield now
         slope, cubic = _slope(random.fold_in(key, number), model, data, parts, now), now.cubic
@@ -103,9 +103,9 @@ def evidence_ascent(
         weights, widths = _step(cubic, slope, edges, widths)
         cubic = eqx.tree_at(lambda c: c.weights, cubic, weights)
         if cubic.noise.trainable:
-            turned, way = float(slope.noise) * way < 0.0, float(np.sign(slope.noise))
-            stride = stride / 2.0 if turned else stride
-            cubic = with_scaled_noise(cubic, float(np.exp(way * stride)))
+            before, way = way, np.sign(np.asarray(slope.noise, float))
+            stride = np.where(before * way < 0.0, stride / 2.0, stride)
+            cubic = with_scaled_noise(cubic, jnp.asarray(np.exp(way * stride), cubic.weights.dtype))
         now = _ascended(with_dynamics(now.networks, cubic), model, parts, now.paths)
 
 
@@ -114,7 +114,7 @@ def _first(dynamics: StateDynamics, model: MRSDS, rows: Rows) -> CubicDynamics:
     """The polynomial nearest to given dynamics, with one noise for all latents.
 
     What linear dynamics leave of a step is their curvature more than it is noise, so it does not say which latents are
-    noisy; how far the signals do, training says.
+    noisy; the signals do.
     """
     cubic = cubic_from(dynamics, model.latent_sizes, rows)
 
@@ -151,16 +151,16 @@ def _slope(key: Array, model: MRSDS, data: Batch, parts: Parts, now: Ascended) -
 
 @partial(compiled, static_argnames="model")
 def evidence_gradient(networks: Networks, model: MRSDS, data: Batch, x: Array) -> tuple[Array, Array]:
-    """Slope of log p(y) of the program linearised around paths x, along W and the logarithm of the noise's size."""
+    """Slope of log p(y) of the program linearised around paths x, along W and the logarithm of each latent's noise."""
     cubic = _cubic(networks)
 
-    def evidence(weights: Array, log_factor: Array) -> Array:
-        moved = with_scaled_noise(eqx.tree_at(lambda c: c.weights, cubic, weights), jnp.exp(log_factor))
+    def evidence(weights: Array, log_factors: Array) -> Array:
+        moved = with_scaled_noise(eqx.tree_at(lambda c: c.weights, cubic, weights), jnp.exp(log_factors))
         program = with_dynamics(networks, moved)
         trials = linearised(program, model, data, x)
         return expected_transitions(shared_terms(program), trials, order=1).log_evidence.sum()
 
-    return jax.grad(evidence, (0, 1))(cubic.weights, jnp.zeros((), cubic.weights.dtype))
+    return jax.grad(evidence, (0, 1))(cubic.weights, jnp.zeros_like(cubic.noise.scale))
 
 
 @partial(compiled, static_argnames="model")
