@@ -39,9 +39,8 @@ def why_no_polynomials(
     dynamics = options.dynamics
     add_up = dynamics.communication_type in ("additive", "additive-shared")
     if not add_up or (num_inputs and dynamics.input_type != "additive"):
-        return (
-            "they are for messages that add up (communication_type: additive or additive-shared, input_type: additive)"
-        )
+        ways = "communication_type: additive or additive-shared, input_type: additive"
+        return f"those are for messages that add up ({ways})"
     if not dynamics.layers or (num_inputs and dynamics.input_layers):
         return "those are for dynamics with hidden layers and inputs without"
     count = num_weights(latent_sizes, num_inputs, num_states)
