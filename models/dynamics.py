@@ -277,9 +277,7 @@ class Dynamics(eqx.Module):
         return np.concatenate([r * width + np.arange(size) for r, size in enumerate(self.latent_sizes)])
 
 
-def with_scaled_noise(
-    dynamics: AnyDynamics, factor: float | Float[Array, ""] | Float[Array, " latents"]
-) -> AnyDynamics:
+def with_scaled_noise(dynamics: AnyDynamics, factor: float | Float[Array, "*latents"]) -> AnyDynamics:
     """The same dynamics with the Cholesky factor of Q, or each of its rows, times ``factor``."""
     return eqx.tree_at(lambda d: d.noise, dynamics, replace_fn=lambda noise: noise.scaled(factor))
 
