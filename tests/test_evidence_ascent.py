@@ -16,6 +16,7 @@ from mrsds_ppl.models.covariance import Covariance
 from mrsds_ppl.models.dynamics import Dynamics, Rows, with_scaled_noise
 from mrsds_ppl.models.filtering import smooth_new_trials
 from mrsds_ppl.models.linearised import linearised, shared_terms, with_dynamics
+from mrsds_ppl.start import laplace_em
 from mrsds_ppl.start.ascent.cubic_dynamics import CubicDynamics
 from mrsds_ppl.start.ascent.evidence_ascent import Ascended, evidence_ascent, evidence_gradient, why_no_ascent
 from mrsds_ppl.start.ascent.network_fit import fit_networks
@@ -212,6 +213,17 @@ def test_a_model_that_polynomials_do_not_stand_for_is_told_why(options, reason):
     model = MRSDS([4, 4], 2, 2, num_inputs=1, key=random.key(0), options=ModelOptions(dynamics=_dynamics(**options)))
     found = why_no_ascent(model)
     assert (found is None) if reason is None else (reason in found)
+
+
+@pytest.mark.parametrize(("layers", "rounds"), [((16, 16), 10 + 6 + 6 + 2), ((), 10 + 6 + 5)])
+def test_the_bar_counts_the_rounds_that_there_will_be(monkeypatch, layers, rounds):
+    def begun(stage, total, *rest):
+        raise RuntimeError(f"{stage}: {total}")
+
+    monkeypatch.setattr(laplace_em, "Rounds", begun)
+    model, batch = one_trial(6, _dynamics(layers=layers, activations=None))
+    with pytest.raises(RuntimeError, match=f"^smoothing: {rounds}$"):
+        LaplaceEM()(random.key(1), {}, model, batch)
 
 
 def test_too_many_weights_are_named():

@@ -96,7 +96,8 @@ class LaplaceEM:
             RunError: the paths do not stay finite.
         """
         num_rounds = _ONE_STATE_STEPS + (_ROUNDS if model.num_states > 1 else 0)
-        num_rounds += self.evidence_steps + 2 if self.evidence_steps else _NETWORK_ROUNDS
+        ascends = self.evidence_steps and why_no_ascent(model) is None
+        num_rounds += self.evidence_steps + 2 if ascends else _NETWORK_ROUNDS
         with Rounds("smoothing", num_rounds, self.say, self.progress) as rounds:
 
             def asked() -> bool:
